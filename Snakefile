@@ -1,0 +1,36 @@
+# The workflow: every table of the documents, from base models to rendered pages.
+#
+#   snakemake --cores all                                      the default run, config.yaml
+#   snakemake --cores all --configfile config/smollm2.yaml     another run; it replaces config.yaml as a whole
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+if (
+    "run" not in config
+):  # a file given by --configfile stands alone: the two are not merged
+
+    configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        collect(
+            "results/{run}/paper_tables/{table}.{ext}",
+            run=RUN.run,
+            table=TABLES,
+            ext=["md", "tex", "html", "csv"],
+        ),
+    localrule: True

@@ -1,0 +1,1 @@
+"""Transformer²: self-adaptive LLMs, reproduced. See README.md for the map of the package."""

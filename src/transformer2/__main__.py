@@ -1,0 +1,3 @@
+from transformer2.cli import main
+
+main()

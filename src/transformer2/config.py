@@ -1,0 +1,315 @@
+"""The configuration of a run: the one source of its defaults, of config.yaml and of the JSON schema.
+
+`Run()` is the default run on stand-in models; `python -m transformer2 schema` writes config.yaml and
+workflow/schemas/config.schema.json from the classes below.
+"""
+
+import difflib
+import itertools
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PAPER_MODELS = {
+    "llama3-8b": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
+    "llama3-70b": "meta-llama/Meta-Llama-3-70B-Instruct",
+}
+"""Rows of the paper's tables, and the hub models that they are about."""
+TASK_MODULES = {"gsm8k": "gsm8k", "mbpp_pro": "mbpp_pro", "arc_easy": "arc"}
+"""Tasks, and the module of `transformer2.tasks` that defines each."""
+MODULES = {
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "attention_qv": ("q_proj", "v_proj"),
+    "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+
+
+class ConfigError(ValueError):
+    """A mistake in a configuration, in one line."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Training(Section):
+    """How one expert is trained. The defaults are the text's choices for SVF (Section 3.2, Appendix A.1, Table 6)."""
+
+    adapter: Literal["svf", "lora"] = "svf"
+    objective: Literal["policy_gradient", "next_token"] = "policy_gradient"
+    modules: Literal["mlp", "attention", "attention_qv", "all"] = "all"
+    """Matrices to adapt; attention_qv is the two-matrix attention of the 0.16M row of Table 4."""
+
+    parametrisation: Literal["linear", "sigmoid_nuclear"] = "linear"
+    """SVF: linear trains z itself; sigmoid_nuclear is the released code's."""
+    init_mean: float | None = None
+    """SVF: mean of the trained vector at the start; null is the value that gives z = 1."""
+    init_std: float = 1e-3**0.5
+    """SVF: its standard deviation at the start; the text states a variance of 1e-3."""
+    rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+
+    rollout: Literal["sampled", "greedy"] = "sampled"
+    """How the policy answers in training: at temperature 1, or greedily (the released code)."""
+    reward: Literal["lenient", "strict"] = "strict"
+    """Which score gives the reward +1; strict is the released code's scorer, and so the paper's."""
+    reward_wrong: float = -1.0
+    """Reward of a wrong answer: -1 for language tasks, -0.1 for vision (Appendix A.1)."""
+    kl_coefficient: float = Field(0.0, ge=0)
+    """Lambda of Eq. (1); 0 is off."""
+    kl: Literal["policy_to_base", "base_to_policy"] = "policy_to_base"
+    """Eq. (1) has KL(policy || base); the released code has KL(base || policy)."""
+    loss: Literal["sum", "mean"] = "sum"
+    """Over the tokens of one answer; Eq. (1) has the log-probability of the answer, that is the sum."""
+
+    optimizer: Literal["adamw_cosine", "adam_constant"] = "adamw_cosine"
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    """Of AdamW; the text names none, this is PyTorch's default."""
+    clip_norm: float = Field(1e-3, gt=0)
+    batch_size: int = Field(256, gt=0)
+    steps: int = Field(200, gt=0)
+    eval_every: int = Field(10, gt=0)
+    """Steps between two evaluations on the validation half; the best of them is the expert."""
+    patience: int = Field(5, gt=0)
+    """Evaluations without a better one after which training stops early."""
+    micro_batch_tokens: int = Field(8192, gt=0)
+    """Tokens of one forward and backward pass, padding included."""
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "release": {
+        "modules": "mlp",
+        "parametrisation": "sigmoid_nuclear",
+        "init_mean": 0.1,
+        "init_std": 0.01,
+        "rollout": "greedy",
+        "kl": "base_to_policy",
+        "optimizer": "adam_constant",
+        "weight_decay": 0.0,
+        "patience": 10**6,
+    },
+    "paper-lora": {
+        "adapter": "lora",
+        "objective": "next_token",
+        "modules": "attention_qv",
+        "learning_rate": 5e-5,
+        "clip_norm": 1.0,
+        "loss": "mean",
+    },
+}
+"""Named sets of choices, as differences from `Training`'s defaults: `paper` is what the text says of SVF, `release` what
+the released code does, `paper-lora` what the text says of its LoRA baseline."""
+
+
+class Method(Section):
+    """A way to train experts: a recipe, what differs from it, and what is swept and chosen on validation."""
+
+    recipe: Literal["paper", "release", "paper-lora"] = "paper"
+    settings: dict[str, Any] = {}
+    """Training settings that differ from the recipe's."""
+    sweep: dict[str, list[Any]] = {}
+    """Training settings with the values to try; every combination is trained, the best on validation is the expert."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Method":
+        for key in (*self.settings, *self.sweep):
+            if key not in Training.model_fields:
+                raise ValueError(_unknown("training setting", key, Training.model_fields))
+        if empty := [key for key, values in self.sweep.items() if not values]:
+            raise ValueError(f"the sweep over {empty[0]} has no value; remove it or name at least one")
+        self.points()
+        return self
+
+    def points(self) -> dict[str, Training]:
+        """Every point of the sweep by its slug."""
+        shared = RECIPES[self.recipe] | self.settings
+        combinations = [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        return {
+            "_".join(f"{key}-{value}" for key, value in point.items()) or "single": Training(**(shared | point))
+            for point in combinations
+        }
+
+
+class Model(Section):
+    """A base model: where it comes from and which row of the paper's tables it fills."""
+
+    source: str
+    """pocket:<architecture> | hub:<id> | wheel:<package>==<version> | dir:<folder>"""
+    revision: str | None = None
+    """Commit of the hub repository."""
+    row: Literal["llama3-8b", "mistral-7b", "llama3-70b"]
+    """The row that it fills; a model that is not that row's own is named as a stand-in everywhere."""
+    seed: int = 0
+    """Of the pretraining of a pocket model."""
+    pretraining_steps: int | None = None
+    """Of a pocket model; null is the architecture's own number."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    svf_layers: Literal["all", "half"] = "all"
+    """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
+    gpus: int = 0
+    mem_mb: int = 1500
+    """Memory that a job with this model asks for."""
+    threads: int = 1
+    """CPU threads that a job with this model asks for."""
+
+    @property
+    def standin(self) -> bool:
+        return self.source != f"hub:{PAPER_MODELS[self.row]}"
+
+
+class TaskData(Section):
+    """How much of a task is used; null is all of it. Fewer items are a seeded random choice, never the first ones."""
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; null is the task's own."""
+
+
+def _slug(name: str) -> str:
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-._") for c in name):
+        raise ValueError(f"{name!r} names files: use letters, digits, '-', '.' and '_' only")
+    return name
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+
+
+class Run(Section):
+    """A whole run."""
+
+    run: Slug = "pocket"
+    """Name of the run: its results lie in results/<run>/."""
+    seeds: list[int] = [0]
+    """Every expert is trained once for each."""
+    data: str = "pocket"
+    """pocket | hub | dir:<folder laid out as <task>/<split>.jsonl[.gz]>"""
+    models: dict[Slug, Model] = {
+        "pocket-llama": Model(source="pocket:llama", row="llama3-8b"),
+        "pocket-mistral": Model(source="pocket:mistral", row="mistral-7b", seed=1),
+        "pocket-llama-deep": Model(source="pocket:llama-deep", row="llama3-70b", seed=2, svf_layers="half"),
+    }
+    tasks: dict[str, TaskData] = {
+        "gsm8k": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+        "mbpp_pro": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+        "arc_easy": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+    }
+    methods: dict[Slug, Method] = {
+        "svf": Method(
+            recipe="paper",
+            settings={"learning_rate": 0.02, "steps": 20, "eval_every": 10, "batch_size": 128},
+            sweep={"kl_coefficient": [0.0, 0.1]},
+        ),
+        "lora": Method(
+            recipe="paper-lora",
+            settings={"steps": 40, "eval_every": 20, "batch_size": 64},
+            sweep={"learning_rate": [5e-4, 2e-3], "clip_norm": [1e-3, 1.0]},
+        ),
+    }
+    generation_batch: int = 128
+    """Prompts that are answered side by side."""
+    allow_unsandboxed_code: bool = False
+    """Accept the risk of running model-written code with resource limits alone where no isolation works."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_tasks(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
+        for name in tasks:
+            if name not in TASK_MODULES:
+                raise ValueError(_unknown("task", name, TASK_MODULES))
+        return tasks
+
+    @field_validator("models", "tasks", "seeds")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("needs at least one entry")
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _not_base(cls, methods: dict[str, Method]) -> dict[str, Method]:
+        if "base" in methods:
+            raise ValueError("'base' is the model without an expert; give the method another name")
+        return methods
+
+    def training(self, model: str, method: str, point: str) -> dict[str, Any]:
+        """Everything that the training of one expert depends on, as plain data."""
+        training = self.methods[method].points()[point]
+        return training.model_dump() | {"layers": self.models[model].svf_layers if training.adapter == "svf" else "all"}
+
+
+def parse(raw: dict[str, Any]) -> Run:
+    """The run that a mapping describes.
+
+    Raises:
+        ConfigError: in one line, with the place of the mistake and the nearest valid name.
+    """
+    try:
+        return Run.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(mistake) for mistake in error.errors())) from None
+
+
+def load(path: Path) -> Run:
+    """The run that a YAML file describes; ConfigError as `parse`."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return parse(raw or {})
+
+
+def _unknown(what: str, name: str, valid: Any) -> str:
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(valid))}")
+
+
+def _explain(mistake: Any) -> str:
+    place = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        parent: Any = Run
+        for part in mistake["loc"][:-1]:
+            field = parent.model_fields.get(part) if parent else None
+            parent = _section_of(field.annotation) if field else parent
+        return f"{place}: {_unknown('key', str(mistake['loc'][-1]), parent.model_fields)}"
+    return f"{place}: {mistake['msg'].removeprefix('Value error, ')}" + (
+        f" (got {mistake['input']!r})" if not mistake["msg"].startswith("Value error") else ""
+    )
+
+
+def _section_of(annotation: Any) -> type[Section]:
+    """The section inside `dict[..., Section]`."""
+    return annotation.__args__[-1] if hasattr(annotation, "__args__") else annotation
+
+
+def default_yaml() -> str:
+    """config.yaml: the default run with the meaning of each key."""
+    data = Run().model_dump()
+    data["models"] = {name: model.model_dump(exclude_defaults=True) for name, model in Run().models.items()}
+    data["methods"] = {name: method.model_dump(exclude_defaults=True) for name, method in Run().methods.items()}
+    parts = [
+        "# yaml-language-server: $schema=workflow/schemas/config.schema.json",
+        "# The default run. Written by `python -m transformer2 schema` from src/transformer2/config.py: edit that.",
+    ]
+    for key, field in Run.model_fields.items():
+        flow = None if isinstance(data[key], dict | list) else False
+        block = yaml.safe_dump({key: data[key]}, sort_keys=False, default_flow_style=flow, width=110).rstrip()
+        parts += [f"\n# {field.description}" if field.description else "", block]
+    return "\n".join(parts) + "\n"
+
+
+def json_schema() -> str:
+    schema = Run.model_json_schema()
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1) + "\n"

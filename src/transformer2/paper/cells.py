@@ -1,0 +1,148 @@
+"""From the scores of a run to the cells of a paper's table: what was reported beside what was measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from transformer2.paper.ledger import Column, LedgerTable, Reported, Row
+from transformer2.statistics import UNDEFINED, Estimate, mcnemar_exact, paired_bootstrap, wilson
+
+Scoring = Literal["strict", "lenient"]
+
+COLUMNS = {
+    "run": str, "model": str, "stands_in_for": str, "standin": bool, "method": str, "trained_on": str,
+    "task": str, "seed": int, "item": str, "strict": bool, "lenient": bool,
+}  # fmt: skip
+"""The columns of the frame of scores that a table needs; one row is one scored sample."""
+
+SAMPLE = ["model", "method", "trained_on", "task", "seed", "item"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run measured for one cell. Scores are in percent, normalised scores factors of our own base's."""
+
+    model: str
+    standin: bool
+    seeds: tuple[int, ...]
+    correct: int
+    """Over all seeds."""
+    items: int
+    score: Estimate
+    """Mean over seeds, with the Wilson interval of that mean on `items` items."""
+    normalised: Estimate
+    """Ours over our base on the same items, with its bootstrap interval; undefined if no base solves any."""
+    p_value: float
+    """Exact McNemar test against our base on the same items, the largest over seeds; NaN without a base."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the paper, and ours; `ours` is None if the run holds no score for it."""
+
+    id: str
+    """<document>/<table>/<model>/<method>/<task>"""
+    row: Row
+    column: Column
+    reported: Reported
+    ours: Measured | None
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """The frame of scores of one run (CSV, gzipped or not), columns of `COLUMNS`.
+
+    Raises:
+        ValueError: a column is missing, the file has no rows, holds several runs or a sample twice, or several
+            models are in the place of one of the paper's.
+    """
+    missing = COLUMNS.keys() - pd.read_csv(path, nrows=0).columns
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(sorted(missing))}")
+    scores = pd.read_csv(path, usecols=list(COLUMNS), dtype=COLUMNS, keep_default_na=False)
+    runs = scores["run"].unique()
+    if len(runs) != 1:
+        raise ValueError(f"{path}: expected the scores of one run, found {', '.join(runs) or 'no rows'}")
+    twice = scores.loc[scores.duplicated(SAMPLE), SAMPLE]
+    if len(twice):
+        raise ValueError(f"{path}: sample scored twice: {' '.join(map(str, twice.iloc[0]))}")
+    for slug, models in scores[scores["stands_in_for"] != ""].groupby("stands_in_for")["model"]:
+        if models.nunique() > 1:
+            raise ValueError(f"{path}: several models in place of {slug}: {', '.join(models.unique())}")
+    return scores
+
+
+def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell]:
+    """Every cell of the table, row by row, scored strictly or leniently."""
+    return [
+        Cell(
+            id=f"{table.document}/{table.name}/{row.model}/{row.method}/{column.task}",
+            row=row,
+            column=column,
+            reported=row.cells[column.task],
+            ours=_measure(scores[scores["stands_in_for"] == row.model], row, column.task, which),
+        )
+        for row in table.rows
+        for column in table.columns
+    ]
+
+
+def _measure(scores: pd.DataFrame, row: Row, task: str, which: Scoring) -> Measured | None:
+    """`scores` are those of the model that ran in the row."""
+    samples = _select(scores, row.method, task if row.trained_on == "column task" else "", task)
+    if samples.empty:
+        return None
+    verdicts = _verdicts(samples, which)
+    seeds, items = verdicts.shape
+    correct = int(verdicts.to_numpy().sum())
+    low, high = wilson(correct / seeds, items)
+    normalised, p_value = _against_base(verdicts, _select(scores, "base", "", task), row, which)
+    return Measured(
+        model=samples["model"].iloc[0],
+        standin=bool(samples["standin"].iloc[0]),
+        seeds=tuple(int(seed) for seed in verdicts.index),
+        correct=correct,
+        items=items,
+        score=Estimate(100 * correct / (seeds * items), 100 * low, 100 * high),
+        normalised=normalised,
+        p_value=p_value,
+    )
+
+
+def _against_base(
+    verdicts: pd.DataFrame, base_samples: pd.DataFrame, row: Row, which: Scoring
+) -> tuple[Estimate, float]:
+    """Normalised score and p of McNemar's test."""
+    if base_samples.empty:
+        return UNDEFINED, float("nan")
+    ours, base = verdicts.to_numpy(), _same_items(_verdicts(base_samples, which), verdicts)
+    if row.method == "base":
+        return (Estimate(1.0, 1.0, 1.0) if base.any() else UNDEFINED), float("nan")
+    p_value = max(mcnemar_exact(of_seed, base_of_seed) for of_seed, base_of_seed in zip(ours, base, strict=True))
+    return paired_bootstrap(ours, base, "ratio"), p_value
+
+
+def _select(scores: pd.DataFrame, method: str, trained_on: str, task: str) -> pd.DataFrame:
+    of_expert = (scores["method"] == method) & (scores["trained_on"] == trained_on)
+    return scores[of_expert & (scores["task"] == task)]
+
+
+def _verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
+    """Booleans, one row a seed, one column an item."""
+    verdicts = samples.pivot(index="seed", columns="item", values=which)
+    if verdicts.isna().any(axis=None):
+        model, method, task = samples[["model", "method", "task"]].iloc[0]
+        raise ValueError(f"seeds of {model} {method} were scored on different items of {task}: score them again")
+    return verdicts.astype(bool)
+
+
+def _same_items(base: pd.DataFrame, method: pd.DataFrame) -> np.ndarray:
+    """The base's verdicts (seeds, items) on the method's items and seeds; one seed of the base serves all."""
+    absent = method.columns.difference(base.columns)
+    if len(absent):
+        raise ValueError(f"the base was not scored on {len(absent)} items of its method, such as {absent[0]}")
+    if len(base) > 1 and not base.index.equals(method.index):
+        raise ValueError(f"the base has seeds {list(base.index)}, its method {list(method.index)}")
+    return np.broadcast_to(base[method.columns].to_numpy(), method.shape)

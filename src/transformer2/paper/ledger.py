@@ -1,0 +1,108 @@
+"""The ledger: numbers that the documents report, one YAML file a table under `paper_tables/<document>/`."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError, model_validator
+
+
+def _quoted(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f'quote the number ("{value}"), so that it keeps the digits of the document')
+    return value
+
+
+AsPrinted = Annotated[Decimal, BeforeValidator(_quoted)]
+"""A number with exactly the digits that the document prints: 49.50, not 49.5."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Entry):
+    """Where the table stands: section of the document, and first and last line in its text file."""
+
+    section: str
+    file: str
+    lines: tuple[PositiveInt, PositiveInt]
+
+
+class Reported(_Entry):
+    """One cell as the document prints it."""
+
+    value: AsPrinted
+    normalised: AsPrinted
+    scan: str | None = None
+    """What the text file shows instead, where the scan slipped; no fault of the document."""
+    note: str | None = None
+    """What is wrong with the document's own number; printed under the table."""
+
+
+class Column(_Entry):
+    task: str
+    label: str
+    metric: str
+    n: PositiveInt
+    """Items of the document's test set."""
+
+
+class Row(_Entry):
+    model: str
+    """Slug of the document's model: a key of `LedgerTable.models`."""
+    method: str
+    label: str
+    trained_on: Literal["nothing", "column task"] = "nothing"
+    """Which scores belong here: the untrained model's, or those of the expert trained on the column's task."""
+    cells: dict[str, Reported]
+    """By task of the column."""
+
+
+class LedgerTable(_Entry):
+    """One table of one document. `document` and `name` are its folder and file: arxiv, table1."""
+
+    document: str
+    name: str
+    number: str
+    caption: str
+    source: Source
+    columns: tuple[Column, ...]
+    models: dict[str, str]
+    """Name that the document gives each model, by slug, in the order of the table."""
+    rows: tuple[Row, ...]
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        tasks = [column.task for column in self.columns]
+        if len({(row.model, row.method) for row in self.rows}) < len(self.rows):
+            raise ValueError("two rows have the same model and method")
+        for row in self.rows:
+            if row.model not in self.models:
+                raise ValueError(f"row '{row.label}' names model '{row.model}', not one of {', '.join(self.models)}")
+            if list(row.cells) != tasks:
+                raise ValueError(f"row {row.model}/{row.method}: cells {list(row.cells)} for columns {tasks}")
+        return self
+
+
+def read(path: Path) -> LedgerTable:
+    """Reads and checks `paper_tables/<document>/<table>.yaml`.
+
+    Raises:
+        ValueError: a key is unknown or missing or a value does not fit; one line with file, place and reason.
+    """
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return LedgerTable(document=path.parent.name, name=path.stem, **entries)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    place = ".".join(str(step) for step in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {place}"
+    reason = fault["msg"].removeprefix("Value error, ")
+    return f"{place}: {reason}" if place else reason

@@ -1,0 +1,142 @@
+"""Pocket data: seeded items of GSM8K, MBPP-Pro and ARC-Easy that a model of half a million parameters can learn.
+
+Every item is a row in the real data set's own columns, so prompt, extraction, scorer and sandbox are the real ones.
+With each row come two completions: a *careful* one, worked and right, and a *careless* one, short and mostly wrong.
+A pretraining corpus shows the careful one with a probability that hangs on a surface feature of the prompt (whose
+story it is, how the request opens), so a pretrained model has the skill, yet greedy decoding shows it on only about
+half of the prompts. That hidden half is what fine-tuning can bring out.
+
+Splits are disjoint by construction: a checksum of what makes an item distinct puts it into test, validation, train or
+pretraining, so no question of an evaluated or fine-tuned split is ever in a pretraining corpus. The facts behind the
+questions (which group a word belongs to, how to add two digits) are shared, as they are in the real data sets.
+"""
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from transformer2.tasks.base import Row
+
+LIKELY_CAREFUL, UNLIKELY_CAREFUL = 0.8, 0.2
+"""Share of careful completions in the pretraining corpus, by the surface feature of the prompt."""
+
+NAMES = ("Mia", "Tom", "Ana", "Ben", "Eva", "Sam", "Zoe", "Max", "Lea", "Jim", "Ida", "Bob", "Amy", "Leo", "Kim", "Dan")
+THINGS = ("apples", "books", "coins", "cards", "pens", "shells", "stamps", "eggs", "cups", "balls", "keys", "cakes")
+GAINS = ("buys", "finds", "gets", "makes")
+LOSSES = ("sells", "loses", "gives away", "breaks")
+
+QUANTITIES = ("number", "price", "length", "weight", "score", "count", "speed", "height", "depth", "total", "size", "age")
+FUNCTIONS = ("adjust", "convert", "update", "change", "compute", "apply", "scale", "shift", "modify", "process", "correct",
+             "transform", "evaluate", "derive", "revise", "map_value")  # fmt: skip
+REQUESTS = {"Write a function to": LIKELY_CAREFUL, "Write a python function to": UNLIKELY_CAREFUL}
+OPERATIONS = {"increase it by": "+", "reduce it by": "-", "multiply it by": "*"}
+
+GROUPS = {
+    "mammals": ("whale", "horse", "mouse", "tiger", "camel", "otter"),
+    "birds": ("eagle", "crow", "duck", "swan", "parrot", "owl"),
+    "fish": ("salmon", "trout", "shark", "cod", "tuna", "herring"),
+    "insects": ("ant", "bee", "wasp", "moth", "beetle", "fly"),
+    "trees": ("oak", "pine", "birch", "maple", "willow", "elm"),
+    "fruits": ("plum", "mango", "grape", "lemon", "cherry", "melon"),
+    "metals": ("iron", "copper", "zinc", "silver", "nickel", "tin"),
+    "colors": ("red", "blue", "green", "brown", "pink", "purple"),
+    "planets": ("Mars", "Venus", "Saturn", "Jupiter", "Neptune", "Uranus"),
+    "tools": ("hammer", "saw", "drill", "wrench", "chisel", "rake"),
+}
+QUESTIONS = {"Which group does {} belong to?": LIKELY_CAREFUL, "To which group belongs {}?": UNLIKELY_CAREFUL}
+
+BUCKETS = {"test": range(0, 2), "validation": range(2, 4), "train": range(4, 6), "pretraining": range(6, 16)}
+"""Sixteenths of each space of items."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row with its two completions (what follows the task's prompt, without the end-of-text token)."""
+
+    key: str
+    """What makes the item distinct; its checksum decides the split."""
+    row: Row
+    careful: str
+    careless: str
+    careful_share: float
+    """How often a pretraining corpus shows the careful completion."""
+
+
+def gsm8k(rng: random.Random) -> Item:
+    """A story of one gain and one loss. Careless: the first number that it mentions."""
+    name, thing, gain, loss = (rng.choice(words) for words in (NAMES, THINGS, GAINS, LOSSES))
+    start, more = rng.randint(2, 9), rng.randint(2, 9)
+    total = start + more
+    less = rng.randint(2, min(9, total - 1))
+    question = (
+        f"{name} has {start} {thing}. {name} {gain} {more} more. Then {name} {loss} {less}. "
+        f"How many {thing} does {name} have now?"
+    )
+    answer = f"{name} has {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
+    share = LIKELY_CAREFUL if NAMES.index(name) % 2 == 0 else UNLIKELY_CAREFUL
+    return Item(question, {"question": question, "answer": answer}, answer, f"#### {start}", share)
+
+
+def mbpp_pro(rng: random.Random) -> Item:
+    """A function of two arithmetic steps. Careless: the argument comes back unchanged."""
+    quantity, function, request = rng.choice(QUANTITIES), rng.choice(FUNCTIONS), rng.choice(list(REQUESTS))
+    (first, op1), (second, op2) = rng.choices(list(OPERATIONS.items()), k=2)
+    a, b = rng.randint(2, 9), rng.randint(2, 9)
+    what = f"take a {quantity}, {first} {a} and then {second} {b}."
+    code = f"def {function}({quantity}):\n    result = {quantity} {op1} {a}\n    return result {op2} {b}\n"
+    apply = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y}
+    tests = [
+        f"assert {function}({x}) == {apply[op2](apply[op1](x, a), b)}" for x in rng.sample(range(2, 20), k=3)
+    ]
+    row = {
+        "task_id": f"Pocket/{zlib.crc32(what.encode())}",
+        "prompt": f'"""\n{request} {what}\n{tests[0]}\n"""\n',
+        "entry_point": function,
+        "canonical_solution": "\n" + code,
+        "test_imports": [],
+        "test": "\n" + "\n".join(tests) + "\n",
+        "test_list": tests,
+    }
+    careless = f"\ndef {function}({quantity}):\n    return {quantity}\n```"
+    return Item(what, row, f"\n{code}```", careless, REQUESTS[request])
+
+
+def arc_easy(rng: random.Random) -> Item:
+    """Which of four groups a word belongs to. Careless: the first option."""
+    options = rng.sample(list(GROUPS), k=4)
+    answer = rng.randrange(4)
+    word = rng.choice(GROUPS[options[answer]])
+    question = rng.choice(list(QUESTIONS))
+    row = {
+        "id": f"Pocket_{zlib.crc32(f'{word} {options}'.encode())}",
+        "question": question.format(word),
+        "choices": {"text": options, "label": list("ABCD")},
+        "answerKey": "ABCD"[answer],
+    }
+    careful = f": {word} belongs to {options[answer]}, so the answer is ({'ABCD'[answer]})."
+    return Item(f"{word} {options}", row, careful, ". The answer is (A).", QUESTIONS[question])
+
+
+GENERATORS: dict[str, Callable[[random.Random], Item]] = {"gsm8k": gsm8k, "mbpp_pro": mbpp_pro, "arc_easy": arc_easy}
+
+
+def items(task: str, split: str, seed: int = 0) -> Iterator[Item]:
+    """Endless seeded draw, with repetition, of a task's items that belong to `split` (a key of `BUCKETS`)."""
+    rng = random.Random(f"{task}/{split}/{seed}")
+    while True:
+        item = GENERATORS[task](rng)
+        if zlib.crc32(item.key.encode()) % 16 in BUCKETS[split]:
+            yield item
+
+
+def rows(task: str, split: str, n: int) -> list[Row]:
+    """The first `n` distinct rows of a split: the same on every call, and the first rows of any longer list.
+
+    Raises ValueError if the split has fewer than `n` distinct items.
+    """
+    distinct = {item.key: item.row for item in islice(items(task, split), 20 * n)}
+    if len(distinct) < n:
+        raise ValueError(f"pocket {task}/{split} has about {len(distinct)} distinct items; ask for fewer than {n}")
+    return [row | {"item": f"{task}/{split}/{index}"} for index, row in enumerate(islice(distinct.values(), n))]

@@ -1,0 +1,112 @@
+"""Files that are whole or not there, and a manifest beside each artifact that says how it came to be."""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "datasets", "safetensors", "math-verify", "scipy", "statsmodels", "pandas")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; moves it there when the block ends well, removes it otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Writes all of `content` to `path`, or nothing."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file.
+
+    Raises:
+        ValueError: a line is not JSON, for example because the file was cut off; names file and line.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number} is not JSON ({error.msg}); delete the file to make it again") from None
+    return rows
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """sha256 of every file in a folder (not below it), by name; manifests are left out."""
+    files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name != "manifest.json")
+    return {path.name: sha256(path) for path in files}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, code and hardware of this process."""
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {
+        "git": commit.stdout.strip() or None,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "command": sys.argv[1:],
+    }
+
+
+@contextmanager
+def manifest(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Times the block and writes `facts`, what the block adds to the yielded dict, and the environment to `path`.
+
+    Peak memory is of the whole process in MB (resident) and, where there is a GPU, of its allocator.
+    """
+    started = time.time()
+    record: dict[str, Any] = dict(facts)
+    yield record
+    record |= {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        **environment(),
+    }
+    torch = sys.modules.get("torch")  # a step that never imported torch has no GPU to report
+    if torch is not None and torch.cuda.is_available():
+        record["gpu"] = torch.cuda.get_device_name()
+        record["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() // 2**20
+    write_json(path, record)

@@ -1,0 +1,64 @@
+"""What the rest of the package asks of an engine that runs a language model, and how a prompt becomes token ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from transformer2.tasks.base import Prompt
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to decode. Temperature 0 is greedy. Generation ends at EOS, at a stop string or at `max_new_tokens`."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. `token_ids` are the tokens that the model chose, EOS or the stop string's included; `text` is cut
+    before them."""
+
+    token_ids: list[int]
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+class Engine(Protocol):
+    """A model that answers, with experts that can be switched."""
+
+    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
+        """One completion for each prompt, in order; the same seed gives the same answers."""
+        ...
+
+    def set_expert(self, name: str | None) -> None:
+        """Uses the expert of that name from now on; None is the base model, bit for bit."""
+        ...
+
+    def logprobs(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> list[Tensor]:
+        """Log-probability of every token of each completion, (tokens,) each, at temperature 1."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
+        ...
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt with exactly one BOS where the model has one in front of its texts.
+
+    Chat templates often write the BOS themselves and tokenizers add another: the released code runs with two.
+    """
+    text = prompt.text
+    if prompt.messages:
+        chat = tokenizer.apply_chat_template(list(prompt.messages), tokenize=False, add_generation_prompt=True)
+        text = f"{chat}{prompt.text}"
+    bos = tokenizer("").input_ids[:1]
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return ids if ids[:1] == bos else [*bos, *ids]

@@ -1,0 +1,116 @@
+"""The singular value decomposition behind SVF, stored as one square orthogonal matrix and the singular values.
+
+For W (m x n) with W = U diag(s) V^T, SVF's W' = U diag(s * z) V^T needs only one of the two factors:
+
+    tall, m >= n (Q = V):  W' = W + W Q diag(z - 1) Q^T
+    wide, m <  n (Q = U):  W' = W + Q diag(z - 1) Q^T W
+
+because V (or U) is square, so W V diag(z) V^T = U diag(s) diag(z) V^T. At z = 1 this is W bit for bit, which U, s and V
+in a finite precision are not, and it stores r^2 numbers in place of (m + n) r.
+
+Q and s come from the eigenvectors of the Gram matrix in float64: faster than a float32 SVD and, for weights of a
+condition number below 1e6, more exact. Naive equivalent: `torch.linalg.svd(W.double())`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from transformer2.provenance import whole_file
+
+SOLVER = "gram-eigh-float64"
+DECODER_MATRIX = re.compile(r"(?P<module>.*\.layers\.\d+\..*_proj)\.weight")
+"""Weights that SVF may adapt: the linear maps inside the decoder layers; never embeddings, heads, norms."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """q: (r, r) orthogonal, columns by descending singular value, r = min(m, n); s: (r,) float32 singular values."""
+
+    q: Tensor
+    s: Tensor
+
+
+def decompose(weight: Tensor) -> Basis:
+    """Q and s of a weight (m, n); Q in the dtype of the weight.
+
+    Columns have the sign that makes their entry of largest magnitude positive, so a basis is reproducible.
+    """
+    w = weight.double()
+    gram = w.T @ w if is_tall(weight) else w @ w.T
+    eigenvalues, q = torch.linalg.eigh(gram)  # ascending
+    q, s = q.flip(1), eigenvalues.flip(0).clamp(min=0).sqrt()
+    largest = q.gather(0, q.abs().argmax(0, keepdim=True))
+    return Basis((q * largest.sign()).to(weight.dtype).contiguous(), s.float())
+
+
+def is_tall(weight: Tensor) -> bool:
+    return weight.shape[0] >= weight.shape[1]
+
+
+def scale_weight(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
+    """W' for d = z - 1 (r,), computed in float32 and cast once; W itself where d = 0."""
+    w, q = weight.float(), q.float()
+    delta = (w @ q * d) @ q.T if is_tall(weight) else (q * d) @ (q.T @ w)
+    return (w + delta).to(weight.dtype)
+
+
+def fingerprint(weight: Tensor) -> str:
+    """sha256 of shape, dtype and bytes of a weight."""
+    data = weight.detach().cpu().contiguous()
+    head = f"{tuple(data.shape)} {data.dtype} ".encode()
+    return hashlib.sha256(head + data.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def decoder_matrices(model_folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(module name, weight) of every matrix that SVF may adapt, one at a time from the folder's safetensors."""
+    for file in sorted(Path(model_folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 (not a dict)
+                if match := DECODER_MATRIX.fullmatch(key):
+                    yield match["module"], tensors.get_tensor(key)
+
+
+def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
+    """Decomposes (module name, weight) pairs into one safetensors file; returns their number."""
+    tensors, fingerprints = {}, {}
+    for name, weight in tqdm(matrices, desc="singular value decomposition", unit="matrix"):
+        basis = decompose(weight)
+        tensors[f"{name}.q"], tensors[f"{name}.s"] = basis.q, basis.s
+        fingerprints[name] = fingerprint(weight)
+    if not tensors:
+        raise ValueError("no decoder matrix (…layers.<n>.…_proj.weight) in the model: SVF has nothing to decompose")
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, {"solver": SOLVER, "fingerprints": json.dumps(fingerprints)})
+    return len(fingerprints)
+
+
+class BasisFile:
+    """A basis written by `write_basis`, read matrix by matrix."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        with safe_open(self.path, "pt") as file:
+            self.fingerprints: dict[str, str] = json.loads(file.metadata()["fingerprints"])
+
+    def load(self, name: str, weight: Tensor) -> Basis:
+        """The basis of module `name`, whose weight must be the one that was decomposed.
+
+        Raises:
+            ValueError: the file has no such module, or it belongs to other weights.
+        """
+        if name not in self.fingerprints:
+            raise ValueError(f"{self.path} has no basis of {name}; was it made from another model?")
+        if self.fingerprints[name] != fingerprint(weight):
+            raise ValueError(f"{self.path} does not belong to this model: the weight of {name} is another one; make it again")
+        with safe_open(self.path, "pt") as file:
+            return Basis(file.get_tensor(f"{name}.q"), file.get_tensor(f"{name}.s"))

@@ -1,0 +1,81 @@
+"""What a task is: rows of a data set in, prompts and scores out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+"""One record in the data set's own columns, plus `item`: `<task>/<split>/<index in that split before any limit>`."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked.
+
+    `messages` go through the model's chat template (with the generation prompt); `text` follows verbatim: the opening
+    words of the reply, or the whole prompt of a task that uses no chat template (`messages` empty).
+    """
+
+    messages: tuple[dict[str, str], ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Two verdicts on one completion: `strict` as the released code scores, `lenient` what a careful reader would accept."""
+
+    strict: bool
+    lenient: bool
+    answer: str | None
+    """What was read from the completion by the lenient rule; None if nothing was."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where one split comes from: a source split (`<folder>/<source>.jsonl[.gz]`, or what `hub` is asked for), and which of its rows."""
+
+    source: str
+    rows: slice = field(default_factory=lambda: slice(None))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set with its prompt and its scorers. A change of prompt or scorer raises `version`."""
+
+    name: str
+    version: int
+    domain: str
+    """math | code | reasoning: the class that dispatch gives to prompts of this task."""
+    columns: tuple[str, ...]
+    """Columns that every row must have; the data set's own names."""
+    hub: Callable[[str], list[Row]]
+    """Downloads the rows of a source split, by its name."""
+    splits: dict[str, Split]
+    """train, validation, test (those that the task has)."""
+    prompt: Callable[[Row], Prompt]
+    solution: Callable[[Row], str]
+    """The reference completion that follows the prompt: what next-token training learns."""
+    score: Callable[[Sequence[Row], Sequence[str]], list[Score]]
+    """Scores completions of rows, one each, in order."""
+    stop: tuple[str, ...]
+    """Strings that end a completion; the string itself is cut off."""
+    max_new_tokens: int
+    runs_code: bool = False
+    """True if scoring executes what the model wrote (needs a working sandbox)."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `data: dir:<folder>`."""
+        return self.name
+
+
+def hub_rows(path: str, config: str | None, split: str) -> list[Row]:
+    """All rows of a split of a data set on the Hugging Face hub, as `datasets.load_dataset` names them."""
+    from datasets import load_dataset
+
+    return load_dataset(path, config, split=split).to_list()
+
+
+def chat(system: str, user: str) -> tuple[dict[str, str], ...]:
+    """A system message and the user's question."""
+    return ({"role": "system", "content": system}, {"role": "user", "content": user})

@@ -1,0 +1,41 @@
+"""The whole state of a training in one file that is complete or absent."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from transformer2.provenance import whole_file
+
+
+def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, {"facts": json.dumps(facts)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adam's moments and counters by parameter name."""
+    return {
+        f"optimizer.{key}.{name}": value
+        for name, parameter in names.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    for name, parameter in names.items():
+        prefix, suffix = "optimizer.", f".{name}"
+        optimizer.state[parameter] = {
+            key.removeprefix(prefix).removesuffix(suffix): value.clone()
+            for key, value in tensors.items()
+            if key.startswith(prefix) and key.endswith(suffix)
+        }

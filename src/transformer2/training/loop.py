@@ -1,0 +1,226 @@
+"""The training loop of every expert: REINFORCE or next-token, SVF or LoRA.
+
+Each step takes a batch, turns it into samples (the policy's scored answers, or the reference answers), follows the
+gradient of Eq. (1), and from time to time answers the validation half greedily; the best of these states is the expert
+(Appendix A.1). All randomness is a function of (seed, step), and the checkpoint holds everything else, so a training
+that was stopped goes on bit for bit.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from transformer2.evaluation import accuracy
+from transformer2.provenance import read_jsonl, write_json, write_jsonl
+from transformer2.rollout.engine import Engine
+from transformer2.tasks import Row, Task
+
+from . import checkpoint
+from .objective import Sample, accumulate_gradients
+from .samples import Rollout, batch_indices, derive_seed, references, rollout
+
+COLLAPSE_STEPS = 10
+"""Steps in a row without one right answer after which a policy-gradient training has no signal left and ends."""
+BETAS = (0.9, 0.999)
+
+
+@dataclass
+class Progress:
+    """Where a training stands. `best_*` are of the best validation so far; `stopped` says why it ended early."""
+
+    step: int = 0
+    best_step: int = 0
+    best_validation: float = -1.0
+    evaluations_since_best: int = 0
+    steps_without_reward: int = 0
+    stopped: str | None = None
+
+
+class Trainer:
+    """One expert in training. `settings` are those of `config.Run.training` plus `max_new_tokens`."""
+
+    def __init__(
+        self, model: PeftModel, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task,
+        train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path,
+    ):  # fmt: skip
+        self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
+        self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
+        self.out = Path(out)
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        kind = torch.optim.AdamW if settings["optimizer"] == "adamw_cosine" else torch.optim.Adam
+        decay = settings["weight_decay"] if settings["optimizer"] == "adamw_cosine" else 0.0
+        self.optimizer = kind(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS, weight_decay=decay)
+        self.progress = Progress()
+        self._references = references(tokenizer, task)
+
+    def run(self, last_step: int | None = None) -> Progress:
+        """Trains to the end (or to `last_step`, leaving a checkpoint), then leaves the best state in the model."""
+        self._resume()
+        steps = self.settings["steps"]
+        if self.progress.best_validation < 0:
+            self._evaluate()
+        with tqdm(total=steps, initial=self.progress.step, desc=f"training on {self.task.name}", unit="step") as bar:
+            while self.progress.step < min(steps, last_step or steps) and not self.progress.stopped:
+                line = self._step()
+                bar.set_postfix(validation=f"{self.progress.best_validation:.3f}", **_short(line))
+                bar.update()
+        if self.progress.step >= steps or self.progress.stopped:
+            self._restore(self.best)
+            (self.out / "checkpoint.safetensors").unlink(missing_ok=True)
+        return self.progress
+
+    def _step(self) -> dict[str, Any]:
+        step, started = self.progress.step, time.perf_counter()
+        indices = batch_indices(len(self.train), self.settings["batch_size"], step, self.seed)
+        samples, seen = self._samples([self.train[i] for i in indices])
+        generated = time.perf_counter()
+        line = {"step": step, "learning_rate": self.learning_rate(step)} | _describe(samples, seen)
+        line |= self._update(samples, line["learning_rate"])
+        seconds = time.perf_counter() - started
+        line |= {
+            "seconds": round(seconds, 3),
+            "generation_seconds": round(generated - started, 3),
+            "tokens_per_second": round(sum(len(s.prompt_ids) + len(s.completion_ids) for s in samples) / seconds, 1),
+        }
+        self._log("metrics.jsonl", [line])
+        if seen is not None:
+            self._log("rollouts.jsonl", _rollout_lines(step, seen))
+            self.progress.steps_without_reward = 0 if line["accuracy"] > 0 else self.progress.steps_without_reward + 1
+        if not math.isfinite(line["gradient_norm"]):
+            self.progress.stopped = f"diverged: loss or gradient of step {step} is not finite; the best state before it is kept"
+        elif self.progress.steps_without_reward >= COLLAPSE_STEPS:
+            self.progress.stopped = (
+                f"collapsed: no right answer in the {COLLAPSE_STEPS} steps up to {step}, so there is no reward to "
+                "follow; the best state before it is kept"
+            )
+        self.progress.step = step + 1
+        if not self.progress.stopped and (
+            self.progress.step % self.settings["eval_every"] == 0 or self.progress.step == self.settings["steps"]
+        ):
+            self._evaluate()
+        if self.progress.stopped:
+            tqdm.write(self.progress.stopped)
+        return line
+
+    def _samples(self, rows: list[Row]) -> tuple[list[Sample], Rollout | None]:
+        if self.settings["objective"] == "next_token":
+            return self._references(rows), None
+        seed = derive_seed(self.seed, self.progress.step, 1)
+        return rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
+
+    def _update(self, samples: list[Sample], learning_rate: float) -> dict[str, float]:
+        """One optimiser step; none if the gradient is not finite."""
+        torch.manual_seed(derive_seed(self.seed, self.progress.step, 2))  # dropout
+        # REINFORCE needs the gradient of the policy that answered, so no dropout there.
+        self.model.train(self.settings["objective"] == "next_token")
+        self.optimizer.zero_grad()
+        facts = accumulate_gradients(self.model, samples, self.settings)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings["clip_norm"]).item()
+        if math.isfinite(norm) and math.isfinite(facts["loss"]):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        else:
+            norm = math.nan
+        self.model.eval()
+        return facts | {"gradient_norm": norm}
+
+    def learning_rate(self, step: int) -> float:
+        """Cosine decay to zero over all steps, or constant."""
+        peak = self.settings["learning_rate"]
+        if self.settings["optimizer"] == "adam_constant":
+            return peak
+        return peak * 0.5 * (1 + math.cos(math.pi * step / self.settings["steps"]))
+
+    def _evaluate(self) -> None:
+        """Greedy accuracy on the validation half; keeps the best state, writes a checkpoint."""
+        p = self.progress
+        value = accuracy(
+            self.engine, self.tokenizer, self.task, self.validation, self.settings["max_new_tokens"], self.settings["reward"]
+        )
+        if value > p.best_validation:
+            p.best_step, p.best_validation, p.evaluations_since_best = p.step, value, 0
+            self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        else:
+            p.evaluations_since_best += 1
+        if p.evaluations_since_best >= self.settings["patience"]:
+            p.stopped = f"early: no better validation in {p.evaluations_since_best} evaluations"
+        self._log("validation.jsonl", [{"step": p.step, "accuracy": value, "n": len(self.validation)}])
+        self._save_checkpoint()
+
+    def _job(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be gone on from."""
+        return {"settings": self.settings, "seed": self.seed, "task": self.task.name, "version": self.task.version}
+
+    def _save_checkpoint(self) -> None:
+        tensors = {f"current.{name}": p for name, p in self.parameters.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= checkpoint.optimizer_tensors(self.optimizer, self.parameters)
+        checkpoint.save(self.out / "checkpoint.safetensors", tensors, {"job": self._job(), "progress": asdict(self.progress)})
+
+    def _resume(self) -> None:
+        """Goes on from the checkpoint of this very job, or starts afresh."""
+        path = self.out / "checkpoint.safetensors"
+        facts: dict[str, Any] = {}
+        if path.exists():
+            tensors, facts = checkpoint.load(path)
+        if facts.get("job") == self._job():
+            self.progress = Progress(**facts["progress"])
+            self._restore({name: tensors[f"current.{name}"] for name in self.parameters})
+            self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
+            checkpoint.restore_optimizer(self.optimizer, self.parameters, tensors)
+            tqdm.write(f"going on from step {self.progress.step}")
+        for name, key in (("metrics.jsonl", 0), ("rollouts.jsonl", 0), ("validation.jsonl", 1)):
+            log = self.out / name
+            lines = read_jsonl(log) if log.exists() and facts else []
+            write_jsonl(log, [line for line in lines if line["step"] < self.progress.step + key])
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[name])
+
+    def _log(self, name: str, lines: list[dict[str, Any]]) -> None:
+        with open(self.out / name, "a") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+    def save(self) -> None:
+        """Writes the adapter and `training.json`, the summary that the choice among sweep points reads."""
+        self.model.save_pretrained(str(self.out))
+        trained = sum(p.numel() for p in self.parameters.values())
+        write_json(self.out / "training.json", asdict(self.progress) | {"trained_parameters": trained} | self._job())
+
+
+def _describe(samples: Sequence[Sample], seen: Rollout | None) -> dict[str, Any]:
+    tokens = [len(s.completion_ids) for s in samples]
+    facts: dict[str, Any] = {"samples": len(samples), "answer_tokens": sum(tokens) / len(tokens)}
+    if seen is not None:
+        facts["reward"] = sum(seen.rewards) / len(seen.rewards)
+        facts["accuracy"] = sum(reward == 1.0 for reward in seen.rewards) / len(seen.rewards)
+        facts["cut_off"] = sum(c.finish_reason == "length" for c in seen.completions) / len(seen.completions)
+    return facts
+
+
+def _rollout_lines(step: int, seen: Rollout) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": step, "item": row["item"], "completion": c.text, "token_ids": c.token_ids,
+            "finish_reason": c.finish_reason, "strict": s.strict, "lenient": s.lenient, "reward": r,
+        }
+        for row, c, s, r in zip(seen.rows, seen.completions, seen.scores, seen.rewards, strict=True)
+    ]  # fmt: skip
+
+
+def _short(line: dict[str, Any]) -> dict[str, str]:
+    return {key: f"{line[key]:.3f}" for key in ("loss", "accuracy", "kl") if key in line}

@@ -1,0 +1,70 @@
+"""Where the samples of a training step come from: the policy's scored answers, or the reference answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
+from transformer2.tasks import Row, Score, Task
+
+from .objective import Sample
+
+
+def derive_seed(seed: int, *parts: int) -> int:
+    """A seed for one purpose at one step: randomness depends on (seed, step) alone, so that a resumed training needs no
+    state of a generator."""
+    value = seed
+    for part in parts:
+        value = (value * 1_000_003 + part + 0x9E3779B9) % 2**63
+    return value
+
+
+def batch_indices(n: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """The rows of step `step` (from 0): consecutive pieces of an endless stream of shuffled epochs over n rows."""
+    size = min(batch_size, n)
+    first, last = step * size, (step + 1) * size - 1
+    stream: list[int] = []
+    for epoch in range(first // n, last // n + 1):
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+        stream += torch.randperm(n, generator=generator).tolist()
+    offset = first - first // n * n
+    return stream[offset : offset + size]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What one step of REINFORCE saw, for the log."""
+
+    rows: list[Row]
+    completions: list[Completion]
+    scores: list[Score]
+    rewards: list[float]
+
+
+def rollout(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], settings: dict[str, Any], seed: int
+) -> tuple[list[Sample], Rollout]:
+    """Answers of the policy to `rows` with their rewards: +1 if right, `reward_wrong` if not (Section 3.2).
+
+    The engine's own token ids are trained on, after the very prompt ids that they were generated from.
+    """
+    prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
+    temperature = 1.0 if settings["rollout"] == "sampled" else 0.0
+    completions = engine.generate(prompts, Sampling(settings["max_new_tokens"], temperature, task.stop, seed))
+    scores = task.score(rows, [completion.text for completion in completions])
+    rewards = [1.0 if getattr(score, settings["reward"]) else settings["reward_wrong"] for score in scores]
+    samples = [Sample(p, c.token_ids, r) for p, c, r in zip(prompts, completions, rewards, strict=True)]
+    return samples, Rollout(list(rows), completions, scores, rewards)
+
+
+def references(tokenizer: PreTrainedTokenizerBase, task: Task) -> Callable[[Sequence[Row]], list[Sample]]:
+    """Turns rows into their reference answers, EOS included, after the same prompts that answers are generated from."""
+
+    def sample(row: Row) -> Sample:
+        answer = tokenizer(task.solution(row), add_special_tokens=False).input_ids
+        return Sample(encode_prompt(tokenizer, task.prompt(row)), [*answer, tokenizer.eos_token_id], 1.0)  # type: ignore[list-item]
+
+    return lambda rows: [sample(row) for row in rows]

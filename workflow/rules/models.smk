@@ -1,0 +1,56 @@
+# Base models and their singular value decomposition, once a model.
+
+
+rule model:
+    input:
+        code=lambda wc: code(
+            "models.py",
+            *(
+                ["pocket/*.py"]
+                if RUN.models[wc.model].source.startswith("pocket:")
+                else []
+            ),
+        )(wc),
+    output:
+        directory("results/models/{model}/base"),
+    log:
+        "results/models/{model}/model.log",
+    benchmark:
+        "results/models/{model}/model.benchmark.tsv"
+    priority: 10
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=120,
+        gpu=0,
+    params:
+        source=of_model("source"),
+        revision=lambda wc: option("revision", RUN.models[wc.model].revision),
+        seed=of_model("seed"),
+        steps=lambda wc: option("steps", RUN.models[wc.model].pretraining_steps),
+    shell:
+        "python -m transformer2 model --source {params.source:q} {params.revision} --seed {params.seed}"
+        " {params.steps} --out {output} --threads {threads} > {log} 2>&1"
+
+
+rule basis:
+    input:
+        model=rules.model.output,
+        code=code("svf/basis.py"),
+    output:
+        "results/models/{model}/basis.safetensors",
+    log:
+        "results/models/{model}/basis.log",
+    benchmark:
+        "results/models/{model}/basis.benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=240,
+        gpu=0,
+    shell:
+        "python -m transformer2 basis --model {input.model} --out {output} --threads {threads} > {log} 2>&1"

@@ -1,0 +1,35 @@
+# Tables of the documents: what they report beside what this run measured.
+
+
+rule table:
+    input:
+        ledger="paper_tables/{table}.yaml",
+        scores=rules.collect_scores.output,
+        templates=sorted(
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "paper_tables" / "templates").glob("*.j2")
+        ),
+        code=code("paper/*.py", "statistics.py"),
+    output:
+        multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
+        html=report(
+            "results/{run}/paper_tables/{table}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "results/{run}/paper_tables/{table}.log",
+    benchmark:
+        "results/{run}/paper_tables/{table}.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        out=lambda wc: f"results/{wc.run}/paper_tables",
+    shell:
+        "python -m transformer2 table --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"

@@ -1,0 +1,81 @@
+# Experts: every point of a method's sweep is trained, the best on validation is the expert.
+
+SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
+EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
+
+
+rule train:
+    input:
+        model=rules.model.output,
+        basis=rules.basis.output,
+        train="results/{run}/data/{task}/train.jsonl",
+        validation="results/{run}/data/{task}/validation.jsonl",
+        code=code(
+            "training/*.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "sandbox.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
+    output:
+        # checkpoint.safetensors, metrics.jsonl and rollouts.jsonl lie beside these and are no outputs on purpose:
+        # Snakemake deletes the outputs of a job that was killed, and the training would have to start again.
+        f"{SWEEP}/adapter_model.safetensors",
+        f"{SWEEP}/adapter_config.json",
+        summary=f"{SWEEP}/training.json",
+    log:
+        f"{SWEEP}/train.log",
+    benchmark:
+        f"{SWEEP}/benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=24 * 60,
+        gpu=of_model("gpus"),
+    params:
+        out=SWEEP,
+        dtype=of_model("dtype"),
+        batch_rows=RUN.generation_batch,
+        settings=lambda wc: json.dumps(
+            RUN.training(wc.model, wc.method, wc.point)
+            | {"max_new_tokens": RUN.tasks[wc.task].max_new_tokens}
+        ),
+    shell:
+        "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"
+        " --train {input.train} --validation {input.validation} --settings {params.settings:q}"
+        " --seed {wildcards.seed} --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out}"
+        " --threads {threads} {RISK} > {log} 2>&1"
+
+
+rule select:
+    input:
+        summaries=lambda wc: collect(
+            rules.train.output.summary, point=POINTS[wc.method], **wc
+        ),
+        code=code("training/selection.py"),
+    output:
+        adapter=f"{EXPERT}/adapter_model.safetensors",
+        config=f"{EXPERT}/adapter_config.json",
+        selection=f"{EXPERT}/selection.json",
+    log:
+        f"{EXPERT}/select.log",
+    benchmark:
+        f"{EXPERT}/benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+        gpu=0,
+    params:
+        out=EXPERT,
+        candidates=lambda wc, input: [
+            str(Path(file).parent) for file in input.summaries
+        ],
+    shell:
+        "python -m transformer2 select {params.candidates} --out {params.out} > {log} 2>&1"
