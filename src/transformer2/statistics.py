@@ -39,7 +39,7 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
-    """p of the two-sided exact McNemar test of boolean arrays (items,) of the same items; 1 if they are equal."""
+    """p of the two-sided exact McNemar test of booleans (items,) of the same items; 1 if they are equal."""
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if first.shape != second.shape:
         raise ValueError(f"McNemar pairs items: shapes {first.shape} and {second.shape} differ")
@@ -57,15 +57,16 @@ def paired_bootstrap(
 ) -> Estimate:
     """Difference or ratio of the means of `method` and `base`, with a percentile bootstrap interval.
 
-    `method` and `base` are (items,) or (seeds, items) over the same items; a `base` without seeds, or with one,
-    goes with every seed of `method`. Each resample draws seeds, then items: one draw of items for all of its
-    seeds, since these answered the same items. With one seed this is the paired percentile bootstrap of
-    `scipy.stats.bootstrap`, which knows no second level. With S seeds their spread is seen at (S - 1) / S of its
-    variance, so few seeds make the interval too short.
+    `method` and `base` are (items,) or (seeds, items) over the same items; a `base` without seeds, or with
+    one, goes with every seed of `method`. Each resample draws seeds, then items: one draw of items for all of
+    its seeds, since these answered the same items. With one seed this is the paired percentile bootstrap of
+    `scipy.stats.bootstrap`, which knows no second level. With S seeds their spread is seen at (S - 1) / S of
+    its variance, so few seeds make the interval too short.
 
     Degenerate cases: equal arrays give 0 or 1 with an interval of no length. A ratio to a base that solves
-    nothing is `UNDEFINED`. A resample in which the base happens to solve nothing counts as an infinite ratio, or
-    as 1 if the method solves nothing either; the upper end can thus be infinite. Quantiles are not interpolated.
+    nothing is `UNDEFINED`. A resample in which the base happens to solve nothing counts as an infinite ratio,
+    or as 1 if the method solves nothing either; the upper end can thus be infinite. Quantiles are not
+    interpolated.
 
     Raises:
         ValueError: the arrays are not of the same items and seeds.

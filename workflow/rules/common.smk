@@ -1,7 +1,7 @@
 # What all rules share: the validated configuration, names, and which code each stage runs.
 import json
-import os
 import sys
+from os import environ, pathsep
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -10,14 +10,16 @@ ROOT = Path(workflow.basedir)
 SOURCE = ROOT / "src" / "transformer2"
 sys.path.insert(0, str(ROOT / "src"))
 # Jobs use the package from src/ and the Python that runs Snakemake, unless a conda environment puts its own first.
-os.environ["PYTHONPATH"] = str(ROOT / "src")
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+environ["PYTHONPATH"] = str(ROOT / "src")
+environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
 
-from transformer2.config import TASK_MODULES, ConfigError, parse
+from transformer2 import (
+    config as configuration,
+)  # not its names: Snakemake has a `parse` of its own
 
 try:
-    RUN = parse(config)
-except ConfigError as error:
+    RUN = configuration.parse(config)
+except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
 TABLES = sorted(
@@ -29,6 +31,11 @@ ADAPTERS = {"base": ("base", "")} | {
     f"{method}-{task}": (method, task) for method in RUN.methods for task in RUN.tasks
 }
 """Adapter of a path -> (method, task that it was trained on)."""
+
+SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
+EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
+ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
+SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
 
 
 wildcard_constraints:
@@ -56,7 +63,11 @@ def code(*patterns):
 
 
 def task_module(wildcards):
-    return {"task": TASK_MODULES[wildcards.task]} if "task" in wildcards.keys() else {}
+    return (
+        {"task": configuration.TASK_MODULES[wildcards.task]}
+        if "task" in wildcards.keys()
+        else {}
+    )
 
 
 def of_model(field):
@@ -79,4 +90,63 @@ def option(name, value):
     return "" if value is None else f"--{name} {value}"
 
 
-RISK = "--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else ""
+def expert_files(wildcards):
+    """The expert of an adapter, and the basis that SVF needs; nothing for the base model."""
+    method, trained_on = ADAPTERS[wildcards.adapter]
+    if method == "base":
+        return {}
+    folder = EXPERT.format(
+        run=wildcards.run,
+        model=wildcards.model,
+        task=trained_on,
+        method=method,
+        seed=wildcards.seed,
+    )
+    files = {"expert": f"{folder}/adapter_model.safetensors"}
+    if next(iter(POINTS[method].values())).adapter == "svf":
+        files["basis"] = f"results/models/{wildcards.model}/basis.safetensors"
+    return files
+
+
+def identity(wildcards):
+    """What a file of scores says of itself."""
+    method, trained_on = ADAPTERS[wildcards.adapter]
+    model = RUN.models[wildcards.model]
+    return json.dumps(
+        {
+            "run": RUN.run,
+            "model": wildcards.model,
+            "stands_in_for": model.row,
+            "standin": model.standin,
+            "method": method,
+            "trained_on": trained_on,
+            "task": wildcards.task,
+            "seed": int(wildcards.seed),
+        }
+    )
+
+
+def all_scores(wildcards):
+    """The base model on every task (greedy answers know no seed), and every expert on the task it was trained on."""
+    base = collect(
+        f"{SCORES}.json",
+        run=RUN.run,
+        model=RUN.models,
+        adapter="base",
+        task=RUN.tasks,
+        seed=RUN.seeds[0],
+    )
+    experts = [
+        f"{SCORES}.json".format(
+            run=RUN.run,
+            model=model,
+            adapter=f"{method}-{task}",
+            task=task,
+            seed=seed,
+        )
+        for model in RUN.models
+        for method in RUN.methods
+        for task in RUN.tasks
+        for seed in RUN.seeds
+    ]
+    return base + experts

@@ -1,70 +1,5 @@
 # Answers and scores are two rules: a new scorer never costs a generation.
 
-ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
-SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
-
-
-def expert_files(wildcards):
-    """The expert of an adapter, and the basis that SVF needs; nothing for the base model."""
-    method, trained_on = ADAPTERS[wildcards.adapter]
-    if method == "base":
-        return {}
-    folder = EXPERT.format(
-        run=wildcards.run,
-        model=wildcards.model,
-        task=trained_on,
-        method=method,
-        seed=wildcards.seed,
-    )
-    files = {"expert": f"{folder}/adapter_model.safetensors"}
-    if next(iter(POINTS[method].values())).adapter == "svf":
-        files["basis"] = f"results/models/{wildcards.model}/basis.safetensors"
-    return files
-
-
-def identity(wildcards):
-    """What a file of scores says of itself."""
-    method, trained_on = ADAPTERS[wildcards.adapter]
-    model = RUN.models[wildcards.model]
-    return json.dumps(
-        {
-            "run": RUN.run,
-            "model": wildcards.model,
-            "stands_in_for": model.row,
-            "standin": model.standin,
-            "method": method,
-            "trained_on": trained_on,
-            "task": wildcards.task,
-            "seed": int(wildcards.seed),
-        }
-    )
-
-
-def all_scores(wildcards):
-    """The base model on every task (greedy answers know no seed), and every expert on the task it was trained on."""
-    base = collect(
-        f"{SCORES}.json",
-        run=RUN.run,
-        model=RUN.models,
-        adapter="base",
-        task=RUN.tasks,
-        seed=RUN.seeds[0],
-    )
-    experts = [
-        f"{SCORES}.json".format(
-            run=RUN.run,
-            model=model,
-            adapter=f"{method}-{task}",
-            task=task,
-            seed=seed,
-        )
-        for model in RUN.models
-        for method in RUN.methods
-        for task in RUN.tasks
-        for seed in RUN.seeds
-    ]
-    return base + experts
-
 
 rule generate:
     input:
@@ -128,9 +63,10 @@ rule score:
         gpu=0,
     params:
         identity=identity,
+        risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
         "python -m transformer2 score --task {wildcards.task} --data {input.data} --answers {input.answers}"
-        " --identity {params.identity:q} --out {output} {RISK} > {log} 2>&1"
+        " --identity {params.identity:q} --out {output} {params.risk} > {log} 2>&1"
 
 
 rule collect_scores:

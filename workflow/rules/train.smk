@@ -1,8 +1,5 @@
 # Experts: every point of a method's sweep is trained, the best on validation is the expert.
 
-SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
-EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
-
 
 rule train:
     input:
@@ -40,6 +37,7 @@ rule train:
         out=SWEEP,
         dtype=of_model("dtype"),
         batch_rows=RUN.generation_batch,
+        risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(
             RUN.training(wc.model, wc.method, wc.point)
             | {"max_new_tokens": RUN.tasks[wc.task].max_new_tokens}
@@ -48,7 +46,7 @@ rule train:
         "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"
         " --train {input.train} --validation {input.validation} --settings {params.settings:q}"
         " --seed {wildcards.seed} --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out}"
-        " --threads {threads} {RISK} > {log} 2>&1"
+        " --threads {threads} {params.risk} > {log} 2>&1"
 
 
 rule select:

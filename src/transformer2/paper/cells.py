@@ -1,8 +1,9 @@
 """From the scores of a run to the cells of a paper's table: what was reported beside what was measured."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from transformer2.statistics import UNDEFINED, Estimate, mcnemar_exact, paired_b
 
 Scoring = Literal["strict", "lenient"]
 
-COLUMNS = {
+COLUMNS: dict[Hashable, Any] = {
     "run": str, "model": str, "stands_in_for": str, "standin": bool, "method": str, "trained_on": str,
     "task": str, "seed": int, "item": str, "strict": bool, "lenient": bool,
 }  # fmt: skip
@@ -23,7 +24,7 @@ SAMPLE = ["model", "method", "trained_on", "task", "seed", "item"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run measured for one cell. Scores are in percent, normalised scores factors of our own base's."""
+    """What a run measured for one cell. Scores are percentages, normalised scores factors of our own base."""
 
     model: str
     standin: bool
@@ -55,12 +56,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     """The frame of scores of one run (CSV, gzipped or not), columns of `COLUMNS`.
 
     Raises:
-        ValueError: a column is missing, the file has no rows, holds several runs or a sample twice, or several
-            models are in the place of one of the paper's.
+        ValueError: a column is missing, the file has no rows, holds several runs or a sample twice, or has
+            several models in the place of one of the paper's.
     """
-    missing = COLUMNS.keys() - pd.read_csv(path, nrows=0).columns
+    present = pd.read_csv(path, nrows=0).columns
+    missing = [str(column) for column in COLUMNS if column not in present]
     if missing:
-        raise ValueError(f"{path}: no column {', '.join(sorted(missing))}")
+        raise ValueError(f"{path}: no column {', '.join(missing)}")
     scores = pd.read_csv(path, usecols=list(COLUMNS), dtype=COLUMNS, keep_default_na=False)
     runs = scores["run"].unique()
     if len(runs) != 1:
@@ -68,9 +70,10 @@ def read_scores(path: Path) -> pd.DataFrame:
     twice = scores.loc[scores.duplicated(SAMPLE), SAMPLE]
     if len(twice):
         raise ValueError(f"{path}: sample scored twice: {' '.join(map(str, twice.iloc[0]))}")
-    for slug, models in scores[scores["stands_in_for"] != ""].groupby("stands_in_for")["model"]:
-        if models.nunique() > 1:
-            raise ValueError(f"{path}: several models in place of {slug}: {', '.join(models.unique())}")
+    for slug, of_slug in scores.loc[scores["stands_in_for"] != ""].groupby("stands_in_for"):
+        models = sorted(set(of_slug["model"]))
+        if len(models) > 1:
+            raise ValueError(f"{path}: several models in place of {slug}: {', '.join(models)}")
     return scores
 
 
@@ -82,7 +85,7 @@ def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell
             row=row,
             column=column,
             reported=row.cells[column.task],
-            ours=_measure(scores[scores["stands_in_for"] == row.model], row, column.task, which),
+            ours=_measure(scores.loc[scores["stands_in_for"] == row.model], row, column.task, which),
         )
         for row in table.rows
         for column in table.columns
@@ -120,13 +123,13 @@ def _against_base(
     ours, base = verdicts.to_numpy(), _same_items(_verdicts(base_samples, which), verdicts)
     if row.method == "base":
         return (Estimate(1.0, 1.0, 1.0) if base.any() else UNDEFINED), float("nan")
-    p_value = max(mcnemar_exact(of_seed, base_of_seed) for of_seed, base_of_seed in zip(ours, base, strict=True))
-    return paired_bootstrap(ours, base, "ratio"), p_value
+    p_values = [mcnemar_exact(*pair) for pair in zip(ours, base, strict=True)]
+    return paired_bootstrap(ours, base, "ratio"), max(p_values)
 
 
 def _select(scores: pd.DataFrame, method: str, trained_on: str, task: str) -> pd.DataFrame:
     of_expert = (scores["method"] == method) & (scores["trained_on"] == trained_on)
-    return scores[of_expert & (scores["task"] == task)]
+    return scores.loc[of_expert & (scores["task"] == task)]
 
 
 def _verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
@@ -134,7 +137,7 @@ def _verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
     verdicts = samples.pivot(index="seed", columns="item", values=which)
     if verdicts.isna().any(axis=None):
         model, method, task = samples[["model", "method", "task"]].iloc[0]
-        raise ValueError(f"seeds of {model} {method} were scored on different items of {task}: score them again")
+        raise ValueError(f"{model} {method}: seeds scored on different items of {task}; score them again")
     return verdicts.astype(bool)
 
 

@@ -55,7 +55,7 @@ class Row(_Entry):
     method: str
     label: str
     trained_on: Literal["nothing", "column task"] = "nothing"
-    """Which scores belong here: the untrained model's, or those of the expert trained on the column's task."""
+    """Which scores belong here: the untrained model's, or the expert's that learnt the column's task."""
     cells: dict[str, Reported]
     """By task of the column."""
 
@@ -80,7 +80,7 @@ class LedgerTable(_Entry):
             raise ValueError("two rows have the same model and method")
         for row in self.rows:
             if row.model not in self.models:
-                raise ValueError(f"row '{row.label}' names model '{row.model}', not one of {', '.join(self.models)}")
+                raise ValueError(f"row of model {row.model}, which is not one of {', '.join(self.models)}")
             if list(row.cells) != tasks:
                 raise ValueError(f"row {row.model}/{row.method}: cells {list(row.cells)} for columns {tasks}")
         return self

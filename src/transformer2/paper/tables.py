@@ -107,7 +107,8 @@ def environment(templates: Path, kind: str) -> jinja2.Environment:
 
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
     "²": r"\textsuperscript{2}", "×": r"$\times$", "∞": r"$\infty$", "–": "--", "“": "``", "”": "''",
 })  # fmt: skip
 

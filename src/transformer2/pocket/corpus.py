@@ -26,6 +26,7 @@ NAMES = ("Mia", "Tom", "Ana", "Ben", "Eva", "Sam", "Zoe", "Max", "Lea", "Jim", "
 THINGS = ("apples", "books", "coins", "cards", "pens", "shells", "stamps", "eggs", "cups", "balls", "keys", "cakes")
 GAINS = ("buys", "finds", "gets", "makes")
 LOSSES = ("sells", "loses", "gives away", "breaks")
+ENDINGS = {"are there now?": LIKELY_CAREFUL, "are left?": UNLIKELY_CAREFUL}
 
 QUANTITIES = ("number", "price", "length", "weight", "score", "count", "speed", "height", "depth", "total", "size", "age")
 FUNCTIONS = ("adjust", "convert", "update", "change", "compute", "apply", "scale", "shift", "modify", "process", "correct",
@@ -58,7 +59,6 @@ class Item:
     key: str
     """What makes the item distinct; its checksum decides the split."""
     row: Row
-    careful: str
     careless: str
     careful_share: float
     """How often a pretraining corpus shows the careful completion."""
@@ -66,17 +66,16 @@ class Item:
 
 def gsm8k(rng: random.Random) -> Item:
     """A story of one gain and one loss. Careless: the first number that it mentions."""
-    name, thing, gain, loss = (rng.choice(words) for words in (NAMES, THINGS, GAINS, LOSSES))
+    name, thing, gain, loss, ending = (rng.choice(words) for words in (NAMES, THINGS, GAINS, LOSSES, list(ENDINGS)))
     start, more = rng.randint(2, 9), rng.randint(2, 9)
     total = start + more
     less = rng.randint(2, min(9, total - 1))
     question = (
         f"{name} has {start} {thing}. {name} {gain} {more} more. Then {name} {loss} {less}. "
-        f"How many {thing} does {name} have now?"
+        f"How many {thing} {ending}"
     )
     answer = f"{name} has {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
-    share = LIKELY_CAREFUL if NAMES.index(name) % 2 == 0 else UNLIKELY_CAREFUL
-    return Item(question, {"question": question, "answer": answer}, answer, f"#### {start}", share)
+    return Item(question, {"question": question, "answer": answer}, f"#### {start}", ENDINGS[ending])
 
 
 def mbpp_pro(rng: random.Random) -> Item:
@@ -99,8 +98,7 @@ def mbpp_pro(rng: random.Random) -> Item:
         "test": "\n" + "\n".join(tests) + "\n",
         "test_list": tests,
     }
-    careless = f"\ndef {function}({quantity}):\n    return {quantity}\n```"
-    return Item(what, row, f"\n{code}```", careless, REQUESTS[request])
+    return Item(what, row, f"def {function}({quantity}):\n    return {quantity}\n```", REQUESTS[request])
 
 
 def arc_easy(rng: random.Random) -> Item:
@@ -115,8 +113,7 @@ def arc_easy(rng: random.Random) -> Item:
         "choices": {"text": options, "label": list("ABCD")},
         "answerKey": "ABCD"[answer],
     }
-    careful = f": {word} belongs to {options[answer]}, so the answer is ({'ABCD'[answer]})."
-    return Item(f"{word} {options}", row, careful, ". The answer is (A).", QUESTIONS[question])
+    return Item(f"{word} {options}", row, ". The answer is (A).", QUESTIONS[question])
 
 
 GENERATORS: dict[str, Callable[[random.Random], Item]] = {"gsm8k": gsm8k, "mbpp_pro": mbpp_pro, "arc_easy": arc_easy}

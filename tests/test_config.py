@@ -1,0 +1,89 @@
+"""The configuration: one source, clear mistakes, nothing stale."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from transformer2.config import RECIPES, ConfigError, Method, Run, Training, default_yaml, json_schema, load, parse
+
+CONFIGS = sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"), *(ROOT / "tests" / "config").glob("*.yaml")])
+
+
+def test_generated_files_are_not_stale():
+    assert (ROOT / "config.yaml").read_text() == default_yaml(), "run `python -m transformer2 schema`"
+    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == json_schema(), "run `python -m transformer2 schema`"
+
+
+def test_the_default_yaml_is_the_default_run():
+    assert parse(yaml.safe_load(default_yaml())) == Run()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_configuration_of_the_project_is_valid(path: Path):
+    assert load(path).run
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"modles": {}}, "modles: unknown key 'modles'; did you mean 'models'?"),
+        ({"tasks": {"gsm8": {}}}, "tasks: unknown task 'gsm8'; did you mean 'gsm8k'?"),
+        ({"tasks": {"gsm8k": {"tset": 3}}}, "tasks.gsm8k.tset: unknown key 'tset'; did you mean 'test'?"),
+        ({"models": {"m": {"source": "dir:x", "row": "llama3-8b", "gpu": 1}}}, "did you mean 'gpus'?"),
+        ({"models": {"m": {"source": "dir:x"}}}, "models.m.row: Field required"),
+        ({"models": {}}, "models: needs at least one entry"),
+        ({"methods": {"svf": {"sweep": {"kl_coeficient": [0]}}}}, "did you mean 'kl_coefficient'?"),
+        ({"methods": {"svf": {"sweep": {"kl_coefficient": []}}}}, "the sweep over kl_coefficient has no value"),
+        ({"methods": {"svf": {"settings": {"steps": 0}}}}, "methods.svf.steps: Input should be greater than 0 (got 0)"),
+        ({"methods": {"base": {}}}, "give the method another name"),
+        ({"seeds": ["one"]}, "seeds.0: Input should be a valid integer"),
+        ({"run": "a/b"}, "run: 'a/b' names files"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(raw, message):
+    with pytest.raises(ConfigError) as error:
+        parse(raw)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(f"no configuration {tmp_path / 'none.yaml'}")):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load(tmp_path / "bad.yaml")
+
+
+def test_a_sweep_is_every_combination_with_a_slug_each():
+    points = Method(recipe="paper-lora", sweep={"learning_rate": [1e-4, 2e-4], "clip_norm": [1.0, 1e-3]}).points()
+    assert list(points) == [
+        "learning_rate-0.0001_clip_norm-1.0", "learning_rate-0.0001_clip_norm-0.001",
+        "learning_rate-0.0002_clip_norm-1.0", "learning_rate-0.0002_clip_norm-0.001",
+    ]  # fmt: skip
+    assert points["learning_rate-0.0002_clip_norm-1.0"].adapter == "lora"
+    assert list(Method().points()) == ["single"]
+
+
+def test_recipes_have_the_values_of_the_text_and_of_the_release():
+    paper, release = Training(**RECIPES["paper"]), Training(**RECIPES["release"])
+    assert (paper.learning_rate, paper.clip_norm, paper.batch_size) == (2e-3, 1e-3, 256)
+    assert paper.init_std**2 == pytest.approx(1e-3)
+    assert (paper.parametrisation, paper.rollout, paper.kl) == ("linear", "sampled", "policy_to_base")
+    assert (release.parametrisation, release.rollout, release.kl) == ("sigmoid_nuclear", "greedy", "base_to_policy")
+    lora = Training(**RECIPES["paper-lora"])
+    assert (lora.rank, lora.lora_alpha, lora.lora_dropout, lora.batch_size, lora.steps) == (16, 32, 0.05, 256, 200)
+
+
+def test_half_of_the_layers_is_for_svf_alone():
+    run = Run()
+    assert run.training("pocket-llama-deep", "svf", "kl_coefficient-0.0")["layers"] == "half"
+    assert run.training("pocket-llama-deep", "lora", next(iter(run.methods["lora"].points())))["layers"] == "all"
+
+
+def test_a_model_is_a_stand_in_unless_it_is_the_papers_own():
+    own = {"source": "hub:mistralai/Mistral-7B-Instruct-v0.3", "row": "mistral-7b"}
+    assert not parse({"models": {"m": own}}).models["m"].standin
+    assert parse({"models": {"m": own | {"row": "llama3-8b"}}}).models["m"].standin

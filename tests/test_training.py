@@ -1,0 +1,207 @@
+"""The objective against its naive twin, and the loop: learning, stopping, resuming, failing."""
+
+import json
+import math
+
+import pytest
+import torch
+from helpers import WORDS, model, right, rows, settings, tokenizer
+
+from transformer2.models import new_expert
+from transformer2.provenance import read_json, read_jsonl, write_json
+from transformer2.rollout.engine import Sampling
+from transformer2.rollout.hf import HFEngine
+from transformer2.training import loop
+from transformer2.training.objective import Sample, accumulate_gradients, negative_objective
+from transformer2.training.samples import batch_indices, references, rollout
+from transformer2.training.selection import select
+
+SAMPLES = [Sample([0, 5, 6], [7, 8, 9], 1.0), Sample([0, 5], [11], -1.0), Sample([0, 5, 6, 7, 8], [9, 4], 1.0)]
+
+
+@pytest.fixture(scope="module")
+def words():
+    return tokenizer()
+
+
+def trainer(words, out, chosen, seed=0, n=24):
+    out.mkdir(exist_ok=True, parents=True)
+    expert = new_expert(model(len(words)), chosen, None, seed)
+    return loop.Trainer(expert, HFEngine(expert, words), words, WORDS, rows(n), rows(16), chosen, seed, out)
+
+
+def vectors(one):
+    return {name: p.detach().clone() for name, p in one.parameters.items()}
+
+
+def test_objective_is_equation_one():
+    logprobs, kl, r = torch.tensor([-2.0, -3.0]), torch.tensor([0.5, 0.1]), torch.tensor([1.0, -1.0])
+    assert negative_objective(logprobs, kl, r, 0.3).item() == pytest.approx(-((-2 - 0.15) + (3 - 0.03)))
+
+
+@pytest.mark.parametrize("how", ["sum", "mean"])
+@pytest.mark.parametrize("kl", ["policy_to_base", "base_to_policy"])
+def test_gradients_equal_autograd_through_the_whole_batch(words, how, kl):
+    chosen = settings(kl_coefficient=0.2, kl=kl, loss=how, init_std=0.3, micro_batch_tokens=6)
+    expert = new_expert(model(len(words)), chosen, None, seed=1).eval()
+    facts = accumulate_gradients(expert, SAMPLES, chosen)
+    actual = [p.grad for p in expert.parameters() if p.requires_grad]
+    losses = []
+    for sample in SAMPLES:
+        ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+        first = len(sample.prompt_ids) - 1
+        policy = expert(ids).logits[0, first:-1].log_softmax(-1)
+        with torch.no_grad(), expert.disable_adapter():
+            base = expert(ids).logits[0, first:-1].log_softmax(-1)
+        p, q = (policy, base) if kl == "policy_to_base" else (base, policy)
+        divergence = (p.exp() * (p - q)).sum(-1)
+        logprob = policy.gather(-1, ids[0, first + 1 :, None])[:, 0]
+        losses.append(-(sample.reward * getattr(logprob, how)()) + 0.2 * getattr(divergence, how)())
+    loss = torch.stack(losses).mean()
+    expected = torch.autograd.grad(loss, [p for p in expert.parameters() if p.requires_grad])
+    assert facts["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    torch.testing.assert_close(actual, list(expected), rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_trained_on_is_what_was_generated_token_for_token(words):
+    expert = new_expert(model(len(words)), settings(), None, seed=0)
+    engine, asked = HFEngine(expert, words), []
+    generate = engine.generate
+
+    def spy(prompts: list, sampling: Sampling):
+        completions = generate(prompts, sampling)
+        asked.extend(zip(prompts, completions, strict=True))
+        return completions
+
+    engine.generate = spy  # type: ignore[method-assign]
+    samples, seen = rollout(engine, words, WORDS, rows(20), settings(), seed=3)
+    assert [(s.prompt_ids, s.completion_ids) for s in samples] == [(p, c.token_ids) for p, c in asked]
+    assert [s.reward for s in samples] == [1.0 if right(c.text) else -1.0 for c in seen.completions]
+    assert {1.0, -1.0} == {s.reward for s in samples}
+
+
+def test_reference_answers_follow_the_same_prompt_and_end_with_eos(words):
+    (sample,) = references(words, WORDS)(rows(1))
+    assert words.decode(sample.completion_ids) == "yes" + words.eos_token and sample.reward == 1.0
+
+
+def test_reinforce_raises_the_reward_and_next_token_the_likelihood(words, tmp_path):
+    chosen = settings(steps=20, batch_size=24, learning_rate=0.05, patience=50)
+    one = trainer(words, tmp_path / "svf", chosen)
+    one.run()
+    rewards = [line["reward"] for line in read_jsonl(tmp_path / "svf" / "metrics.jsonl")]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+    lora = settings(adapter="lora", objective="next_token", modules="attention_qv", learning_rate=0.02, loss="mean", steps=20)
+    trainer(words, tmp_path / "lora", lora).run()
+    losses = [line["loss"] for line in read_jsonl(tmp_path / "lora" / "metrics.jsonl")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kl_coefficient": 0.1},
+        {"adapter": "lora", "objective": "next_token", "modules": "attention_qv"},
+        {"parametrisation": "sigmoid_nuclear", "optimizer": "adam_constant", "rollout": "greedy"},
+    ],
+)
+def test_stopped_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(words, tmp_path, changes):
+    chosen = settings(learning_rate=0.02, patience=50, **changes)
+    whole = trainer(words, tmp_path / "whole", chosen)
+    whole.run()
+    trainer(words, tmp_path / "parts", chosen).run(last_step=3)  # its last checkpoint is of step 2
+    second = trainer(words, tmp_path / "parts", chosen)
+    second.run()
+    assert all(torch.equal(a, b) for a, b in zip(vectors(whole).values(), vectors(second).values(), strict=True))
+    strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
+    for name in ("metrics.jsonl", "validation.jsonl"):
+        logs = [[strip(line) for line in read_jsonl(tmp_path / run / name)] for run in ("whole", "parts")]
+        assert logs[0] == logs[1]
+    assert not (tmp_path / "parts" / "checkpoint.safetensors").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(words, tmp_path):
+    trainer(words, tmp_path, settings(learning_rate=0.02)).run(last_step=4)
+    other = trainer(words, tmp_path, settings(learning_rate=0.01))
+    other.run()
+    assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == list(range(6))
+    assert read_jsonl(tmp_path / "metrics.jsonl")[0]["learning_rate"] == 0.01
+
+
+def test_the_best_validation_is_kept_and_training_stops_early(words, tmp_path, monkeypatch):
+    values, states = iter([0.2, 0.5, 0.4, 0.3]), []
+    chosen = settings(steps=20, patience=2, learning_rate=0.05)
+    one = trainer(words, tmp_path, chosen)
+
+    def validate(*_):
+        states.append(vectors(one))
+        return next(values)
+
+    monkeypatch.setattr(loop, "accuracy", validate)
+    progress = one.run()
+    assert (progress.best_step, progress.best_validation, progress.step) == (2, 0.5, 6)
+    assert progress.stopped and progress.stopped.startswith("early")
+    assert all(torch.equal(a, b) for a, b in zip(vectors(one).values(), states[1].values(), strict=True))
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_and_keeps_the_last_good_state(words, tmp_path, monkeypatch):
+    one = trainer(words, tmp_path, settings(steps=8))
+    real = loop.accumulate_gradients
+    calls = []
+
+    def broken(*args):
+        facts = real(*args)
+        calls.append(1)
+        return facts | {"loss": math.nan} if len(calls) == 3 else facts
+
+    monkeypatch.setattr(loop, "accumulate_gradients", broken)
+    progress = one.run()
+    assert progress.step == 3 and progress.stopped and progress.stopped.startswith("diverged: loss or gradient of step 2")
+    assert all(torch.isfinite(p).all() for p in one.parameters.values())
+    one.save()
+    assert read_json(tmp_path / "training.json")["stopped"].startswith("diverged")
+
+
+def test_a_reward_that_collapsed_ends_the_job_with_a_message(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "COLLAPSE_STEPS", 3)
+    one = trainer(words, tmp_path, settings(steps=8, eval_every=100))
+    one.task = loop.Task(**{**WORDS.__dict__, "score": lambda r, c: [WORDS.score(r, [""])[0]] * len(r)})
+    progress = one.run()
+    assert progress.step == 3 and progress.stopped and "no right answer in the 3 steps" in progress.stopped
+
+
+def test_rollouts_and_metrics_are_logged_a_row_each(words, tmp_path):
+    trainer(words, tmp_path, settings()).run()
+    logged = read_jsonl(tmp_path / "rollouts.jsonl")
+    assert len(logged) == 6 * 8 and {"step", "item", "token_ids", "reward", "finish_reason", "strict"} <= set(logged[0])
+    assert {"loss", "kl", "reward", "gradient_norm", "tokens_per_second", "learning_rate"} <= set(read_jsonl(tmp_path / "metrics.jsonl")[0])
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (7, 7), (5, 256)])
+def test_every_row_comes_once_an_epoch(n, size):
+    drawn = [i for step in range(2 * n) for i in batch_indices(n, size, step, seed=4)]
+    for epoch in range(len(drawn) // n):
+        assert sorted(drawn[epoch * n : (epoch + 1) * n]) == list(range(n))
+    assert drawn[:n] != drawn[n : 2 * n] and drawn != [i for s in range(2 * n) for i in batch_indices(n, size, s, seed=5)]
+
+
+def test_learning_rate_is_a_cosine_or_constant(words, tmp_path):
+    cosine = trainer(words, tmp_path, settings(steps=10, learning_rate=0.2))
+    assert [round(cosine.learning_rate(s), 3) for s in (0, 5, 10)] == [0.2, 0.1, 0.0]
+    assert trainer(words, tmp_path, settings(optimizer="adam_constant", learning_rate=0.2)).learning_rate(5) == 0.2
+
+
+def test_half_of_the_layers_is_the_upper_half(words):
+    expert = new_expert(model(len(words)), settings() | {"layers": "half"}, None, seed=0)
+    assert all(".layers.1." in name for name, p in expert.named_parameters() if p.requires_grad)
+
+
+def test_selection_takes_the_best_validation_and_the_first_of_equals(tmp_path):
+    for name, value in (("a", 0.5), ("b", 0.7), ("c", 0.7)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "training.json", {"best_validation": value})
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).write_text(name)
+    assert select([tmp_path / name for name in "abc"], tmp_path / "out").name == "b"
+    assert (tmp_path / "out" / "adapter_model.safetensors").read_text() == "b"
+    assert json.loads((tmp_path / "out" / "selection.json").read_text())["validation"] == {"a": 0.5, "b": 0.7, "c": 0.7}
