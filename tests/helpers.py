@@ -1,4 +1,4 @@
-"""A tiny random model, its tokenizer and a task that such a model can learn: what the tests of rollout and training share."""
+"""A tiny random model, its tokenizer and a task that it can learn: what the tests of rollout and training share."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,9 @@ WORDS = Task(
 
 
 def settings(**changes) -> dict:
-    return Training(**{"steps": 6, "batch_size": 8, "eval_every": 2, "clip_norm": 1.0, "init_std": 0.0, **changes}).model_dump() | {
+    return Training(
+        **{"steps": 6, "batch_size": 8, "eval_every": 2, "clip_norm": 1.0, "init_std": 0.0, **changes}
+    ).model_dump() | {
         "layers": "all",
         "max_new_tokens": 6,
     }

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from conftest import ROOT
 from transformer2.config import RECIPES, ConfigError, Method, Run, Training, default_yaml, json_schema, load, parse
 
 CONFIGS = sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"), *(ROOT / "tests" / "config").glob("*.yaml")])
@@ -14,7 +14,9 @@ CONFIGS = sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"), *(ROO
 
 def test_generated_files_are_not_stale():
     assert (ROOT / "config.yaml").read_text() == default_yaml(), "run `python -m transformer2 schema`"
-    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == json_schema(), "run `python -m transformer2 schema`"
+    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == json_schema(), (
+        "run `python -m transformer2 schema`"
+    )
 
 
 def test_the_default_yaml_is_the_default_run():

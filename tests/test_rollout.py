@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import WORDS, model, rows, settings, tokenizer
 
+from helpers import WORDS, model, rows, settings, tokenizer
 from transformer2.models import new_expert
 from transformer2.rollout import likelihood
 from transformer2.rollout.batching import by_length, by_tokens, pad
@@ -97,7 +97,9 @@ def test_no_expert_is_the_base_model_bit_for_bit(words):
 
 def test_logprobs_equal_the_naive_ones_for_each_token(words, llama):
     completions = [[5, 6, 7], [8], [9, 10]]
-    for prompt, completion, actual in zip(PROMPTS, completions, HFEngine(llama, words).logprobs(PROMPTS, completions), strict=True):
+    for prompt, completion, actual in zip(
+        PROMPTS, completions, HFEngine(llama, words).logprobs(PROMPTS, completions), strict=True
+    ):
         logits = llama(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])[:, 0]
         torch.testing.assert_close(actual, expected)
@@ -109,7 +111,9 @@ def test_token_kl_equals_kl_div(direction):
     policy, base = torch.randn(5, 8), torch.randn(5, 8)
     p, q = head(policy).log_softmax(-1), head(base).log_softmax(-1)
     first, second = (p, q) if direction == "policy_to_base" else (q, p)
-    expected = F.kl_div(second, first, log_target=True, reduction="none").sum(-1)  # kl_div(input, target) = KL(target || input)
+    expected = F.kl_div(second, first, log_target=True, reduction="none").sum(
+        -1
+    )  # kl_div(input, target) = KL(target || input)
     torch.testing.assert_close(likelihood.token_kl(head, policy, base, direction), expected)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from transformer2.svf import SVFConfig
-from transformer2.svf.basis import BasisFile, decompose, decoder_matrices, scale_weight, write_basis
+from transformer2.svf.basis import BasisFile, decoder_matrices, decompose, scale_weight, write_basis
 from transformer2.svf.layer import ScaledLinear, factored_linear
 
 SHAPES = [(12, 7), (7, 12), (9, 9)]
@@ -214,7 +214,9 @@ def test_a_cached_basis_gives_the_same_model_and_a_foreign_one_is_refused(model,
     again = PeftModel.from_pretrained(base, tmp_path / "expert", basis_path=str(tmp_path / "basis.safetensors")).eval()
     assert torch.equal(again(inputs).logits, model(inputs).logits)
     with pytest.raises(ValueError, match="does not belong to this model"):
-        get_peft_model(tiny_llama(seed=9), SVFConfig(target_modules=TARGETS, basis_path=str(tmp_path / "basis.safetensors")))
+        get_peft_model(
+            tiny_llama(seed=9), SVFConfig(target_modules=TARGETS, basis_path=str(tmp_path / "basis.safetensors"))
+        )
     with pytest.raises(ValueError, match=r"no basis of nowhere\.up_proj"):
         BasisFile(tmp_path / "basis.safetensors").load("nowhere.up_proj", torch.ones(2, 2))
 

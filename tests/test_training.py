@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from helpers import WORDS, model, right, rows, settings, tokenizer
 
+from helpers import WORDS, model, right, rows, settings, tokenizer
 from transformer2.models import new_expert
 from transformer2.provenance import read_json, read_jsonl, write_json
 from transformer2.rollout.engine import Sampling
@@ -91,7 +91,9 @@ def test_reinforce_raises_the_reward_and_next_token_the_likelihood(words, tmp_pa
     one.run()
     rewards = [line["reward"] for line in read_jsonl(tmp_path / "svf" / "metrics.jsonl")]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
-    lora = settings(adapter="lora", objective="next_token", modules="attention_qv", learning_rate=0.02, loss="mean", steps=20)
+    lora = settings(
+        adapter="lora", objective="next_token", modules="attention_qv", learning_rate=0.02, loss="mean", steps=20
+    )
     trainer(words, tmp_path / "lora", lora).run()
     losses = [line["loss"] for line in read_jsonl(tmp_path / "lora" / "metrics.jsonl")]
     assert losses[-1] < 0.7 * losses[0]
@@ -156,7 +158,9 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_keeps_the_last_good_state(wo
 
     monkeypatch.setattr(loop, "accumulate_gradients", broken)
     progress = one.run()
-    assert progress.step == 3 and progress.stopped and progress.stopped.startswith("diverged: loss or gradient of step 2")
+    assert (
+        progress.step == 3 and progress.stopped and progress.stopped.startswith("diverged: loss or gradient of step 2")
+    )
     assert all(torch.isfinite(p).all() for p in one.parameters.values())
     one.save()
     assert read_json(tmp_path / "training.json")["stopped"].startswith("diverged")
@@ -174,7 +178,9 @@ def test_rollouts_and_metrics_are_logged_a_row_each(words, tmp_path):
     trainer(words, tmp_path, settings()).run()
     logged = read_jsonl(tmp_path / "rollouts.jsonl")
     assert len(logged) == 6 * 8 and {"step", "item", "token_ids", "reward", "finish_reason", "strict"} <= set(logged[0])
-    assert {"loss", "kl", "reward", "gradient_norm", "tokens_per_second", "learning_rate"} <= set(read_jsonl(tmp_path / "metrics.jsonl")[0])
+    assert {"loss", "kl", "reward", "gradient_norm", "tokens_per_second", "learning_rate"} <= set(
+        read_jsonl(tmp_path / "metrics.jsonl")[0]
+    )
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (7, 7), (5, 256)])
@@ -182,7 +188,9 @@ def test_every_row_comes_once_an_epoch(n, size):
     drawn = [i for step in range(2 * n) for i in batch_indices(n, size, step, seed=4)]
     for epoch in range(len(drawn) // n):
         assert sorted(drawn[epoch * n : (epoch + 1) * n]) == list(range(n))
-    assert drawn[:n] != drawn[n : 2 * n] and drawn != [i for s in range(2 * n) for i in batch_indices(n, size, s, seed=5)]
+    assert drawn[:n] != drawn[n : 2 * n] and drawn != [
+        i for s in range(2 * n) for i in batch_indices(n, size, s, seed=5)
+    ]
 
 
 def test_learning_rate_is_a_cosine_or_constant(words, tmp_path):

@@ -8,14 +8,25 @@ from typing import Annotated, Any
 import typer
 
 from transformer2 import config as configuration
-from transformer2.provenance import atomic_write, fingerprint, manifest, read_json, read_jsonl, sha256, write_json, write_jsonl
+from transformer2.provenance import (
+    atomic_write,
+    fingerprint,
+    manifest,
+    read_json,
+    read_jsonl,
+    sha256,
+    write_json,
+    write_jsonl,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 File = Annotated[Path, typer.Option()]
 Text = Annotated[str, typer.Option()]
 Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
-RiskyCode = Annotated[bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")]
+RiskyCode = Annotated[
+    bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")
+]
 
 
 def main() -> None:
@@ -108,7 +119,11 @@ def train(
         )  # fmt: skip
         progress = trainer.run()
         trainer.save()
-        facts |= {"best_validation": progress.best_validation, "best_step": progress.best_step, "stopped": progress.stopped}
+        facts |= {
+            "best_validation": progress.best_validation,
+            "best_step": progress.best_step,
+            "stopped": progress.stopped,
+        }
         facts["data_sha256"] = {"train": sha256(train), "validation": sha256(validation)}
 
 
@@ -139,7 +154,11 @@ def generate(
         engine = HFEngine(load_expert(base, expert, basis) if expert else base, tokenizer, batch_rows)
         answers = list(answer(engine, tokenizer, the_task, rows, max_new_tokens or the_task.max_new_tokens, batch_rows))
         write_jsonl(out, answers)
-        record |= {"answers": len(answers), "new_tokens": sum(len(a["token_ids"]) for a in answers), "sha256": sha256(out)}
+        record |= {
+            "answers": len(answers),
+            "new_tokens": sum(len(a["token_ids"]) for a in answers),
+            "sha256": sha256(out),
+        }
 
 
 @app.command()
@@ -173,7 +192,9 @@ def table(ledger: File, scores: File, out: File) -> None:
 
 
 @app.command()
-def schema(root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False) -> None:
+def schema(
+    root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
+) -> None:
     """Write config.yaml and its JSON schema from the configuration classes."""
     targets: dict[str, Callable[[], str]] = {
         "config.yaml": configuration.default_yaml,

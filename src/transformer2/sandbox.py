@@ -1,22 +1,23 @@
 """Running model-written Python programs: isolated from the host, limited, and passed only on proof.
 
-**What a program gets** (`Isolation.BUBBLEWRAP` and `Isolation.NAMESPACES` promise the same): no network; a read-only
-root with the system's programs and libraries and the base Python, and nothing else of the host (no /proc, /etc, /home);
-an empty /tmp of 16 MB; process, IPC, host-name and mount namespaces of its own; no capabilities, `no_new_privs`; an
-empty environment; limits on memory, CPU, processes, files and wall-clock time. A caller who is root runs it under
-another uid. Whatever it leaves running dies with its process namespace. `Isolation.NONE` gives the limits, the clean
-environment and a session of its own, no more: there a program can do all that the caller can.
+**What a program gets** (`Isolation.BUBBLEWRAP` and `Isolation.NAMESPACES` promise the same): no network; a
+read-only root with the system's programs and libraries and the base Python, and nothing else of the host (no
+/proc, /etc, /home); an empty /tmp of 16 MB; process, IPC, host-name and mount namespaces of its own; no
+capabilities and no way to new ones (`no_new_privs`); an environment that holds nothing of the caller's; limits
+on memory, CPU, processes, files and wall-clock time. Where the caller is root, the program has another uid.
+What it leaves running dies with its process namespace. `Isolation.NONE` gives the limits, the environment and a
+session, no more: there a program can do all that the caller can, and as root even the process limit is void.
 
-**What proves success.** An exit status proves nothing (`os._exit(0)` before the asserts). The caller sends a random
-token behind the program text on one pipe; the harness leaves it there, unread, until the last statement of the program
-has run, and only then copies it to the report pipe. During the run the token is in no argument, variable, frame,
-environment or file, and the program's own stdin, stdout and stderr are /dev/null.
+**What proves success.** An exit status proves nothing (`os._exit(0)` before the asserts). The caller sends a
+random token behind the program text on one pipe; the harness leaves it there, unread, until the last statement
+of the program has run, and only then copies it to the report pipe. During the run the token is in no argument,
+variable, frame, environment or file, and the program's own stdin, stdout and stderr are /dev/null.
 
-**What remains possible.** Program and harness share one process, so a program that means to cheat can scan its
-descriptors for the token, echo it and leave; one that cheats the asserts (an object equal to everything) needs no token.
-`memory_mb` holds for each of at most `PROCESSES` processes, and kernel memory reached through ctypes (System V shared
-memory, mounts in a nested user namespace) is bounded by time alone. The kernel itself is trusted: this is no defence
-against an exploit of it.
+**What remains possible.** Program and harness share one process: a program that means to cheat can scan its
+descriptors for the token and echo it to all of them. One that cheats the asserts (an object equal to
+everything) needs no token. `memory_mb` holds for each of at most `PROCESSES` processes; kernel memory reached
+through ctypes (System V shared memory, mounts in a nested user namespace) is bounded by time alone. The kernel
+is trusted: this is no defence against an exploit of it.
 
 Linux only (namespaces, pidfd).
 """
@@ -76,7 +77,7 @@ def main():
         os.dup2(null, standard)
     os.close(null)
     write(report, b"+")
-    # A module of its own (dataclasses, pickle and typing look it up); not __main__, as in the official scorers.
+    # A module that dataclasses and typing can look up; not __main__, as in the official scorers.
     module = sys.modules["solution"] = type(sys)("solution")
     try:
         exec(compile(source, "<program>", "exec", dont_inherit=True), module.__dict__)
@@ -96,26 +97,27 @@ def main():
 main()
 """
 
-# Runs as process 1 of the new namespaces: "$1" = prepared root, then pairs (host folder, folder inside), "--", command.
-_ENTER = rf"""
+# Runs as process 1 of the new namespaces; arguments: fstab, root, command. Leaves nothing of the host but what
+# fstab mounts. `umount` reads /proc/self, a link into /old that leads nowhere from then on. The last line keeps
+# this shell alive as process 1, which the program can neither signal nor outlive.
+_ENTER = """
 set -e
-root=$1; shift
-mount -o bind,ro,nosuid,nodev "$root" "$root"
-while [ "$1" != -- ]; do mount -o rbind,ro,nosuid,nodev "$1" "$root$2"; shift 2; done
-shift
-mount -o bind /dev/null "$root/dev/null"
-mount -t tmpfs -o size={TMP_BYTES},nr_inodes=4096,mode=1777,nosuid,nodev tmpfs "$root/tmp"
-cd "$root"
+mount --all --fstab "$1"
+cd "$2"
 pivot_root . old
-umount -l -i -n -c /old
+umount --lazy /old
 cd /tmp
+unset OLDPWD
+shift 2
 LD_LIBRARY_PATH=/py/lib "$@"
-exit $?  # a command after the program keeps this shell alive as process 1: the program cannot signal it
+exit $?
 """
 
 _TRIAL = """
 import os
-assert set(os.listdir("/")) <= {"bin", "dev", "lib", "lib64", "old", "py", "tmp", "usr"}, "host files are visible"
+visible = {name for name in os.listdir("/") if os.path.exists("/" + name)}
+assert visible <= {"bin", "dev", "lib", "lib64", "old", "py", "tmp", "usr"}, "host files are visible"
+assert not os.path.exists("/old") or not os.listdir("/old"), "host files are visible"
 """
 
 
@@ -170,8 +172,8 @@ def detect(accept_unsandboxed: bool = False) -> Isolation:
         return Isolation.NONE
     raise SandboxError(
         f"no sandbox works here for model-written code ({'; '.join(problems)}): install bubblewrap "
-        "(apt-get install bubblewrap) where unprivileged user namespaces are allowed, or accept the risk of running "
-        "such code with resource limits only by setting allow_unsandboxed_code"
+        "(apt-get install bubblewrap) and allow unprivileged user namespaces, or set allow_unsandboxed_code to "
+        "accept that such code runs with resource limits only"
     )
 
 
@@ -183,9 +185,9 @@ def run_programs(
     workers: int = 2,
     isolation: Isolation | None = None,
 ) -> list[Outcome]:
-    """Runs each program (full source text, tests included) in a fresh sandbox; outcomes in the order of the programs.
+    """Runs each program (full source text, tests included) in a fresh sandbox.
 
-    A program may use the standard library only, and is not `__main__`. String hashes are the same in every run.
+    A program may use the standard library only, and is not `__main__`. Strings hash the same in every run.
 
     Args:
         programs: source texts.
@@ -194,11 +196,15 @@ def run_programs(
         workers: programs that run at the same time.
         isolation: as `detect()` finds it if None.
 
+    Returns:
+        Outcomes in the order of the programs.
+
     Raises:
         SandboxError: no isolation works, or a sandbox did not start.
     """
     isolation = isolation or detect()
-    uids: queue.SimpleQueue[int] = queue.SimpleQueue()  # RLIMIT_NPROC counts per uid: no two programs share one
+    # RLIMIT_NPROC counts per uid: no two programs that run at the same time share one.
+    uids: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(workers):
         uids.put(_HIGHEST_UID - number)
     limits = [memory_mb << 20, int(timeout) + 2, PROCESSES, FILE_BYTES, OPEN_FILES]
@@ -206,13 +212,13 @@ def run_programs(
     def run(program: str) -> Outcome:
         uid = uids.get()
         try:
-            return _run(_command(isolation, root, uid, limits), root / "tmp", program, timeout)
+            return _run(_command(isolation, scratch, uid, limits), scratch / "root/tmp", program, timeout)
         finally:
             uids.put(uid)
 
     with tempfile.TemporaryDirectory(prefix="sandbox-") as folder, ThreadPoolExecutor(workers) as pool:
-        root = Path(folder)
-        _prepare(root, _view())
+        scratch = Path(folder)
+        _prepare(scratch, _view())
         return list(pool.map(run, programs))
 
 
@@ -249,7 +255,7 @@ def _run(command: list[str], folder: Path, program: str, timeout: float) -> Outc
         process.wait()
         if not started:
             reason = _available(stderr).decode(errors="replace").strip() or "no message"
-            raise SandboxError(f"{Path(command[0]).name} did not start a program: {reason[-DETAIL_CHARACTERS:]}")
+            raise SandboxError(f"sandbox did not start: {reason[-DETAIL_CHARACTERS:]}")
         return _outcome(_available(stdout), token, in_time, process.returncode)
 
 
@@ -261,7 +267,7 @@ def _outcome(report: bytes, token: bytes, in_time: bool, status: int) -> Outcome
     if report == b"memory":
         return Outcome(False, "memory", "MemoryError")
     detail = report.decode(errors="replace") or f"left before its last statement (exit status {status})"
-    return Outcome(False, "failed", detail[-DETAIL_CHARACTERS:])
+    return Outcome(False, "failed", detail[:DETAIL_CHARACTERS])
 
 
 def _ready(descriptor: int, seconds: float) -> bool:
@@ -291,7 +297,7 @@ def _available(pipe: IO[bytes]) -> bytes:
 
 @functools.cache
 def _view() -> _View:
-    """System programs and libraries at their own places; the base Python at /py, as its own place may be private."""
+    """System programs and libraries in place; the base Python at /py, as its own folder may be private."""
     folders, links = [], []
     for place in ("/usr/bin", "/usr/lib", "/usr/lib64", "/bin", "/lib", "/lib64"):
         if os.path.islink(place):
@@ -304,17 +310,32 @@ def _view() -> _View:
     return _View(tuple(folders), tuple(links))
 
 
-def _prepare(root: Path, view: _View) -> None:
-    """Makes the empty folders, the file and the links on which NAMESPACES mounts a program's root."""
+def _prepare(folder: Path, view: _View) -> None:
+    """Makes what NAMESPACES needs: `root`, with all that is mounted on still empty, and the `fstab` of mounts."""
+    root = folder / "root"
     for inside in [*(inside for _, inside in view.folders), "/dev", "/old", "/tmp"]:
         (root / inside[1:]).mkdir(parents=True, exist_ok=True)
-    for target, inside in view.links:
+    for target, inside in [*view.links, ("old/proc", "/proc")]:
         (root / inside[1:]).symlink_to(target)
     (root / "dev/null").touch()
     root.chmod(0o755)  # it becomes the "/" of another uid
+    mounts = [
+        (str(root), "", "none", "bind,ro,nosuid,nodev"),
+        *((host, inside, "none", "rbind,ro,nosuid,nodev") for host, inside in view.folders),
+        ("/dev/null", "/dev/null", "none", "bind"),
+        ("tmpfs", "/tmp", "tmpfs", f"size={TMP_BYTES},nr_inodes=4096,mode=1777,nosuid,nodev"),
+    ]
+    with open(folder / "fstab", "w") as fstab:
+        for source, inside, kind, options in mounts:
+            print(_escaped(source), _escaped(f"{root}{inside}"), kind, options, file=fstab)
 
 
-def _command(isolation: Isolation, root: Path, uid: int, limits: Sequence[int]) -> list[str]:
+def _escaped(path: str) -> str:
+    """A path as a field of fstab(5)."""
+    return "".join(f"\\{ord(letter):03o}" if letter in " \t\n\\#" else letter for letter in path)
+
+
+def _command(isolation: Isolation, scratch: Path, uid: int, limits: Sequence[int]) -> list[str]:
     """The command that reads a program from stdin and runs it; `uid` is used if the caller is root."""
     python = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
     # -I would also ignore PYTHONHASHSEED; in a clean environment these four do all else that it does.
@@ -323,7 +344,7 @@ def _command(isolation: Isolation, root: Path, uid: int, limits: Sequence[int]) 
         case Isolation.BUBBLEWRAP:
             return [*_bubblewrap(), *(_unprivileged(uid) if _root() else []), f"/py/{python}", *harness]
         case Isolation.NAMESPACES:
-            return [*_namespaces(root), *_unprivileged(uid), f"/py/{python}", *harness]
+            return [*_namespaces(scratch), *_unprivileged(uid), f"/py/{python}", *harness]
         case Isolation.NONE:
             return [os.path.join(sys.base_prefix, python), *harness]
 
@@ -331,35 +352,32 @@ def _command(isolation: Isolation, root: Path, uid: int, limits: Sequence[int]) 
 def _bubblewrap() -> list[str]:
     """Bubblewrap up to the command inside. For root it keeps what `setpriv` needs to become another uid."""
     view = _view()
-    namespaces = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    capabilities = ["--cap-drop", "ALL"]
-    for name in ("SETUID", "SETGID", "SETPCAP"):
-        capabilities += ["--cap-add", f"CAP_{name}"]
+    as_root = "--unshare-net --unshare-pid --unshare-ipc --unshare-uts --cap-drop ALL"
+    for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+        as_root += f" --cap-add {capability}"
     return [
         _tool("bwrap"),
-        *(namespaces + capabilities if _root() else ["--unshare-all"]),
-        *("--die-with-parent", "--new-session", "--setenv", "LD_LIBRARY_PATH", "/py/lib"),
+        *(as_root if _root() else "--unshare-all").split(),
+        *["--die-with-parent", "--new-session", "--setenv", "LD_LIBRARY_PATH", "/py/lib"],
         *(word for folder in view.folders for word in ("--ro-bind", *folder)),
         *(word for link in view.links for word in ("--symlink", *link)),
-        *("--dev-bind", "/dev/null", "/dev/null", "--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"),
-        *("--remount-ro", "/", "--chdir", "/tmp", "--"),
+        *f"--dev-bind /dev/null /dev/null --perms 1777 --size {TMP_BYTES} --tmpfs /tmp".split(),
+        *["--remount-ro", "/", "--chdir", "/tmp", "--"],
     ]
 
 
-def _namespaces(root: Path) -> list[str]:
-    """The same with util-linux up to the command inside. Every process dies with its parent, the first with the caller."""
+def _namespaces(scratch: Path) -> list[str]:
+    """The same with util-linux up to the command inside. All die with the calling thread."""
     return [
         *(_tool("setpriv"), "--pdeathsig", "KILL", _tool("unshare")),
         *([] if _root() else ["--user", "--map-root-user"]),
-        *("--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "--"),
-        *("/bin/sh", "-c", _ENTER, "sh", str(root)),
-        *(word for folder in _view().folders for word in folder),
-        "--",
+        *["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "--"],
+        *("/bin/sh", "-c", _ENTER, "sh", str(scratch / "fstab"), str(scratch / "root")),
     ]
 
 
 def _unprivileged(uid: int) -> list[str]:
-    """Drops all capabilities for good, and root; inside a user namespace the uid is the caller's own already."""
+    """Drops capabilities for good, and root; inside a user namespace the uid is the caller's own already."""
     user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if _root() else []
     return ["setpriv", *user, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
 

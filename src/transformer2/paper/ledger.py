@@ -100,7 +100,8 @@ def read(path: Path) -> LedgerTable:
 
 
 def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
+    """In one line; an unknown key comes before the missing one that it may stand for."""
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     place = ".".join(str(step) for step in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key {place}"

@@ -29,6 +29,7 @@ SCORING = (
 INTERVALS = (
     "95 % intervals: Wilson for scores; for normalised scores, in parentheses, a paired percentile bootstrap "
     f"over items, and over seeds where there are several ({N_RESAMPLES:,} resamples). "
+    "A normalised score is undefined where our base solved nothing or was not run. "
     "p: exact McNemar test against our base on the same items, not corrected for the number of tests; "
     "with several seeds the largest."
 )
@@ -188,11 +189,11 @@ def _lines(cell: Cell, lenient: Measured | None) -> dict[str, str]:
     if ours is None or lenient is None:
         return lines | {"ours": "not run"}
     normalised_span = "" if cell.row.method == "base" else f" ({_span(ours.normalised)})"
-    seeds = f" × {len(ours.seeds)} seeds" if len(ours.seeds) > 1 else ""
+    seeds = f"{len(ours.seeds)} × " if len(ours.seeds) > 1 else ""
     return lines | {
         "ours": _score(ours),
         "95 %": _span(ours.score) + normalised_span,
-        "n": f"{ours.items}{seeds}{_p(ours.p_value)}",
+        "n": f"{seeds}{ours.items}{_p(ours.p_value)}",
         "lenient": _score(lenient),
     }
 
@@ -202,6 +203,8 @@ def _score(ours: Measured) -> str:
 
 
 def _span(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "undefined"
     return f"{_number(estimate.low)}–{_number(estimate.high)}"
 
 
@@ -219,8 +222,10 @@ def _p(p_value: float) -> str:
 
 def _footnotes(run: str, strict: list[Cell]) -> list[str]:
     measured = [(cell.row.method, cell.ours) for cell in strict if cell.ours]
-    seeds = {method: sorted({seed for name, ours in measured if name == method for seed in ours.seeds})
-             for method in dict.fromkeys(method for method, _ in measured)}  # fmt: skip
-    by_method = "; ".join(f"{method} {', '.join(map(str, of_method))}" for method, of_method in seeds.items())
+    seeds: dict[str, set[int]] = {}
+    for method, ours in measured:
+        seeds.setdefault(method, set()).update(ours.seeds)
+    by_method = "; ".join(f"{method} {', '.join(map(str, sorted(used)))}" for method, used in seeds.items())
     standins = [STANDINS] if any(ours.standin for _, ours in measured) else []
-    return [f"Run: {run}. Seeds: {by_method or 'none'}.", SCORING, INTERVALS, *standins]
+    origin = f"Run: {run}. Seeds: {by_method or 'none'}. n: test items, or seeds × test items."
+    return [origin, SCORING, INTERVALS, *standins]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from .batching import by_length, pad
 from .engine import Completion, Sampling
@@ -16,11 +16,11 @@ from .likelihood import completion_states, token_logprobs
 class HFEngine:
     """Generates with a transformers model, or with a PEFT model whose adapters are the experts."""
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, batch_rows: int = 64):
+    def __init__(self, model: Any, tokenizer: Any, batch_rows: int = 64):
         self.model = model
         self.tokenizer = tokenizer
         self.batch_rows = batch_rows
-        self._expert: str | None = model.active_adapter if isinstance(model, PeftModel) else None
+        self._expert: Any = model.active_adapter if isinstance(model, PeftModel) else None
 
     def set_expert(self, name: str | None) -> None:
         if name is not None:
@@ -65,7 +65,7 @@ class HFEngine:
 
     def _generate_batch(self, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
         eos = self._causal_model().generation_config.eos_token_id
-        eos_ids = {eos} if isinstance(eos, int) else set(eos or ())
+        eos_ids: set[int] = {eos} if isinstance(eos, int) else set(eos or ())
         # Every field that the model's own generation config may set otherwise (top-p, penalties) is set here.
         config = GenerationConfig(
             max_new_tokens=sampling.max_new_tokens, do_sample=sampling.temperature > 0, use_cache=True,
@@ -75,10 +75,15 @@ class HFEngine:
         ids, mask = (t.to(self.model.device) for t in pad(prompts, self.tokenizer.pad_token_id, "left"))
         stops = _StopStrings(self.tokenizer, sampling.stop, len(prompts), ids.shape[1])
         output = self.model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=StoppingCriteriaList([stops])
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([stops]),
         )
         rows = output[:, ids.shape[1] :].tolist()
-        return [self._completion(row, length, eos_ids, sampling) for row, length in zip(rows, stops.lengths, strict=True)]
+        return [
+            self._completion(row, length, eos_ids, sampling) for row, length in zip(rows, stops.lengths, strict=True)
+        ]
 
     def _completion(self, row: list[int], stopped: int | None, eos_ids: set[int], sampling: Sampling) -> Completion:
         ended = next((i + 1 for i, token in enumerate(row) if token in eos_ids), None)
@@ -92,7 +97,7 @@ class HFEngine:
 class _StopStrings(StoppingCriteria):
     """Ends a row as soon as its text holds a stop string, and remembers after how many tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...], rows: int, prompt_length: int):
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...], rows: int, prompt_length: int):
         self.tokenizer, self.stop, self.prompt_length = tokenizer, stop, prompt_length
         self.window = max((len(string) for string in stop), default=0) + 1  # a token adds at least one byte
         self.lengths: list[int | None] = [None] * rows

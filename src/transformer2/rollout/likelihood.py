@@ -1,4 +1,4 @@
-"""Log-probabilities of completions, and the divergence from another policy, without a (batch, length, vocabulary) tensor."""
+"""Log-probabilities of completions and their divergence from another policy, without (batch, length, vocabulary)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,9 @@ CHUNK_LOGITS = 2**25
 """Logits held at once, in numbers: 128 MB in float32."""
 
 
-def completion_states(model: Any, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+def completion_states(
+    model: Any, prompts: Sequence[list[int]], completions: Sequence[list[int]]
+) -> tuple[Tensor, Tensor]:
     """Last hidden states that predict the tokens of the completions, (tokens, width), and those tokens, (tokens,).
 
     Rows follow each other; `model` is a causal language model of transformers whose logits are its output head applied
@@ -41,7 +43,9 @@ def token_kl(head: nn.Module, states: Tensor, base_states: Tensor, direction: st
 
     `policy_to_base` is KL(policy || base) as in Eq. (1), `base_to_policy` the reverse, which the released code uses.
     """
-    return _in_chunks(head, _kl_policy_to_base if direction == "policy_to_base" else _kl_base_to_policy, states, base_states)
+    return _in_chunks(
+        head, _kl_policy_to_base if direction == "policy_to_base" else _kl_base_to_policy, states, base_states
+    )
 
 
 def _logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:

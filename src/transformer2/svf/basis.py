@@ -111,6 +111,8 @@ class BasisFile:
         if name not in self.fingerprints:
             raise ValueError(f"{self.path} has no basis of {name}; was it made from another model?")
         if self.fingerprints[name] != fingerprint(weight):
-            raise ValueError(f"{self.path} does not belong to this model: the weight of {name} is another one; make it again")
+            raise ValueError(
+                f"{self.path} does not belong to this model: the weight of {name} is another one; make it again"
+            )
         with safe_open(self.path, "pt") as file:
             return Basis(file.get_tensor(f"{name}.q"), file.get_tensor(f"{name}.s"))

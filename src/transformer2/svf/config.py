@@ -40,7 +40,9 @@ class SVFConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = PEFT_TYPE  # type: ignore[assignment]  # not in PEFT's enum, whose members are strings
         if self.parametrisation not in PARAMETRISATIONS:
-            raise ValueError(f"parametrisation is {self.parametrisation!r}; it must be one of {', '.join(PARAMETRISATIONS)}")
+            raise ValueError(
+                f"parametrisation is {self.parametrisation!r}; it must be one of {', '.join(PARAMETRISATIONS)}"
+            )
         if self.modules_to_save:
             raise ValueError("SVF saves z alone: modules_to_save must be empty")
         if isinstance(self.target_modules, list):

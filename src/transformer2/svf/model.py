@@ -29,7 +29,9 @@ class SVFModel(BaseTuner):
             target.update_layer(adapter_name, peft_config)
             return
         if target is self.model.get_output_embeddings():  # type: ignore[operator]
-            raise ValueError(f"{current_key} is the output head; SVF adapts decoder layers only: leave it out of target_modules")
+            raise ValueError(
+                f"{current_key} is the output head; SVF adapts decoder layers only: leave it out of target_modules"
+            )
         new_module = Linear(target, self._basis(peft_config, current_key, target), adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)
@@ -51,7 +53,9 @@ class SVFModel(BaseTuner):
             raise ValueError("adapter_names are for inference: call model.eval() first")
         unknown = sorted(set(adapter_names) - set(self.peft_config) - {BASE_ROW})
         if unknown:
-            raise ValueError(f"no adapter named {', '.join(unknown)}; there are {', '.join(self.peft_config)} and {BASE_ROW}")
+            raise ValueError(
+                f"no adapter named {', '.join(unknown)}; there are {', '.join(self.peft_config)} and {BASE_ROW}"
+            )
         hooks = [
             module.register_forward_pre_hook(partial(_add_adapter_names, adapter_names), with_kwargs=True)
             for module in self.modules()

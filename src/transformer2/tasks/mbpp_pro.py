@@ -1,56 +1,151 @@
-"""MBPP-Pro: the 399 tasks of MBPP+ v0.1.0 (Austin et al. 2021, Liu et al. 2023), base tests only."""
+"""MBPP-Pro: MBPP+ v0.1.0 (Austin et al. 2021; EvalPlus, Liu et al. 2023), base tests only.
 
+The papers do not say what "MBPP-Pro" is. The released code (SakanaAI/self-adaptive-llms@03a41ae) takes the 399 tasks of
+MBPP+ v0.1.0, splits them as `release_splits` does and counts the base tests; every reported value is a k/99. It is
+neither MBPP+ v0.2.0 (378 tasks) nor the later benchmark "MBPP Pro" (Yu et al. 2024).
+
+Here the base tests are the release's own asserts. EvalPlus compares outputs with an oracle instead and makes exceptions
+for some tasks; two of the 399 canonical solutions, Mbpp/164 and Mbpp/295, therefore fail their plain asserts.
+"""
+
+import ast
+import gzip
+import hashlib
+import json
+import random
+import re
+import urllib.request
+import warnings
 from collections.abc import Sequence
 
+from transformer2.sandbox import Isolation, run_programs
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task
 
-# The two spaces are the released code's.
+# The two spaces in a row are the released code's.
 SYSTEM = (
     "You are an exceptionally intelligent coding assistant that  consistently delivers accurate and reliable "
     "responses to user instructions."
 )
 FENCE = "```"
+RELEASE = "https://raw.githubusercontent.com/evalplus/mbppplus_release/3f0efe4ee7457d4718bd997c01697a1e9157e40c/MbppPlus.jsonl.gz"
+"""MBPP+ v0.1.0: on no hub, so taken from the release's own repository."""
+RELEASE_SHA256 = "57d639e77667d88930052b2b07212011c25c0bab94dfc1f19d15e1f7f558bfa9"
+
+
+def release_splits(records: Sequence[Row]) -> dict[str, list[Row]]:
+    """The released code's split of the release: the first 300 shuffled by seed 16 to 200 and 100, the other 99 test."""
+    pool = list(range(300))
+    random.Random(16).shuffle(pool)
+    parts = {"train": pool[:200], "validation": pool[200:], "test": range(300, len(records))}
+    return {split: [_row(records[i]) for i in part] for split, part in parts.items()}
+
+
+def _row(record: Row) -> Row:
+    """The columns that count; the asserts of three tasks use `math` and do not import it."""
+    row = {key: record[key] for key in ("task_id", "prompt", "entry_point", "canonical_solution")}
+    imports = ["import math"] if "math." in record["assertion"] else []
+    return row | {"test_imports": imports, "test": record["assertion"]}
+
+
+def download(split: str) -> list[Row]:
+    """One split of the release.
+
+    Raises:
+        OSError: it cannot be reached.
+        ValueError: it is not the file that this split was made for.
+    """
+    with urllib.request.urlopen(RELEASE, timeout=60) as response:
+        content = response.read()
+    if hashlib.sha256(content).hexdigest() != RELEASE_SHA256:
+        raise ValueError(f"{RELEASE} is not MBPP+ v0.1.0: its sha256 differs; put the splits into a folder (data: dir:<folder>)")
+    return release_splits([json.loads(line) for line in gzip.decompress(content).splitlines()])[split]
 
 
 def prompt(row: Row) -> Prompt:
+    """Magicoder's form, without a chat template: the docstring's request, its assert, and an open Python fence.
+
+    The released code trains after "@@ Response:", a line break and the fence but generates without that line break;
+    here both see the same text, and the line break after the fence is part of the prompt.
+    """
     text = row["prompt"]
     docstring = text[text.index('"""') + 3 : text.rindex('"""')]
     start = docstring.index("assert")
     request, example = docstring[:start].strip(), docstring[start:].strip()
-    request += "" if request.endswith(".") else "."
+    stop = "" if request.endswith(".") else "."
     return Prompt(
-        text=f"{SYSTEM}\n\n@@ Instruction:\n{request} Your code should satisfy the following assertion:\n"
+        text=f"{SYSTEM}\n\n@@ Instruction:\n{request}{stop} Your code should satisfy the following assertion:\n"
         f"{FENCE}python\n{example}\n{FENCE}\n\n@@ Response:\n{FENCE}python\n"
     )
 
 
 def solution(row: Row) -> str:
+    """The canonical code and the closing fence."""
     return f"{row['canonical_solution'].strip()}\n{FENCE}"
 
 
 def program(row: Row, code: str) -> str:
+    """Code and its base tests as one program, which passes if it reaches its end."""
     return "\n".join([code, *row["test_imports"], row["test"]])
 
 
-def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
-    from transformer2.sandbox import run_programs
+def parsable_prefix(code: str) -> str:
+    """The code up to where it stops being Python: without prose below it, or a statement that the length limit cut."""
+    lines = code.split("\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the model's odd string escapes
+        while lines:
+            try:
+                ast.parse("\n".join(lines))
+            except SyntaxError as error:
+                del lines[min(error.lineno or len(lines), len(lines)) - 1 :]
+            except (ValueError, RecursionError, MemoryError):  # null bytes; nesting too deep for the parser
+                return ""
+            else:
+                break
+    return "\n".join(lines)
 
-    codes = [completion.split(FENCE)[0] for completion in completions]
-    outcomes = run_programs([program(r, code) for r, code in zip(rows, codes, strict=True)], timeout=5.0, workers=2)
-    return [Score(o.passed, o.passed, code) for o, code in zip(outcomes, codes, strict=True)]
+
+def extract_code(completion: str, entry_point: str) -> str:
+    """The code that a reader takes as the answer: the first part between fences that defines the function asked for."""
+    opening, *parts = completion.split(FENCE)
+    candidates = [opening, *(re.sub(r"\A[\w+-]*\n", "", part) for part in parts)]
+    defines = re.compile(rf"^(?:def {entry_point}\b|{entry_point}\s*=)", re.MULTILINE)
+    return next((code for part in candidates if defines.search(code := parsable_prefix(part))), opening)
+
+
+def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation | None = None) -> list[Score]:
+    """Strict: the completion up to the first fence passes the base tests. Lenient: what `extract_code` finds does.
+
+    The released code also drops unreachable statements of the cut text before it runs; this does not.
+
+    Raises:
+        SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
+    """
+    strict = [completion.partition(FENCE)[0] for completion in completions]
+    lenient = [extract_code(completion, row["entry_point"]) for row, completion in zip(rows, completions, strict=True)]
+    programs = [
+        tuple(program(row, code) for code in codes) for row, *codes in zip(rows, strict, lenient, strict=True)
+    ]
+    distinct = list(dict.fromkeys(text for pair in programs for text in pair))
+    outcomes = run_programs(distinct, isolation=isolation)
+    passed = {text: outcome.passed for text, outcome in zip(distinct, outcomes, strict=True)}
+    return [
+        Score(passed[first], passed[second], code.strip() or None)
+        for (first, second), code in zip(programs, lenient, strict=True)
+    ]
 
 
 TASK = Task(
     name="mbpp_pro",
     version=1,
     domain="code",
-    columns=("prompt", "canonical_solution", "test_imports", "test"),
-    hub=lambda split: [],
-    splits={"train": Split("train"), "validation": Split("validation"), "test": Split("test")},
+    columns=("prompt", "entry_point", "canonical_solution", "test_imports", "test"),
+    hub=download,
+    splits={name: Split(name) for name in ("train", "validation", "test")},
     prompt=prompt,
     solution=solution,
     score=score,
-    stop=("\n```\n", "Instruction", "Response"),
+    stop=(f"\n{FENCE}\n", "Instruction", "Response"),
     max_new_tokens=512,
     runs_code=True,
 )

@@ -14,7 +14,11 @@ from transformer2.provenance import whole_file
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, {"facts": json.dumps(facts)})
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+            temporary,
+            {"facts": json.dumps(facts)},
+        )
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -56,7 +56,7 @@ class Trainer:
         self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
         self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
         self.out = Path(out)
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         kind = torch.optim.AdamW if settings["optimizer"] == "adamw_cosine" else torch.optim.Adam
         decay = settings["weight_decay"] if settings["optimizer"] == "adamw_cosine" else 0.0
@@ -73,7 +73,7 @@ class Trainer:
         with tqdm(total=steps, initial=self.progress.step, desc=f"training on {self.task.name}", unit="step") as bar:
             while self.progress.step < min(steps, last_step or steps) and not self.progress.stopped:
                 line = self._step()
-                bar.set_postfix(validation=f"{self.progress.best_validation:.3f}", **_short(line))
+                bar.set_postfix({"validation": f"{self.progress.best_validation:.3f}"} | _short(line))
                 bar.update()
         if self.progress.step >= steps or self.progress.stopped:
             self._restore(self.best)
@@ -98,7 +98,9 @@ class Trainer:
             self._log("rollouts.jsonl", _rollout_lines(step, seen))
             self.progress.steps_without_reward = 0 if line["accuracy"] > 0 else self.progress.steps_without_reward + 1
         if not math.isfinite(line["gradient_norm"]):
-            self.progress.stopped = f"diverged: loss or gradient of step {step} is not finite; the best state before it is kept"
+            self.progress.stopped = (
+                f"diverged: loss or gradient of step {step} is not finite; the best state before it is kept"
+            )
         elif self.progress.steps_without_reward >= COLLAPSE_STEPS:
             self.progress.stopped = (
                 f"collapsed: no right answer in the {COLLAPSE_STEPS} steps up to {step}, so there is no reward to "
@@ -147,7 +149,12 @@ class Trainer:
         """Greedy accuracy on the validation half; keeps the best state, writes a checkpoint."""
         p = self.progress
         value = accuracy(
-            self.engine, self.tokenizer, self.task, self.validation, self.settings["max_new_tokens"], self.settings["reward"]
+            self.engine,
+            self.tokenizer,
+            self.task,
+            self.validation,
+            self.settings["max_new_tokens"],
+            self.settings["reward"],
         )
         if value > p.best_validation:
             p.best_step, p.best_validation, p.evaluations_since_best = p.step, value, 0
@@ -167,7 +174,9 @@ class Trainer:
         tensors = {f"current.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= checkpoint.optimizer_tensors(self.optimizer, self.parameters)
-        checkpoint.save(self.out / "checkpoint.safetensors", tensors, {"job": self._job(), "progress": asdict(self.progress)})
+        checkpoint.save(
+            self.out / "checkpoint.safetensors", tensors, {"job": self._job(), "progress": asdict(self.progress)}
+        )
 
     def _resume(self) -> None:
         """Goes on from the checkpoint of this very job, or starts afresh."""

@@ -1,4 +1,4 @@
-"""The objective of Eq. (1) on a batch of answers, for REINFORCE and, with the reference answers, for next-token training."""
+"""The objective of Eq. (1) on a batch of answers; with reference answers and r = 1 it is next-token training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,4 +68,3 @@ def accumulate_gradients(model: Any, samples: Sequence[Sample], settings: dict[s
         totals["loss"] += loss.item()
         totals["kl"] += kl.sum().item() / len(samples)
     return totals
-

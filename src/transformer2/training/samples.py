@@ -45,7 +45,12 @@ class Rollout:
 
 
 def rollout(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], settings: dict[str, Any], seed: int
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Sequence[Row],
+    settings: dict[str, Any],
+    seed: int,
 ) -> tuple[list[Sample], Rollout]:
     """Answers of the policy to `rows` with their rewards: +1 if right, `reward_wrong` if not (Section 3.2).
 

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Sets up .venv and runs every check that CI runs; arguments go to pytest (for example: tests/run.sh -m "not slow").
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[ -d .venv ] || "${PYTHON:-python3}" -m venv .venv
+source .venv/bin/activate
+pip install --quiet --constraint constraints.txt --editable '.[dev]'
+
+ruff check .
+ruff format --check .
+snakefmt --check Snakefile workflow
+pyright --pythonpath "$(command -v python)"
+python -m transformer2 schema --check
+snakemake --lint
+export OMP_NUM_THREADS=1 # two multi-threaded torch processes on the same cores are a hundred times slower
+pytest "$@"
