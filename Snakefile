@@ -33,4 +33,10 @@ rule all:
             table=TABLES,
             ext=["md", "tex", "html", "csv"],
         ),
+        collect(
+            "results/{run}/figures/{table}.{format}",
+            run=RUN.run,
+            table=TABLES,
+            format=["svg", "png"],
+        ),
     localrule: True

@@ -192,6 +192,14 @@ def table(ledger: File, scores: File, out: File) -> None:
 
 
 @app.command()
+def figure(ledger: File, scores: File, out: File) -> None:
+    """Draw one table of the documents: reported beside measured; the format is that of the suffix."""
+    from transformer2.paper.figures import draw
+
+    draw(ledger, scores, out)
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:

@@ -46,6 +46,7 @@ wildcard_constraints:
     adapter="|".join(ADAPTERS),
     split="train|validation|test",
     table="|".join(TABLES),
+    format="svg|png",
     point=r"[\w.,=+-]+",
     seed=r"\d+",
 

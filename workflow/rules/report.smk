@@ -33,3 +33,30 @@ rule table:
         out=lambda wc: f"results/{wc.run}/paper_tables",
     shell:
         "python -m transformer2 table --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
+
+
+rule figure:
+    localrule: True
+    input:
+        ledger="paper_tables/{table}.yaml",
+        scores=rules.collect_scores.output,
+        code=code("paper/*.py", "statistics.py"),
+    output:
+        report(
+            "results/{run}/figures/{table}.{format}",
+            caption="../report/table.rst",
+            category="Figures",
+            labels={"table": "{table}", "format": "{format}"},
+        ),
+    log:
+        "results/{run}/figures/{table}.{format}.log",
+    benchmark:
+        "results/{run}/figures/{table}.{format}.benchmark.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    shell:
+        "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {output} > {log} 2>&1"
