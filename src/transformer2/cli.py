@@ -1,7 +1,10 @@
 """One thin command for each step of the workflow; every one of them runs by hand too (`--help`)."""
 
 import json
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +21,7 @@ from transformer2.provenance import (
     write_json,
     write_jsonl,
 )
+from transformer2.sandbox import SandboxError, detect
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -30,13 +34,14 @@ RiskyCode = Annotated[
 
 
 def main() -> None:
-    """Runs the command line; a mistake of the caller is one line, not a traceback."""
+    """Runs the command line. A mistake that this package found is one line; anything else keeps its traceback."""
     try:
-        app(standalone_mode=False)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except typer.Abort:
-        raise SystemExit(130) from None
+        app()
+    except (ValueError, FileNotFoundError, SandboxError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
+            raise SystemExit(f"error: {error}") from None
+        raise
 
 
 def _use_threads(threads: int) -> None:
@@ -45,15 +50,20 @@ def _use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _task(name: str, allow_unsandboxed_code: bool = False) -> Any:
-    """The task; one that runs code makes sure first that it can."""
-    from transformer2 import sandbox
+def _task(name: str) -> Any:
     from transformer2.tasks import TASKS
 
-    task = TASKS[name]
-    if task.runs_code:
-        sandbox.detect(accept_unsandboxed=allow_unsandboxed_code)
-    return task
+    if name not in TASKS:
+        raise ValueError(configuration.unknown("task", name, TASKS))
+    return TASKS[name]
+
+
+def _scored_task(name: str, allow_unsandboxed_code: bool) -> Any:
+    """The task; one that runs code is tied to the isolation that works here, found before anything is generated."""
+    task = _task(name)
+    if not task.runs_code:
+        return task
+    return replace(task, score=partial(task.score, isolation=detect(accept_unsandboxed=allow_unsandboxed_code)))
 
 
 @app.command()
@@ -74,10 +84,9 @@ def model(
 def data(task: Text, split: Text, source: Text, out: File, limit: int | None = None) -> None:
     """Write one split of a task in the data set's own columns."""
     from transformer2.data import read_split
-    from transformer2.tasks import TASKS
 
     with manifest(out.with_suffix(".manifest.json"), task=task, split=split, source=source, limit=limit) as facts:
-        rows = read_split(TASKS[task], source, split, limit)
+        rows = read_split(_task(task), source, split, limit)
         write_jsonl(out, rows)
         facts |= {"rows": len(rows), "sha256": sha256(out)}
 
@@ -106,7 +115,7 @@ def train(
 
     _use_threads(threads)
     chosen = json.loads(settings)
-    the_task = _task(task, allow_unsandboxed_code)
+    the_task = _scored_task(task, allow_unsandboxed_code)
     chosen["max_new_tokens"] = chosen.get("max_new_tokens") or the_task.max_new_tokens
     out.mkdir(parents=True, exist_ok=True)
     inputs = {"model": str(model), "model_sha256": read_json(model / "manifest.json")["sha256"]}
@@ -144,10 +153,9 @@ def generate(
     from transformer2.evaluation import answer
     from transformer2.models import load_expert, load_model, load_tokenizer
     from transformer2.rollout.hf import HFEngine
-    from transformer2.tasks import TASKS
 
     _use_threads(threads)
-    the_task, rows = TASKS[task], read_jsonl(data)
+    the_task, rows = _task(task), read_jsonl(data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record:
         tokenizer, base = load_tokenizer(model), load_model(model, dtype)
@@ -169,7 +177,7 @@ def score(
     from transformer2.evaluation import IDENTITY, score_answers
 
     who = json.loads(identity)
-    the_task = _task(task, allow_unsandboxed_code)
+    the_task = _scored_task(task, allow_unsandboxed_code)
     items = score_answers(the_task, read_jsonl(data), read_jsonl(answers))
     write_json(out, {key: who[key] for key in IDENTITY} | {"task_version": the_task.version, "items": items})
 

@@ -122,7 +122,7 @@ class Method(Section):
     def _check(self) -> "Method":
         for key in (*self.settings, *self.sweep):
             if key not in Training.model_fields:
-                raise ValueError(_unknown("training setting", key, Training.model_fields))
+                raise ValueError(unknown("training setting", key, Training.model_fields))
         if empty := [key for key, values in self.sweep.items() if not values]:
             raise ValueError(f"the sweep over {empty[0]} has no value; remove it or name at least one")
         self.points()
@@ -227,7 +227,7 @@ class Run(Section):
     def _known_tasks(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
         for name in tasks:
             if name not in TASK_MODULES:
-                raise ValueError(_unknown("task", name, TASK_MODULES))
+                raise ValueError(unknown("task", name, TASK_MODULES))
         return tasks
 
     @field_validator("models", "tasks", "seeds")
@@ -273,7 +273,8 @@ def load(path: Path) -> Run:
     return parse(raw or {})
 
 
-def _unknown(what: str, name: str, valid: Any) -> str:
+def unknown(what: str, name: str, valid: Any) -> str:
+    """One line that names what is unknown and the nearest valid name."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"unknown {what} {name!r}; " + (
         f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(valid))}"
@@ -287,7 +288,7 @@ def _explain(mistake: Any) -> str:
         for part in mistake["loc"][:-1]:
             field = parent.model_fields.get(part) if parent else None
             parent = _section_of(field.annotation) if field else parent
-        return f"{place}: {_unknown('key', str(mistake['loc'][-1]), parent.model_fields)}"
+        return f"{place}: {unknown('key', str(mistake['loc'][-1]), parent.model_fields)}"
     return f"{place}: {mistake['msg'].removeprefix('Value error, ')}" + (
         f" (got {mistake['input']!r})" if not mistake["msg"].startswith("Value error") else ""
     )

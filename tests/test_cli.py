@@ -1,0 +1,55 @@
+"""Each step by hand: what a user sees."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "transformer2", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("data", "--task", "gsm8", "--split", "test", "--source", "pocket", "--out", "x"), "unknown task 'gsm8'; did you mean 'gsm8k'?"),
+        (("model", "--source", "floppy:a", "--out", "OUT"), "model source 'floppy:a' is none of pocket:, hub:, wheel:, dir:"),
+        (("model", "--source", "dir:/nowhere", "--out", "OUT"), "there is no folder /nowhere"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(arguments, message, tmp_path):
+    result = run(*(str(tmp_path) if a == "OUT" else a for a in arguments))
+    assert result.returncode == 1 and result.stderr.strip().startswith("error: ") and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_help_names_every_step():
+    output = run("--help").stdout
+    for step in ("model", "data", "basis", "train", "select", "generate", "score", "collect", "table", "figure", "schema"):
+        assert f" {step} " in output
+
+
+def test_a_cut_off_file_of_answers_is_named(tmp_path):
+    (tmp_path / "data.jsonl").write_text(json.dumps({"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}) + "\n")
+    (tmp_path / "answers.jsonl").write_text('{"item": "gsm8k/te')
+    result = run(
+        "score", "--task", "gsm8k", "--data", str(tmp_path / "data.jsonl"), "--answers", str(tmp_path / "answers.jsonl"),
+        "--out", str(tmp_path / "scores.json"), "--identity", "{}",
+    )  # fmt: skip
+    assert "answers.jsonl:1 is not JSON" in result.stderr and not (tmp_path / "scores.json").exists()
+
+
+def test_answers_to_other_items_are_refused(tmp_path):
+    (tmp_path / "data.jsonl").write_text(json.dumps({"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}) + "\n")
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"item": "gsm8k/test/7", "completion": "", "token_ids": []}) + "\n")
+    result = run(
+        "score", "--task", "gsm8k", "--data", str(tmp_path / "data.jsonl"), "--answers", str(tmp_path / "answers.jsonl"),
+        "--out", str(tmp_path / "scores.json"), "--identity", "{}",
+    )  # fmt: skip
+    assert "1 answers to 1 items of gsm8k, 1 items have none" in result.stderr
