@@ -37,7 +37,7 @@ def main() -> None:
     """Runs the command line. A mistake that this package found is one line; anything else keeps its traceback."""
     try:
         app()
-    except (ValueError, FileNotFoundError, SandboxError) as error:
+    except (ValueError, OSError, SandboxError) as error:
         frames = traceback.extract_tb(error.__traceback__)
         if Path(frames[-1].filename).is_relative_to(Path(__file__).parent):
             raise SystemExit(f"error: {error}") from None

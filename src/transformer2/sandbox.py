@@ -6,7 +6,8 @@ read-only root with the system's programs and libraries and the base Python, and
 capabilities and no way to new ones (`no_new_privs`); an environment that holds nothing of the caller's; limits
 on memory, CPU, processes, files and wall-clock time. Where the caller is root, the program has another uid.
 What it leaves running dies with its process namespace. `Isolation.NONE` gives the limits, the environment and a
-session, no more: there a program can do all that the caller can, and as root even the process limit is void.
+session, no more: there a program can do all that the caller can; the process limit is void for root, and counts
+all processes of any other caller, so that a program can hardly fork.
 
 **What proves success.** An exit status proves nothing (`os._exit(0)` before the asserts). The caller sends a
 random token behind the program text on one pipe; the harness leaves it there, unread, until the last statement
@@ -359,6 +360,8 @@ def _bubblewrap() -> list[str]:
         _tool("bwrap"),
         *(as_root if _root() else "--unshare-all").split(),
         *["--die-with-parent", "--new-session", "--setenv", "LD_LIBRARY_PATH", "/py/lib"],
+        # Parents that it makes by itself are closed to other uids.
+        *["--dir", "/usr", "--dir", "/py", "--dir", "/dev"],
         *(word for folder in view.folders for word in ("--ro-bind", *folder)),
         *(word for link in view.links for word in ("--symlink", *link)),
         *f"--dev-bind /dev/null /dev/null --perms 1777 --size {TMP_BYTES} --tmpfs /tmp".split(),

@@ -66,12 +66,16 @@ class HFEngine:
     def _generate_batch(self, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
         eos = self._causal_model().generation_config.eos_token_id
         eos_ids: set[int] = {eos} if isinstance(eos, int) else set(eos or ())
-        # Every field that the model's own generation config may set otherwise (top-p, penalties) is set here.
+        # What the model's own generation config may set otherwise (top-k, top-p, penalties) is set here.
+        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
         config = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens, do_sample=sampling.temperature > 0, use_cache=True,
-            temperature=sampling.temperature or 1.0, top_k=0, top_p=1.0, repetition_penalty=1.0,
-            eos_token_id=sorted(eos_ids) or None, pad_token_id=self.tokenizer.pad_token_id,
-        )  # fmt: skip
+            **(drawn if sampling.temperature > 0 else {"do_sample": False}),
+            max_new_tokens=sampling.max_new_tokens,
+            repetition_penalty=1.0,
+            use_cache=True,
+            eos_token_id=sorted(eos_ids) or None,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
         ids, mask = (t.to(self.model.device) for t in pad(prompts, self.tokenizer.pad_token_id, "left"))
         stops = _StopStrings(self.tokenizer, sampling.stop, len(prompts), ids.shape[1])
         output = self.model.generate(

@@ -1,8 +1,8 @@
 """ARC (Clark et al. 2018): multiple-choice science questions.
 
-The released code (SakanaAI/self-adaptive-llms@03a41ae) trains on even rows of the train split and validates on odd ones;
-ARC's own validation split is not used. It shows every option under a letter but compares with the data set's key, which
-is a digit for 97 of the 2376 ARC-Easy test rows: those can never be right (ceiling 95.92 %). `strict` keeps that,
+The released code (SakanaAI/self-adaptive-llms@03a41ae) trains on even rows of the train split and validates on odd
+rows; ARC's own validation split is not used. It shows every option under a letter but compares with the data set's key,
+which is a digit for 97 of the 2376 ARC-Easy test rows: those can never be right (ceiling 95.92 %). `strict` keeps that,
 `lenient` maps keys by position.
 """
 
@@ -18,7 +18,9 @@ SYSTEM = (
 )
 OPENING = "Let's think step by step"
 LETTERS = "ABCDEFGHIJ"
-STATEMENT = re.compile(r"(?i:\banswer(?:\s+is|\s*:))\s*")
+STATEMENT = re.compile(r"(?i:\banswer(?: is| ?:))")
+LONGEST_STATEMENT = 500
+"""Characters after "answer is" in which the answer must lie."""
 
 
 def prompt(row: Row) -> Prompt:
@@ -42,14 +44,18 @@ def gold_letter(row: Row) -> str:
 
 
 def strict_letter(completion: str) -> str | None:
-    """The released code's three patterns, in its order.
+    """What the released code's three patterns find, in its order.
+
+    The first "answer is X"; else, on the first line with an "answer: X", the last of them; else the last lone A to J.
 
     Where none matches it answers by a draw that it seeds anew each time, that is always "A" (of three options "C"):
     about a quarter of all unreadable replies become right. That is not kept: None, which is wrong.
     """
-    for pattern in (r"answer is \(?([A-J])\)?", r".*[aA]nswer:\s*([A-J])"):
-        if found := re.search(pattern, completion):
-            return found.group(1)
+    if stated := re.search(r"answer is \(?([A-J])", completion):
+        return stated.group(1)
+    if labelled := list(re.finditer(r"[aA]nswer:(?=\s*([A-J]))", completion)):
+        line_end = completion.find("\n", labelled[0].start())
+        return [m for m in labelled if line_end < 0 or m.start() < line_end][-1].group(1)
     alone = re.findall(r"\b[A-J]\b", completion)
     return alone[-1] if alone else None
 
@@ -62,16 +68,17 @@ def read_letter(completion: str, options: Sequence[str]) -> str | None:
     """
     letters = LETTERS[: len(options)]
     for statement in reversed(list(STATEMENT.finditer(completion))):
-        if letter := _stated(completion[statement.end() :], options):
+        if letter := _stated(completion[statement.end() : statement.end() + LONGEST_STATEMENT], options):
             return letter
     alone = re.findall(rf"\(([{letters}])\)", completion) or re.findall(
-        rf"(?<![\w'’])(?!A\s+[a-z])([{letters}])(?![\w'’])", completion
+        rf"(?<![\w'’°])(?!A\s+[a-z])([{letters}])(?![\w'’])", completion
     )
     if alone:
         return alone[-1]
-    held = [text for text in options if _holds(completion, text)]
-    longest = [text for text in held if not any(text != other and _holds(other, text) for other in held)]
-    return letters[options.index(longest[0])] if len(longest) == 1 else None
+    patterns = _patterns(options)
+    held = [i for i, pattern in enumerate(patterns) if re.search(pattern, completion)]
+    longest = [i for i in held if not any(i != j and re.search(patterns[i], options[j]) for j in held)]
+    return letters[longest[0]] if len(longest) == 1 else None
 
 
 def _options(row: Row) -> list[tuple[str, str]]:
@@ -82,22 +89,25 @@ def _options(row: Row) -> list[tuple[str, str]]:
 def _stated(tail: str, options: Sequence[str]) -> str | None:
     """The option that the words after "answer is" begin with: its text, in full, or its letter."""
     letters = LETTERS[: len(options)]
-    starts = [text for text in options if len(text) > 1 and re.match(rf"\W*{_pattern(text)}", tail)]
-    if starts:
-        return letters[options.index(max(starts, key=len))]
+    texts = [i for i, pattern in enumerate(_patterns(options)) if re.match(rf"\W*{pattern}", tail)]
+    texts = [i for i in texts if len(options[i]) > 1]  # a text of one letter is not told from an option's letter
+    if texts:
+        return letters[max(texts, key=lambda i: len(options[i]))]
     marks = r"(?:\\\w+\{|\W)*"  # quotes, Markdown, \boxed{\text{
-    found = re.match(rf"{marks}(?:(?i:option|choice|letter)\b)?{marks}(?:([{letters}])(?![\w'’])|\((?i:([{letters}]))\))", tail)
-    return (found.group(1) or found.group(2)).upper() if found else None
+    named = re.match(rf"{marks}(?:(?i:option|choice|letter)\b)?{marks}([{letters}])(?![\w'’])", tail)
+    bracketed = re.match(rf"\W*\(([{letters}])\)", tail, re.IGNORECASE)
+    found = named or bracketed
+    return found.group(1).upper() if found else None
 
 
-def _holds(text: str, option: str) -> bool:
-    return re.search(_pattern(option), text) is not None
+def _patterns(options: Sequence[str]) -> list[str]:
+    """For each option a pattern of its text: whole words, any spacing, no final full stop.
 
-
-def _pattern(option: str) -> str:
-    """Matches an option's text as whole words, in any case and spacing, without its final full stop."""
-    words = r"\s+".join(re.escape(word) for word in option.rstrip(". ").split())
-    return rf"(?i:(?<!\w){words}(?!\w))"
+    In any case too, unless options differ by case alone (the genotypes "Rr" and "rr").
+    """
+    any_case = len({text.casefold() for text in options}) == len(options)
+    words = [r"\s+".join(map(re.escape, text.rstrip(". ").split())) for text in options]
+    return [rf"(?{'i' * any_case}:(?<!\w){text}(?!\w))" for text in words]
 
 
 def _score(row: Row, completion: str) -> Score:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
-"""One record in the data set's own columns, plus `item`: `<task>/<split>/<index in that split before any limit>`."""
+"""One record in the data set's own columns, plus `item`: `<task>/<split>/<index in the whole split>`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Score:
-    """Two verdicts on one completion: `strict` as the released code scores, `lenient` what a careful reader would accept."""
+    """Two verdicts on one completion: `strict` as the released code scores, `lenient` as a careful reader would."""
 
     strict: bool
     lenient: bool
@@ -32,10 +32,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split comes from: a source split (`<folder>/<source>.jsonl[.gz]`, or what `hub` is asked for), and which of its rows."""
+    """Where one split comes from: a split of the hub data set, or a file `<folder>/<task>/<source>.jsonl[.gz]`."""
 
     source: str
     rows: slice = field(default_factory=lambda: slice(None))
+    """Which rows of the source belong to the split."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ class Task:
     max_new_tokens: int
     runs_code: bool = False
     """True if scoring executes what the model wrote (needs a working sandbox)."""
-
-    @property
-    def folder(self) -> str:
-        """Its folder under `data: dir:<folder>`."""
-        return self.name
 
 
 def hub_rows(path: str, config: str | None, split: str) -> list[Row]:

@@ -1,7 +1,7 @@
 """GSM8K (Cobbe et al. 2021): grade-school word problems whose answer is one number.
 
-The released code (SakanaAI/self-adaptive-llms@03a41ae) trains on even rows of the train split and validates on odd ones.
-Its number pattern knows neither thousands separators nor signs: it misreads 16 of the 1319 test golds ("2,125" as
+The released code (SakanaAI/self-adaptive-llms@03a41ae) trains on even rows of the train split and validates on odd
+rows. Its number pattern knows neither thousands separators nor signs: it misreads 16 of the 1319 test golds ("2,125" as
 125, "-10" as 10) and a reply "1,200" to the gold 1200. `strict` keeps that; `lenient` reads numbers as people do.
 """
 
@@ -13,9 +13,7 @@ from functools import partial
 
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat, hub_rows
 
-SYSTEM = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-)
+SYSTEM = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 
 NUMBER = r"(?:(?<![\w)\]}])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _OPERAND = rf"(?:\d*\\[dt]?frac\{{{NUMBER}\}}\{{{NUMBER}\}}|{NUMBER})"
@@ -64,8 +62,8 @@ def equal(gold: str, answer: str) -> bool:
 
     # No time limits: they work on the main thread only, and EXPRESSION admits nothing that takes long.
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of that once
-    expression = parse(f"\\boxed{{{answer}}}", parsing_timeout=None)
-    return verify(parse(gold, parsing_timeout=None), expression, timeout_seconds=None)
+    expression = parse(f"\\boxed{{{answer}}}", parsing_timeout=0)
+    return verify(parse(gold, parsing_timeout=0), expression, timeout_seconds=0)
 
 
 def _score(row: Row, completion: str) -> Score:

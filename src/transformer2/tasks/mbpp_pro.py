@@ -57,7 +57,9 @@ def download(split: str) -> list[Row]:
     with urllib.request.urlopen(RELEASE, timeout=60) as response:
         content = response.read()
     if hashlib.sha256(content).hexdigest() != RELEASE_SHA256:
-        raise ValueError(f"{RELEASE} is not MBPP+ v0.1.0: its sha256 differs; put the splits into a folder (data: dir:<folder>)")
+        raise ValueError(
+            f"{RELEASE} is not MBPP+ v0.1.0 (sha256 differs): put its splits into a folder (data: dir:<folder>)"
+        )
     return release_splits([json.loads(line) for line in gzip.decompress(content).splitlines()])[split]
 
 
@@ -121,17 +123,17 @@ def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation 
     Raises:
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
-    strict = [completion.partition(FENCE)[0] for completion in completions]
-    lenient = [extract_code(completion, row["entry_point"]) for row, completion in zip(rows, completions, strict=True)]
+    cut = [completion.partition(FENCE)[0] for completion in completions]
+    extracted = [extract_code(text, row["entry_point"]) for row, text in zip(rows, completions, strict=True)]
     programs = [
-        tuple(program(row, code) for code in codes) for row, *codes in zip(rows, strict, lenient, strict=True)
+        (program(row, first), program(row, second)) for row, first, second in zip(rows, cut, extracted, strict=True)
     ]
     distinct = list(dict.fromkeys(text for pair in programs for text in pair))
     outcomes = run_programs(distinct, isolation=isolation)
     passed = {text: outcome.passed for text, outcome in zip(distinct, outcomes, strict=True)}
     return [
         Score(passed[first], passed[second], code.strip() or None)
-        for (first, second), code in zip(programs, lenient, strict=True)
+        for (first, second), code in zip(programs, extracted, strict=True)
     ]
 
 

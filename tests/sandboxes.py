@@ -1,0 +1,33 @@
+"""Running one program under each isolation that works here: what the tests of the sandbox share."""
+
+import functools
+
+import pytest
+
+from transformer2.sandbox import Isolation, Outcome, SandboxError, run_programs
+
+
+@functools.cache
+def works(isolation: Isolation) -> bool:
+    try:
+        return run_programs(["pass"], isolation=isolation)[0].passed
+    except SandboxError:
+        return False
+
+
+def _parameter(isolation: Isolation):
+    skip = pytest.mark.skipif(not works(isolation), reason=f"{isolation} does not work here")
+    return pytest.param(isolation, marks=skip, id=isolation.value)
+
+
+isolated_runs = pytest.mark.parametrize(
+    "isolation", [_parameter(Isolation.BUBBLEWRAP), _parameter(Isolation.NAMESPACES)]
+)
+"""Runs a test under every isolation that keeps programs from the host."""
+all_runs = pytest.mark.parametrize("isolation", [*map(_parameter, Isolation)])
+"""The same, and without isolation: limits of time and memory, and the proof of success, are its promises too."""
+
+
+def run(program: str, isolation: Isolation, timeout: float = 5.0) -> Outcome:
+    [outcome] = run_programs([program], isolation=isolation, timeout=timeout)
+    return outcome
