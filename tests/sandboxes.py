@@ -1,13 +1,12 @@
 """Running one program under each isolation that works here: what the tests of the sandbox share."""
 
-import functools
+from typing import Any
 
 import pytest
 
 from transformer2.sandbox import Isolation, Outcome, SandboxError, run_programs
 
 
-@functools.cache
 def works(isolation: Isolation) -> bool:
     try:
         return run_programs(["pass"], isolation=isolation)[0].passed
@@ -15,16 +14,17 @@ def works(isolation: Isolation) -> bool:
         return False
 
 
-def _parameter(isolation: Isolation):
-    skip = pytest.mark.skipif(not works(isolation), reason=f"{isolation} does not work here")
-    return pytest.param(isolation, marks=skip, id=isolation.value)
+def _under(*isolations: Isolation) -> pytest.MarkDecorator:
+    def parameter(isolation: Isolation) -> Any:
+        skip = pytest.mark.skipif(not works(isolation), reason=f"{isolation} does not work here")
+        return pytest.param(isolation, marks=skip, id=isolation.value)
+
+    return pytest.mark.parametrize("isolation", [parameter(isolation) for isolation in isolations])
 
 
-isolated_runs = pytest.mark.parametrize(
-    "isolation", [_parameter(Isolation.BUBBLEWRAP), _parameter(Isolation.NAMESPACES)]
-)
+isolated_runs = _under(Isolation.BUBBLEWRAP, Isolation.NAMESPACES)
 """Runs a test under every isolation that keeps programs from the host."""
-all_runs = pytest.mark.parametrize("isolation", [*map(_parameter, Isolation)])
+all_runs = _under(*Isolation)
 """The same, and without isolation: limits of time and memory, and the proof of success, are its promises too."""
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on programs: what passes, what cannot be forged, what the limits stop, and what happens without a sandbox."""
+"""Verdicts on programs: what passes, what cannot be forged, what the limits stop, and what works here."""
 
 import time
 from collections.abc import Iterator
@@ -81,9 +81,11 @@ for descriptor in range(64):
 """,
         # All that the program can find in its own memory, arguments, environment and source.
         """
-import gc, sys, linecache
-is_token = lambda value: isinstance(value, (bytes, str)) and len(value) == 32
-found = {value.encode() for value in [*os.environ.values(), *sys.argv, *sys.orig_argv]}
+import gc, sys
+def token(value):
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return text.encode() if isinstance(text, str) and len(text) == 32 and set(text) <= set("0123456789abcdef") else None
+found = {token(value) for value in [*os.environ.values(), *sys.argv, *sys.orig_argv]}
 frame = sys._getframe()
 seen = gc.get_objects()
 while frame:
@@ -91,9 +93,9 @@ while frame:
     frame = frame.f_back
 for one in seen:
     values = list(one.values()) if isinstance(one, dict) else one if isinstance(one, (list, tuple, set)) else ()
-    found |= {value if isinstance(value, bytes) else str(value).encode() for value in values if is_token(value)}
+    found |= {token(value) for value in values}
 for descriptor in range(3, 64):
-    for value in found:
+    for value in found - {None}:
         try: os.write(descriptor, value)
         except OSError: break
 """,

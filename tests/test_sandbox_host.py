@@ -245,9 +245,10 @@ for pid in (os.getppid(), 1, -1, *range(2, 40)):
 
 @isolated_runs
 def test_no_program_survives_a_killed_caller(marker: str, tmp_path: Path, isolation: Isolation) -> None:
+    program = f"import os, sys; {sleeper(marker)}"
     code = (
         "from transformer2.sandbox import Isolation, run_programs\n"
-        f"run_programs([{'import os, sys; ' + sleeper(marker)!r}], isolation=Isolation({isolation.value!r}), timeout=60)"
+        f"run_programs([{program!r}], isolation=Isolation({isolation.value!r}), timeout=60)"
     )
     source = str(Path(sandbox.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source, "TMPDIR": str(tmp_path)}  # it cannot tidy up any more

@@ -122,6 +122,14 @@ def test_stopped_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(word
     assert not (tmp_path / "parts" / "checkpoint.safetensors").exists()
 
 
+def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(words, tmp_path):
+    first, second = trainer(words, tmp_path, settings()), trainer(words, tmp_path, settings())
+    first.inputs, second.inputs = {"model": "a"}, {"model": "b"}
+    first.run(last_step=4)
+    second.run(last_step=1)
+    assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [0]
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(words, tmp_path):
     trainer(words, tmp_path, settings(learning_rate=0.02)).run(last_step=4)
     other = trainer(words, tmp_path, settings(learning_rate=0.01))

@@ -3,7 +3,7 @@
 import json
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,22 +118,19 @@ def train(
     the_task = _scored_task(task, allow_unsandboxed_code)
     chosen["max_new_tokens"] = chosen.get("max_new_tokens") or the_task.max_new_tokens
     out.mkdir(parents=True, exist_ok=True)
-    inputs = {"model": str(model), "model_sha256": read_json(model / "manifest.json")["sha256"]}
-    with manifest(out / "manifest.json", **inputs, task=task, seed=seed, settings=chosen) as facts:
+    inputs = {
+        "model": read_json(model / "manifest.json")["sha256"],
+        "train": sha256(train),
+        "validation": sha256(validation),
+    }
+    with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen, inputs=inputs) as facts:
         tokenizer = load_tokenizer(model)
         expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
         engine = HFEngine(expert, tokenizer, batch_rows)
-        trainer = Trainer(
-            expert, engine, tokenizer, the_task, read_jsonl(train), read_jsonl(validation), chosen, seed, out
-        )  # fmt: skip
-        progress = trainer.run()
+        rows = read_jsonl(train), read_jsonl(validation)
+        trainer = Trainer(expert, engine, tokenizer, the_task, *rows, chosen, seed, out, inputs)
+        facts["progress"] = asdict(trainer.run())
         trainer.save()
-        facts |= {
-            "best_validation": progress.best_validation,
-            "best_step": progress.best_step,
-            "stopped": progress.stopped,
-        }
-        facts["data_sha256"] = {"train": sha256(train), "validation": sha256(validation)}
 
 
 @app.command()

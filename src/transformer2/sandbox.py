@@ -255,7 +255,7 @@ def _run(command: list[str], folder: Path, program: str, timeout: float) -> Outc
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if not started:
-            reason = _available(stderr).decode(errors="replace").strip() or "no message"
+            reason = " ".join(_available(stderr).decode(errors="replace").split()) or "no message"
             raise SandboxError(f"sandbox did not start: {reason[-DETAIL_CHARACTERS:]}")
         return _outcome(_available(stdout), token, in_time, process.returncode)
 

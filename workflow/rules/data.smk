@@ -12,6 +12,7 @@ rule data:
         "results/{run}/data/{task}/{split}.benchmark.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=30,

@@ -57,6 +57,7 @@ rule score:
         f"{SCORES}.benchmark.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: 1
     resources:
         mem_mb=1500,
         runtime=60,
@@ -81,6 +82,7 @@ rule collect_scores:
     localrule: True
     conda:
         "../../envs/core.yaml"
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,

@@ -25,6 +25,7 @@ rule table:
     localrule: True
     conda:
         "../../envs/report.yaml"
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
@@ -36,7 +37,6 @@ rule table:
 
 
 rule figure:
-    localrule: True
     input:
         ledger="paper_tables/{table}.yaml",
         scores=rules.collect_scores.output,
@@ -52,8 +52,10 @@ rule figure:
         "results/{run}/figures/{table}.{format}.log",
     benchmark:
         "results/{run}/figures/{table}.{format}.benchmark.tsv"
+    localrule: True
     conda:
         "../../envs/report.yaml"
+    threads: 1
     resources:
         mem_mb=1000,
         runtime=10,

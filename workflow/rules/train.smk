@@ -66,6 +66,7 @@ rule select:
     localrule: True
     conda:
         "../../envs/core.yaml"
+    threads: 1
     resources:
         mem_mb=500,
         runtime=10,

@@ -74,7 +74,7 @@ def gsm8k(rng: random.Random) -> Item:
         f"{name} has {start} {thing}. {name} {gain} {more} more. Then {name} {loss} {less}. "
         f"How many {thing} {ending}"
     )
-    answer = f"{name} has {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
+    answer = f"There are {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
     return Item(question, {"question": question, "answer": answer}, f"#### {start}", ENDINGS[ending])
 
 

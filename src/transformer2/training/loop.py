@@ -47,15 +47,19 @@ class Progress:
 
 
 class Trainer:
-    """One expert in training. `settings` are those of `config.Run.training` plus `max_new_tokens`."""
+    """One expert in training.
+
+    `settings` are those of `config.Run.training` plus `max_new_tokens`; `inputs` identifies base model and data (any
+    JSON value, such as checksums): a checkpoint of other inputs is not gone on from.
+    """
 
     def __init__(
         self, model: PeftModel, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task,
-        train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path,
+        train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path, inputs: Any = None,
     ):  # fmt: skip
         self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
         self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
-        self.out = Path(out)
+        self.out, self.inputs = Path(out), inputs
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         kind = torch.optim.AdamW if settings["optimizer"] == "adamw_cosine" else torch.optim.Adam
@@ -168,7 +172,8 @@ class Trainer:
 
     def _job(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be gone on from."""
-        return {"settings": self.settings, "seed": self.seed, "task": self.task.name, "version": self.task.version}
+        task = {"task": self.task.name, "version": self.task.version}
+        return {"settings": self.settings, "seed": self.seed, "inputs": self.inputs} | task
 
     def _save_checkpoint(self) -> None:
         tensors = {f"current.{name}": p for name, p in self.parameters.items()}
