@@ -65,6 +65,11 @@ def test_mbpp_prompt_is_magicoders_form_with_an_open_fence() -> None:
     )
 
 
+def test_mbpp_prompt_ends_the_request_with_one_full_stop() -> None:
+    row = MAXIMUM | {"prompt": MAXIMUM["prompt"].replace("number\n", "number.\n")}
+    assert TASK.prompt(row) == TASK.prompt(MAXIMUM)
+
+
 def test_mbpp_solution_is_the_code_and_the_closing_fence() -> None:
     assert TASK.solution(MAXIMUM) == "def larger(a, b):\n  return max(a, b)\n```"
 
@@ -77,6 +82,7 @@ def test_mbpp_solution_is_the_code_and_the_closing_fence() -> None:
         (f"{WRONG}```", False, False),
         (f"{WRONG}```\nBetter:\n```python\n{RIGHT}```", False, False),  # the first definition is the answer
         (f"Here it is:\n```python\n{RIGHT}```", False, True),
+        ("Here it is:\n```python\nlarger = max\n```", False, True),
         (f"{RIGHT}\nThis function works well.", False, True),
         (f"{RIGHT}\nprint(larger(1,", False, True),  # the length limit cut it
         ("larger = lambda a, b: max(a, b)\n```", True, True),
@@ -84,6 +90,7 @@ def test_mbpp_solution_is_the_code_and_the_closing_fence() -> None:
         ("", False, False),
         ("I cannot.", False, False),
         ("\0", False, False),
+        ("\ud800", False, False),
         ("exit(0)", False, False),
         ("def smaller(a, b):\n  return min(a, b)\n```", False, False),
     ],
@@ -106,6 +113,13 @@ def test_mbpp_imports_for_the_asserts_come_after_the_code(trusted_programs: list
 def test_mbpp_reading_of_hostile_code_ends(part: str) -> None:
     started = time.process_time()
     mbpp_pro.parsable_prefix(part * 5001)
+    assert time.process_time() - started < 2
+
+
+def test_mbpp_reading_of_code_with_much_prose_below_is_quick() -> None:
+    code = "x = 1\n" * 3000
+    started = time.process_time()
+    assert mbpp_pro.parsable_prefix(f"{code}This is not Python.\n" + "nor this\n" * 3000).strip() == code.strip()
     assert time.process_time() - started < 2
 
 

@@ -106,6 +106,7 @@ def gsm8k_score(gold: str, completion: str) -> Score:
         ("18", "#### 5 + 13 = 18"),
         ("18", "#### 5 + 13"),
         ("18", r"#### \frac{36}{2}"),
+        ("18", r"#### \frac{36}{2}."),
         ("25", "It grew by 25%"),
         ("18", r"so \boxed{18\text{ dollars}}, which took 3 days"),
         ("18", r"first \boxed{5}, then \boxed{18}"),
@@ -260,6 +261,7 @@ def test_arc_key_3_is_the_third_option_to_lenient_and_never_right_to_strict() ->
         ("**Answer: B**", "B"),
         ("Answer:\nB", "B"),
         (r"The answer is $\boxed{\text{B}}$.", "B"),
+        (r"The answer is \boxed{B}, not C", "B"),
         ("The answer is (A). No: the answer is (B).", "B"),
         ("The answer is food.", "B"),
         ("The answer is fast  Food.", "D"),
@@ -286,6 +288,11 @@ def test_arc_lenient_reads(completion: str, letter: str | None) -> None:
 @pytest.mark.parametrize(("text", "letter"), [("rr", "B"), ("Rr", "C"), ("RR", "D")])
 def test_arc_tells_options_that_differ_by_case_alone(text: str, letter: str) -> None:
     assert arc_score(GENES, f"The answer is {text}.").answer == letter
+
+
+def test_arc_takes_a_letter_for_a_letter_even_where_an_option_reads_the_same() -> None:
+    blood = {"question": "?", "choices": {"text": ["O", "A", "B", "AB"], "label": list("ABCD")}, "answerKey": "A"}
+    assert arc_score(blood, "The answer is A.").answer == "A"
 
 
 @pytest.mark.parametrize("completion", ["", "we cannot know", "no idea, sorry"])

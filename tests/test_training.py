@@ -87,10 +87,9 @@ def test_reference_answers_follow_the_same_prompt_and_end_with_eos(words):
 
 def test_reinforce_raises_the_reward_and_next_token_the_likelihood(words, tmp_path):
     chosen = settings(steps=20, batch_size=24, learning_rate=0.05, patience=50)
-    one = trainer(words, tmp_path / "svf", chosen)
-    one.run()
-    rewards = [line["reward"] for line in read_jsonl(tmp_path / "svf" / "metrics.jsonl")]
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+    trainer(words, tmp_path / "svf", chosen).run()
+    validation = [line["accuracy"] for line in read_jsonl(tmp_path / "svf" / "validation.jsonl")]
+    assert max(validation) > validation[0] + 0.3
     lora = settings(
         adapter="lora", objective="next_token", modules="attention_qv", learning_rate=0.02, loss="mean", steps=20
     )
