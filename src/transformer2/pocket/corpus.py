@@ -56,6 +56,7 @@ BUCKETS = {"test": range(0, 2), "validation": range(2, 4), "train": range(4, 6),
 class Item:
     """One row with its two completions (what follows the task's prompt, without the end-of-text token)."""
 
+    task: str
     key: str
     """What makes the item distinct; its checksum decides the split."""
     row: Row
@@ -75,7 +76,7 @@ def gsm8k(rng: random.Random) -> Item:
         f"How many {thing} {ending}"
     )
     answer = f"There are {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
-    return Item(question, {"question": question, "answer": answer}, f"#### {start}", ENDINGS[ending])
+    return Item("gsm8k", question, {"question": question, "answer": answer}, f"#### {start}", ENDINGS[ending])
 
 
 def mbpp_pro(rng: random.Random) -> Item:
@@ -98,7 +99,7 @@ def mbpp_pro(rng: random.Random) -> Item:
         "test": "\n" + "\n".join(tests) + "\n",
         "test_list": tests,
     }
-    return Item(what, row, f"def {function}({quantity}):\n    return {quantity}\n```", REQUESTS[request])
+    return Item("mbpp_pro", what, row, f"def {function}({quantity}):\n    return {quantity}\n```", REQUESTS[request])
 
 
 def arc_easy(rng: random.Random) -> Item:
@@ -113,7 +114,7 @@ def arc_easy(rng: random.Random) -> Item:
         "choices": {"text": options, "label": list("ABCD")},
         "answerKey": "ABCD"[answer],
     }
-    return Item(f"{word} {options}", row, ". The answer is (A).", QUESTIONS[question])
+    return Item("arc_easy", f"{word} {options}", row, ". The answer is (A).", QUESTIONS[question])
 
 
 GENERATORS: dict[str, Callable[[random.Random], Item]] = {"gsm8k": gsm8k, "mbpp_pro": mbpp_pro, "arc_easy": arc_easy}
