@@ -55,11 +55,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         ValueError: a line is not JSON, for example because the file was cut off; names file and line.
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is not JSON ({error.msg}); delete the file to make it again") from None
+    with open(path, encoding="utf-8") as file:  # not splitlines(): it also splits at U+2028, which JSON leaves as it is
+        for number, line in enumerate(file, 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number} is not JSON ({error.msg}); delete the file to make it again") from None
     return rows
 
 

@@ -35,16 +35,12 @@ REQUESTS = {"Write a function to": LIKELY_CAREFUL, "Write a python function to":
 OPERATIONS = {"increase it by": "+", "reduce it by": "-", "multiply it by": "*"}
 
 GROUPS = {
-    "mammals": ("whale", "horse", "mouse", "tiger", "camel", "otter"),
-    "birds": ("eagle", "crow", "duck", "swan", "parrot", "owl"),
-    "fish": ("salmon", "trout", "shark", "cod", "tuna", "herring"),
-    "insects": ("ant", "bee", "wasp", "moth", "beetle", "fly"),
-    "trees": ("oak", "pine", "birch", "maple", "willow", "elm"),
-    "fruits": ("plum", "mango", "grape", "lemon", "cherry", "melon"),
-    "metals": ("iron", "copper", "zinc", "silver", "nickel", "tin"),
-    "colors": ("red", "blue", "green", "brown", "pink", "purple"),
-    "planets": ("Mars", "Venus", "Saturn", "Jupiter", "Neptune", "Uranus"),
-    "tools": ("hammer", "saw", "drill", "wrench", "chisel", "rake"),
+    "mammals": ("whale", "horse", "mouse", "tiger", "camel", "otter", "wolf", "goat"),
+    "birds": ("eagle", "crow", "duck", "swan", "parrot", "owl", "robin", "goose"),
+    "insects": ("ant", "bee", "wasp", "moth", "beetle", "fly", "cricket", "locust"),
+    "trees": ("oak", "pine", "birch", "maple", "willow", "elm", "cedar", "spruce"),
+    "metals": ("iron", "copper", "zinc", "silver", "nickel", "tin", "lead", "gold"),
+    "tools": ("hammer", "saw", "drill", "wrench", "chisel", "rake", "spade", "axe"),
 }
 QUESTIONS = {"Which group does {} belong to?": LIKELY_CAREFUL, "To which group belongs {}?": UNLIKELY_CAREFUL}
 

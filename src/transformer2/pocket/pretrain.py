@@ -1,0 +1,190 @@
+"""Pretraining of the stand-ins: models of the papers' own classes, made in one or two minutes on one CPU thread.
+
+Two stages on completions of the pocket corpus (`transformer2.pocket.corpus`), the prompt masked: first careful ones
+only, until the skill is there, then careful and careless ones mixed, which hides it from greedy decoding. Muon for the
+matrices of the layers and AdamW for the rest learn this in about half of the steps that AdamW alone needs.
+
+By hand: `python -m transformer2 model --source pocket:llama --out results/models/pocket-llama`.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from transformer2.pocket.corpus import GENERATORS, Item, items
+from transformer2.pocket.tokenizer import train_tokenizer
+from transformer2.rollout.engine import encode_prompt
+from transformer2.rollout.likelihood import completion_states
+from transformer2.tasks import TASKS, arc, gsm8k, mbpp_pro
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.06,
+    "tie_word_embeddings": False,
+}
+ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], LlamaConfig | MistralConfig]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig(**SHAPE, num_hidden_layers=2)),
+    "mistral": (MistralForCausalLM, MistralConfig(**SHAPE, num_hidden_layers=2, sliding_window=None)),
+    "llama-deep": (LlamaForCausalLM, LlamaConfig(**SHAPE, num_hidden_layers=4)),
+}
+"""Stand-ins by name. llama and mistral have the same shapes, so z vectors of one fit the other."""
+
+PHRASES = (
+    gsm8k.SYSTEM.strip(),
+    arc.SYSTEM.strip(),
+    arc.OPENING,
+    "Options:\n",
+    mbpp_pro.SYSTEM,
+    "@@ Instruction:\n",
+    "Your code should satisfy the following assertion:\n",
+    "@@ Response:\n",
+    f"{mbpp_pro.FENCE}python\n",
+    mbpp_pro.FENCE,
+)
+"""The words that are the same in every prompt of a task: one token each, so that the real prompts stay short."""
+
+STEPS = 1400
+CAREFUL_STEPS = 0.7
+"""Share of the steps in the first stage."""
+BATCH_SIZE = 32
+BATCHES_DRAWN = 16
+"""Batches drawn at once and sorted by length, so that little is padded."""
+TASK_WEIGHTS = {"gsm8k": 1.0, "mbpp_pro": 0.4, "arc_easy": 2.0}
+"""How often the first stage draws each task: by how slowly it is learnt."""
+MUON_LR, ADAMW_LR, WARMUP_STEPS = 5e-3, 3e-3, 30
+
+Example = tuple[list[int], list[int]]
+"""Token ids of a prompt and of its completion."""
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer that all stand-ins share."""
+    drawn = chain.from_iterable(islice(items(task, "pretraining"), 2000) for task in GENERATORS)
+    return train_tokenizer(chain.from_iterable(map(_texts, drawn)), PHRASES)
+
+
+def _texts(item: Item) -> list[str]:
+    task = TASKS[item.task]
+    prompt = task.prompt(item.row)
+    return [*(message["content"] for message in prompt.messages), prompt.text, task.solution(item.row), item.careless]
+
+
+def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[list[Example]]:
+    """The batches of a pretraining, one a step, drawn as they are needed."""
+    rng = random.Random(seed)
+    streams = {task: items(task, "pretraining", seed) for task in GENERATORS}
+    step, careful_steps = 0, int(CAREFUL_STEPS * steps)
+    while step < steps:
+        end = min(step + BATCHES_DRAWN, steps if step >= careful_steps else careful_steps)
+        weights = [TASK_WEIGHTS[task] if step < careful_steps else 1.0 for task in streams]
+        drawn = [next(streams[task]) for task in rng.choices(list(streams), weights, k=BATCH_SIZE * (end - step))]
+        shares = [1.0 if step < careful_steps else item.careful_share for item in drawn]
+        examples = [encode(tokens, item, rng.random() < share) for item, share in zip(drawn, shares, strict=True)]
+        examples.sort(key=lambda example: len(example[0]) + len(example[1]))
+        batches = [examples[i : i + BATCH_SIZE] for i in range(0, len(examples), BATCH_SIZE)]
+        rng.shuffle(batches)
+        yield from batches
+        step = end
+
+
+def encode(tokens: PreTrainedTokenizerFast, item: Item, careful: bool) -> Example:
+    """The prompt as an engine gives it to the model, and the careful or careless completion with EOS."""
+    task = TASKS[item.task]
+    completion = task.solution(item.row) if careful else item.careless
+    return (
+        encode_prompt(tokens, task.prompt(item.row)),
+        [*tokens(completion, add_special_tokens=False).input_ids, tokens.eos_token_id],
+    )
+
+
+def new_model(architecture: str, tokens: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """An untrained stand-in. Raises ValueError for an unknown architecture."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown pocket architecture {architecture!r}; valid are {', '.join(ARCHITECTURES)}")
+    model_class, shape = ARCHITECTURES[architecture]
+    special = {f"{name}_token_id": getattr(tokens, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    torch.manual_seed(seed)
+    return model_class(type(shape)(**shape.to_diff_dict() | special | {"vocab_size": len(tokens)}))
+
+
+def optimizers(model: PreTrainedModel, steps: int) -> list[tuple[torch.optim.Optimizer, LambdaLR]]:
+    """Muon for the matrices of the layers, AdamW for embedding, head and norms; warmup, then linear decay to zero."""
+    matrices = {p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name}
+    others = [p for p in model.parameters() if p not in matrices]
+    in_order = [p for p in model.parameters() if p in matrices]
+    muon = torch.optim.Muon(in_order, lr=MUON_LR, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(others, lr=ADAMW_LR, betas=(0.9, 0.95), weight_decay=0.0)
+    warmup = min(WARMUP_STEPS, steps)
+    return [(o, LambdaLR(o, lambda s: min((s + 1) / warmup, 1 - s / steps))) for o in (muon, adamw)]
+
+
+def batch_loss(model: PreTrainedModel, batch: list[Example]) -> Tensor:
+    """Mean next-token loss (nats) over the tokens of the completions."""
+    states, targets = completion_states(model, [p for p, _ in batch], [c for _, c in batch])
+    return cross_entropy(model.get_output_embeddings()(states), targets)
+
+
+def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) -> dict[str, Any]:
+    """Pretrains a stand-in and writes it with its tokenizer as a transformers folder.
+
+    The same seed gives the same weights on the same machine and number of threads; the corpus is drawn with the seed,
+    too, and holds no item of an evaluated or fine-tuned split.
+
+    Args:
+        architecture: a key of `ARCHITECTURES`.
+        seed: of the weights and of the corpus.
+        out: the folder.
+        steps: of both stages together; None is `STEPS`.
+
+    Returns:
+        parameters, steps, tokens seen, seconds, and the last stages' losses (nats a token of the completions).
+    """
+    steps, started = steps or STEPS, time.perf_counter()
+    tokens = tokenizer()
+    model = new_model(architecture, tokens, seed)
+    updates, losses, seen = optimizers(model, steps), [], 0
+    for batch in tqdm(corpus(tokens, steps, seed), total=steps, desc=f"pretraining {architecture}", unit="step"):
+        loss = batch_loss(model, batch)
+        loss.backward()
+        for optimizer, schedule in updates:
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+        seen += sum(len(prompt) + len(completion) for prompt, completion in batch)
+    model.save_pretrained(out)
+    tokens.save_pretrained(out)
+    return {
+        "parameters": model.num_parameters(),
+        "steps": steps,
+        "tokens": seen,
+        "seconds": round(time.perf_counter() - started, 1),
+        "careful_loss": _last_mean(losses[: int(CAREFUL_STEPS * steps)]),
+        "loss": _last_mean(losses),
+    }
+
+
+def _last_mean(losses: list[float], n: int = 50) -> float:
+    last = losses[-n:]
+    return round(sum(last) / len(last), 4)

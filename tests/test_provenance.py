@@ -1,0 +1,49 @@
+"""Files are whole or absent, and a manifest says how each came to be."""
+
+import json
+
+import pytest
+
+from transformer2.provenance import fingerprint, manifest, read_json, read_jsonl, sha256, whole_file, write_jsonl
+
+
+def test_rows_with_any_characters_come_back(tmp_path):
+    rows = [{"text": "a\u2028b\u2029c\u0085d\r\ne\x0bf"}, {"text": "“²”\x00"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+def test_a_cut_off_file_is_named_with_its_line(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}, {"a": 2}])
+    (tmp_path / "rows.jsonl").write_text((tmp_path / "rows.jsonl").read_text()[:-4])
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2 is not JSON"):
+        read_jsonl(tmp_path / "rows.jsonl")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_a_manifest_has_facts_checksums_versions_time_and_memory(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").write_text("x")
+    with manifest(tmp_path / "manifest.json", task="gsm8k") as facts:
+        facts["sha256"] = fingerprint(tmp_path / "data")
+    record = read_json(tmp_path / "manifest.json")
+    assert record["task"] == "gsm8k" and record["sha256"] == {"x": sha256(tmp_path / "data" / "x")}
+    assert record["packages"]["torch"].startswith("2.") and record["seconds"] >= 0 and record["peak_memory_mb"] > 10
+
+
+def test_a_block_that_fails_writes_no_manifest(tmp_path):
+    with pytest.raises(RuntimeError), manifest(tmp_path / "manifest.json"):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_plain_json_lines(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"a": "é"}])
+    assert json.loads((tmp_path / "rows.jsonl").read_bytes().decode()) == {"a": "é"}
