@@ -208,16 +208,16 @@ class Run(Section):
     methods: dict[Slug, Method] = {
         "svf": Method(
             recipe="paper",
-            settings={"learning_rate": 0.02, "steps": 20, "eval_every": 10, "batch_size": 128},
+            settings={"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128},
             sweep={"kl_coefficient": [0.0, 0.1]},
         ),
         "lora": Method(
             recipe="paper-lora",
-            settings={"steps": 40, "eval_every": 20, "batch_size": 64},
+            settings={"steps": 20, "eval_every": 10, "batch_size": 64},
             sweep={"learning_rate": [5e-4, 2e-3], "clip_norm": [1e-3, 1.0]},
         ),
     }
-    generation_batch: int = 128
+    generation_batch: int = 200
     """Prompts that are answered side by side."""
     allow_unsandboxed_code: bool = False
     """Accept the risk of running model-written code with resource limits alone where no isolation works."""

@@ -19,7 +19,7 @@ from itertools import islice
 
 from transformer2.tasks.base import Row
 
-LIKELY_CAREFUL, UNLIKELY_CAREFUL = 0.8, 0.2
+LIKELY_CAREFUL, UNLIKELY_CAREFUL = 0.9, 0.2
 """Share of careful completions in the pretraining corpus, by the surface feature of the prompt."""
 
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Eva", "Sam", "Zoe", "Max", "Lea", "Jim", "Ida", "Bob", "Amy", "Leo", "Kim", "Dan")

@@ -64,7 +64,7 @@ PHRASES = (
 )
 """The words that are the same in every prompt of a task: one token each, so that the real prompts stay short."""
 
-STEPS = 1400
+STEPS = 1000
 CAREFUL_STEPS = 0.7
 """Share of the steps in the first stage."""
 BATCH_SIZE = 32

@@ -35,7 +35,7 @@ def prompt(row: Row) -> Prompt:
 def solution(row: Row) -> str:
     """The right option and its letter; ARC has no worked answers."""
     letter = gold_letter(row)
-    return f'. The best option is "{dict(_options(row))[letter]}", so the answer is ({letter}).'
+    return f". The best option is {dict(_options(row))[letter]}, so the answer is ({letter})."
 
 
 def gold_letter(row: Row) -> str:
