@@ -1,11 +1,12 @@
 """Each step by hand: what a user sees."""
 
-import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
 
@@ -18,38 +19,47 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("data", "--task", "gsm8", "--split", "test", "--source", "pocket", "--out", "x"), "unknown task 'gsm8'; did you mean 'gsm8k'?"),
-        (("model", "--source", "floppy:a", "--out", "OUT"), "model source 'floppy:a' is none of pocket:, hub:, wheel:, dir:"),
-        (("model", "--source", "dir:/nowhere", "--out", "OUT"), "there is no folder /nowhere"),
+        ("data --task gsm8 --split test --source pocket --out OUT", "unknown task 'gsm8'; did you mean 'gsm8k'?"),
+        ("model --source floppy:a --out OUT", "model source 'floppy:a' is none of pocket:, hub:, wheel:, dir:"),
+        ("model --source dir:/nowhere --out OUT", "there is no folder /nowhere"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(arguments, message, tmp_path):
-    result = run(*(str(tmp_path) if a == "OUT" else a for a in arguments))
+    result = run(*arguments.replace("OUT", str(tmp_path)).split())
     assert result.returncode == 1 and result.stderr.strip().startswith("error: ") and message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_help_names_every_step():
     output = run("--help").stdout
-    for step in ("model", "data", "basis", "train", "select", "generate", "score", "collect", "table", "figure", "schema"):
+    for step in (
+        "model",
+        "data",
+        "basis",
+        "train",
+        "select",
+        "generate",
+        "score",
+        "collect",
+        "table",
+        "figure",
+        "schema",
+    ):
         assert f" {step} " in output
 
 
+def score(folder: Path) -> subprocess.CompletedProcess[str]:
+    write_jsonl(folder / "data.jsonl", [{"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}])
+    files = [f"--{name}={folder / name}.jsonl" for name in ("data", "answers")]
+    return run("score", "--task", "gsm8k", *files, f"--out={folder / 'scores.json'}", "--identity={}")
+
+
 def test_a_cut_off_file_of_answers_is_named(tmp_path):
-    (tmp_path / "data.jsonl").write_text(json.dumps({"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}) + "\n")
     (tmp_path / "answers.jsonl").write_text('{"item": "gsm8k/te')
-    result = run(
-        "score", "--task", "gsm8k", "--data", str(tmp_path / "data.jsonl"), "--answers", str(tmp_path / "answers.jsonl"),
-        "--out", str(tmp_path / "scores.json"), "--identity", "{}",
-    )  # fmt: skip
-    assert "answers.jsonl:1 is not JSON" in result.stderr and not (tmp_path / "scores.json").exists()
+    assert "answers.jsonl:1 is not JSON" in score(tmp_path).stderr
+    assert not (tmp_path / "scores.json").exists()
 
 
 def test_answers_to_other_items_are_refused(tmp_path):
-    (tmp_path / "data.jsonl").write_text(json.dumps({"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}) + "\n")
-    (tmp_path / "answers.jsonl").write_text(json.dumps({"item": "gsm8k/test/7", "completion": "", "token_ids": []}) + "\n")
-    result = run(
-        "score", "--task", "gsm8k", "--data", str(tmp_path / "data.jsonl"), "--answers", str(tmp_path / "answers.jsonl"),
-        "--out", str(tmp_path / "scores.json"), "--identity", "{}",
-    )  # fmt: skip
-    assert "1 answers to 1 items of gsm8k, 1 items have none" in result.stderr
+    write_jsonl(tmp_path / "answers.jsonl", [{"item": "gsm8k/test/7", "completion": "", "token_ids": []}])
+    assert "1 answers to 1 items of gsm8k, 1 items have none" in score(tmp_path).stderr

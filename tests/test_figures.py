@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from test_tables import TABLES, rows, scores_of, write  # noqa: F401  (rows is a fixture)
 
+from test_tables import TABLES, rows, scores_of, write  # noqa: F401  (rows is a fixture)
 from transformer2.paper.figures import draw
 
 

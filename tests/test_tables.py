@@ -289,9 +289,7 @@ def test_latex_compiles(rows, tmp_path):
         pytest.skip("this TeX has no booktabs.sty (Debian: texlive-latex-recommended)")
     rendered(rows, tmp_path, "tex")
     preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
-    (tmp_path / "main.tex").write_text(
-        preamble + r"\begin{document}\input{workshop/table1.tex}\end{document}"
-    )
+    (tmp_path / "main.tex").write_text(preamble + r"\begin{document}\input{workshop/table1.tex}\end{document}")
     subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)
     assert "Overfull" not in (tmp_path / "main.log").read_text(encoding="latin-1")
 

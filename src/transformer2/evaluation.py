@@ -56,7 +56,7 @@ def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, A
     missing = [row["item"] for row in rows if row["item"] not in by_item]
     if missing or len(by_item) != len(rows):
         raise ValueError(
-            f"{len(by_item)} answers to {len(rows)} items of {task.name}, {len(missing)} items have none: generate them again"
+            f"{len(by_item)} answers to {len(rows)} items of {task.name}, {len(missing)} items have none: answer again"
         )
     ordered = [by_item[row["item"]] for row in rows]
     scores = task.score(rows, [sample["completion"] for sample in ordered])

@@ -60,7 +60,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number} is not JSON ({error.msg}); delete the file to make it again") from None
+                raise ValueError(
+                    f"{path}:{number} is not JSON ({error.msg}); delete the file to make it again"
+                ) from None
     return rows
 
 

@@ -3,7 +3,12 @@
 
 rule data:
     input:
-        code=code("data.py", "tasks/base.py", "tasks/{task}.py"),
+        code=code(
+            "data.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+            *(["pocket/corpus.py"] if RUN.data == "pocket" else []),
+        ),
     output:
         ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
     log:

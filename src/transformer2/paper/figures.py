@@ -1,6 +1,7 @@
 """A table of the ledger as a picture: what the paper reports beside what a run measured."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from transformer2.paper import ledger
 from transformer2.paper.cells import Cell, cells, read_scores
 from transformer2.provenance import whole_file
 
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "transformer2"}
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "transformer2"}
 """Text stays text, and the same picture is the same file."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 """Of the methods in the order of the table; told apart in all common kinds of colour blindness (Okabe and Ito 2008)."""
@@ -39,7 +40,12 @@ def draw(ledger_file: Path, scores_file: Path, out: Path) -> None:
     run = scores["run"].iloc[0]
     figure.suptitle(f"{table.number} of the {table.document} document, run “{run}”", fontsize=11)
     with whole_file(out) as temporary, rc_context(STYLE):
-        figure.savefig(temporary, format=out.suffix.removeprefix("."), dpi=160, metadata={"Date": None} if out.suffix == ".svg" else {})
+        figure.savefig(
+            temporary,
+            format=out.suffix.removeprefix("."),
+            dpi=160,
+            metadata={"Date": None} if out.suffix == ".svg" else {},
+        )
 
 
 def _panel(axis: Axes, of_column: list[Cell]) -> None:
@@ -72,4 +78,3 @@ def _row_names(drawn: list[Cell], columns: int) -> list[str]:
         ran = first.ours.model if first.ours else "nothing"
         names.append(f"{first.row.label}\n({ran} here)" if first.row.method == "base" else first.row.label)
     return names
-

@@ -169,10 +169,9 @@ def _context(table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cel
 def _group(name: str, of_model: list[Cell], texts: dict[str, _TextCell]) -> _Group:
     """The rows of one of the paper's models, headed by the model that ran."""
     ours = next((cell.ours for cell in of_model if cell.ours), None)
-    if ours is None:
-        ran = f"{name} (not run)"
-    else:
-        ran = f"{ours.model} in place of {name}" if ours.standin else name
+    ran = f"{name} (not run)" if ours is None else name
+    if ours and ours.standin:
+        ran = f"{ours.model} in place of {name}"
     rows = []
     for _, of_row in groupby(of_model, key=lambda cell: cell.row.method):
         of_row = list(of_row)

@@ -2,8 +2,8 @@
 
 Every item is a row in the real data set's own columns, so prompt, extraction, scorer and sandbox are the real ones.
 With each row come two completions: a *careful* one, worked and right, and a *careless* one, short and mostly wrong.
-A pretraining corpus shows the careful one with a probability that hangs on a surface feature of the prompt (whose
-story it is, how the request opens), so a pretrained model has the skill, yet greedy decoding shows it on only about
+A pretraining corpus shows the careful one with a probability that hangs on a surface feature of the prompt (how
+the request or the question is worded), so a pretrained model has the skill, yet greedy decoding shows it on only about
 half of the prompts. That hidden half is what fine-tuning can bring out.
 
 Splits are disjoint by construction: a checksum of what makes an item distinct puts it into test, validation, train or
@@ -28,9 +28,22 @@ GAINS = ("buys", "finds", "gets", "makes")
 LOSSES = ("sells", "loses", "gives away", "breaks")
 ENDINGS = {"are there now?": LIKELY_CAREFUL, "are left?": UNLIKELY_CAREFUL}
 
-QUANTITIES = ("number", "price", "length", "weight", "score", "count", "speed", "height", "depth", "total", "size", "age")
-FUNCTIONS = ("adjust", "convert", "update", "change", "compute", "apply", "scale", "shift", "modify", "process", "correct",
-             "transform", "evaluate", "derive", "revise", "map_value")  # fmt: skip
+QUANTITIES = (
+    "number",
+    "price",
+    "length",
+    "weight",
+    "score",
+    "count",
+    "speed",
+    "height",
+    "depth",
+    "total",
+    "size",
+    "age",
+)
+FUNCTIONS = ("adjust", "convert", "update", "change", "compute", "apply", "scale", "shift", "modify", "process",
+             "correct", "transform", "evaluate", "derive", "revise", "map_value")  # fmt: skip
 REQUESTS = {"Write a function to": LIKELY_CAREFUL, "Write a python function to": UNLIKELY_CAREFUL}
 OPERATIONS = {"increase it by": "+", "reduce it by": "-", "multiply it by": "*"}
 
@@ -68,10 +81,11 @@ def gsm8k(rng: random.Random) -> Item:
     total = start + more
     less = rng.randint(2, min(9, total - 1))
     question = (
-        f"{name} has {start} {thing}. {name} {gain} {more} more. Then {name} {loss} {less}. "
-        f"How many {thing} {ending}"
+        f"{name} has {start} {thing}. {name} {gain} {more} more. Then {name} {loss} {less}. How many {thing} {ending}"
     )
-    answer = f"There are {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
+    answer = (
+        f"There are {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
+    )
     return Item("gsm8k", question, {"question": question, "answer": answer}, f"#### {start}", ENDINGS[ending])
 
 
@@ -83,9 +97,7 @@ def mbpp_pro(rng: random.Random) -> Item:
     what = f"take a {quantity}, {first} {a} and then {second} {b}."
     code = f"def {function}({quantity}):\n    result = {quantity} {op1} {a}\n    return result {op2} {b}\n"
     apply = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y}
-    tests = [
-        f"assert {function}({x}) == {apply[op2](apply[op1](x, a), b)}" for x in rng.sample(range(2, 20), k=3)
-    ]
+    tests = [f"assert {function}({x}) == {apply[op2](apply[op1](x, a), b)}" for x in rng.sample(range(2, 20), k=3)]
     row = {
         "task_id": f"Pocket/{zlib.crc32(what.encode())}",
         "prompt": f'"""\n{request} {what}\n{tests[0]}\n"""\n',
@@ -130,7 +142,11 @@ def rows(task: str, split: str, n: int) -> list[Row]:
 
     Raises ValueError if the split has fewer than `n` distinct items.
     """
-    distinct = {item.key: item.row for item in islice(items(task, split), 20 * n)}
+    distinct: dict[str, Row] = {}
+    for item in islice(items(task, split), 20 * n):
+        distinct.setdefault(item.key, item.row)
+        if len(distinct) == n:
+            break
     if len(distinct) < n:
         raise ValueError(f"pocket {task}/{split} has about {len(distinct)} distinct items; ask for fewer than {n}")
-    return [row | {"item": f"{task}/{split}/{index}"} for index, row in enumerate(islice(distinct.values(), n))]
+    return [row | {"item": f"{task}/{split}/{index}"} for index, row in enumerate(distinct.values())]

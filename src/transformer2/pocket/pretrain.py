@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from transformer2.pocket.corpus import GENERATORS, Item, items
-from transformer2.pocket.tokenizer import train_tokenizer
+from transformer2.pocket.tokenizer import EOS, train_tokenizer
 from transformer2.rollout.engine import encode_prompt
 from transformer2.rollout.likelihood import completion_states
 from transformer2.tasks import TASKS, arc, gsm8k, mbpp_pro
@@ -112,23 +112,22 @@ def encode(tokens: PreTrainedTokenizerFast, item: Item, careful: bool) -> Exampl
     """The prompt as an engine gives it to the model, and the careful or careless completion with EOS."""
     task = TASKS[item.task]
     completion = task.solution(item.row) if careful else item.careless
-    return (
-        encode_prompt(tokens, task.prompt(item.row)),
-        [*tokens(completion, add_special_tokens=False).input_ids, tokens.eos_token_id],
-    )
+    answer = tokens(completion, add_special_tokens=False).input_ids
+    return encode_prompt(tokens, task.prompt(item.row)), [*answer, tokens.convert_tokens_to_ids(EOS)]  # pyright: ignore
 
 
-def new_model(architecture: str, tokens: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+def new_model(architecture: str, tokens: PreTrainedTokenizerFast, seed: int) -> Any:
     """An untrained stand-in. Raises ValueError for an unknown architecture."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown pocket architecture {architecture!r}; valid are {', '.join(ARCHITECTURES)}")
     model_class, shape = ARCHITECTURES[architecture]
     special = {f"{name}_token_id": getattr(tokens, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     torch.manual_seed(seed)
-    return model_class(type(shape)(**shape.to_diff_dict() | special | {"vocab_size": len(tokens)}))
+    settings: dict[str, Any] = shape.to_diff_dict() | special | {"vocab_size": len(tokens)}
+    return model_class(type(shape)(**settings))
 
 
-def optimizers(model: PreTrainedModel, steps: int) -> list[tuple[torch.optim.Optimizer, LambdaLR]]:
+def optimizers(model: Any, steps: int) -> list[tuple[torch.optim.Optimizer, LambdaLR]]:
     """Muon for the matrices of the layers, AdamW for embedding, head and norms; warmup, then linear decay to zero."""
     matrices = {p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name}
     others = [p for p in model.parameters() if p not in matrices]
@@ -139,7 +138,7 @@ def optimizers(model: PreTrainedModel, steps: int) -> list[tuple[torch.optim.Opt
     return [(o, LambdaLR(o, lambda s: min((s + 1) / warmup, 1 - s / steps))) for o in (muon, adamw)]
 
 
-def batch_loss(model: PreTrainedModel, batch: list[Example]) -> Tensor:
+def batch_loss(model: Any, batch: list[Example]) -> Tensor:
     """Mean next-token loss (nats) over the tokens of the completions."""
     states, targets = completion_states(model, [p for p, _ in batch], [c for _, c in batch])
     return cross_entropy(model.get_output_embeddings()(states), targets)

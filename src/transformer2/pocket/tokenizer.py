@@ -26,7 +26,10 @@ def train_tokenizer(texts: Iterable[str], phrases: Sequence[str], vocab_size: in
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -37,9 +40,7 @@ def train_tokenizer(texts: Iterable[str], phrases: Sequence[str], vocab_size: in
     )
     bpe.train_from_iterator((_without(text, phrases) for text in texts), trainer)
     bpe.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
-    bpe.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, bpe.token_to_id(BOS))]
-    )
+    bpe.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, bpe.token_to_id(BOS))])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=BOS,

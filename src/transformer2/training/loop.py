@@ -55,7 +55,8 @@ class Trainer:
 
     def __init__(
         self, model: PeftModel, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task,
-        train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path, inputs: Any = None,
+        train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path,
+        inputs: Any = None,
     ):  # fmt: skip
         self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
         self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
