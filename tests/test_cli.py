@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from transformer2.provenance import write_jsonl
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
