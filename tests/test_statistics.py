@@ -147,3 +147,8 @@ def test_bootstrap_refuses_arrays_of_different_items_or_seeds():
         paired_bootstrap(np.ones(4), np.ones(5), "ratio")
     with pytest.raises(ValueError, match="cannot pair"):
         paired_bootstrap(np.ones((3, 4)), np.ones((2, 4)), "ratio")
+
+
+@pytest.mark.parametrize("n", [1, 7, 99, 400, 1319, 2376])
+def test_wilson_contains_the_proportion_itself_at_both_ends(n):
+    assert wilson(0, n)[0] <= 0.0 and wilson(n, n)[1] >= 1.0

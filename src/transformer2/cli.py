@@ -211,6 +211,14 @@ def figure(ledger: File, scores: File, out: File) -> None:
 
 
 @app.command()
+def record(run: File, command: Text, out: File) -> None:
+    """Keep what a finished run (results/<run>) measured as a Markdown page."""
+    from transformer2.paper.record import record
+
+    record(run, command, out)
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:

@@ -35,7 +35,8 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n} items is no proportion")
     interval = np.asarray(proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson"))
-    return float(interval[0]), float(interval[1])
+    share = successes / n  # rounding can leave a bound of 0 or 1 on its wrong side
+    return min(float(interval[0]), share), max(float(interval[1]), share)
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
