@@ -27,6 +27,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
+        ALL_EXPERTS,  # asked for by name, so that one that was deleted is made again
         collect(
             "results/{run}/paper_tables/{table}.{ext}",
             run=RUN.run,

@@ -34,6 +34,15 @@ ADAPTERS = {"base": ("base", "")} | {
 
 SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
 EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
+ALL_EXPERTS = [
+    f"{EXPERT}/adapter_model.safetensors".format(
+        run=RUN.run, model=model, task=task, method=method, seed=seed
+    )
+    for model in RUN.models
+    for task in RUN.tasks
+    for method in RUN.methods
+    for seed in RUN.seeds
+]
 ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
 SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
 
