@@ -209,7 +209,7 @@ def test_sigmoid_nuclear_keeps_the_nuclear_norm_and_trains(inputs):
 def test_a_cached_basis_gives_the_same_model_and_a_foreign_one_is_refused(model, inputs, tmp_path):
     base = tiny_llama()
     base.save_pretrained(tmp_path / "model")
-    assert write_basis(decoder_matrices(tmp_path / "model"), tmp_path / "basis.safetensors") == 14
+    assert write_basis(decoder_matrices(tmp_path / "model", torch.float32), tmp_path / "basis.safetensors") == 14
     model.save_pretrained(tmp_path / "expert")
     again = PeftModel.from_pretrained(base, tmp_path / "expert", basis_path=str(tmp_path / "basis.safetensors")).eval()
     assert torch.equal(again(inputs).logits, model(inputs).logits)
@@ -219,6 +219,21 @@ def test_a_cached_basis_gives_the_same_model_and_a_foreign_one_is_refused(model,
         )
     with pytest.raises(ValueError, match=r"no basis of nowhere\.up_proj"):
         BasisFile(tmp_path / "basis.safetensors").load("nowhere.up_proj", torch.ones(2, 2))
+
+
+def test_a_basis_is_made_for_the_dtype_that_the_model_runs_in(inputs, tmp_path):
+    tiny_llama().save_pretrained(tmp_path / "model")
+    path = tmp_path / "basis.safetensors"
+    config = SVFConfig(target_modules=TARGETS, basis_path=str(path))
+    write_basis(decoder_matrices(tmp_path / "model", torch.bfloat16), path)
+    base = tiny_llama().bfloat16()
+    expected = base(inputs).logits
+    model = get_peft_model(base, config)
+    assert torch.equal(model(inputs).logits, expected)
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    model(inputs, labels=inputs).loss.backward()
+    with pytest.raises(ValueError, match="does not belong to this model"):
+        get_peft_model(tiny_llama(), config)
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(inputs):

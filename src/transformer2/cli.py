@@ -98,13 +98,15 @@ def data(task: Text, split: Text, source: Text, out: File, limit: int | None = N
 
 
 @app.command()
-def basis(model: File, out: File, threads: Threads = 1) -> None:
+def basis(model: File, out: File, dtype: str = "float32", threads: Threads = 1) -> None:
     """Decompose every matrix of the decoder layers, once for a model."""
+    import torch
+
     from transformer2.svf.basis import decoder_matrices, write_basis
 
     _start_torch(threads)
-    with manifest(out.with_suffix(".manifest.json"), model=str(model)) as facts:
-        facts["matrices"] = write_basis(decoder_matrices(model), out)
+    with manifest(out.with_suffix(".manifest.json"), model=str(model), dtype=dtype) as facts:
+        facts["matrices"] = write_basis(decoder_matrices(model, getattr(torch, dtype)), out)
         facts["sha256"] = sha256(out)
 
 

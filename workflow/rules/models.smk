@@ -52,5 +52,8 @@ rule basis:
         mem_mb=memory,
         runtime=240,
         gpu=0,
+    params:
+        dtype=of_model("dtype"),
     shell:
-        "python -m transformer2 basis --model {input.model} --out {output} --threads {threads} > {log} 2>&1"
+        "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
+        " --threads {threads} > {log} 2>&1"

@@ -71,13 +71,16 @@ def fingerprint(weight: Tensor) -> str:
     return hashlib.sha256(head + data.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def decoder_matrices(model_folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """(module name, weight) of every matrix that SVF may adapt, one at a time from the folder's safetensors."""
+def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """(module name, weight) of every matrix that SVF may adapt, one at a time from the folder's safetensors.
+
+    Weights come in the dtype that the model runs in: a basis belongs to the weights that it was made from.
+    """
     for file in sorted(Path(model_folder).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 (not a dict)
                 if match := DECODER_MATRIX.fullmatch(key):
-                    yield match["module"], tensors.get_tensor(key)
+                    yield match["module"], tensors.get_tensor(key).to(dtype)
 
 
 def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
