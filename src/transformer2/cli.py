@@ -47,8 +47,8 @@ def main() -> None:
 def _start_torch(threads: int) -> None:
     """As many threads as Snakemake gave the job, and the fastest float32 products.
 
-    "medium" hands them to oneDNN on a CPU: 2.3 times the speed of MKL on an AMD processor at the same error (only
-    processors with AMX round to bfloat16 inside); on a GPU it allows TF32.
+    "medium" hands them to oneDNN on a CPU, faster than MKL on AMD processors at the same error (only processors with
+    AMX round to bfloat16 inside); on a GPU it allows TF32.
     """
     import torch
 
