@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from transformer2.sandbox import Outcome
+from transformer2.tasks import code
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -15,3 +18,23 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set T2_DATA to a folder laid out as <task>/<split>.jsonl")
     return folder
+
+
+@pytest.fixture
+def trusted_programs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs the programs of these tests here, without a sandbox; the list holds them."""
+    ran: list[str] = []
+
+    def run(programs: list[str], isolation: None) -> list[Outcome]:
+        ran.extend(programs)
+        return [outcome(program) for program in programs]
+
+    def outcome(program: str) -> Outcome:
+        try:
+            exec(compile(program, "<program>", "exec"), {})
+        except (Exception, SystemExit) as error:
+            return Outcome(False, "failed", str(error))
+        return Outcome(True, "passed")
+
+    monkeypatch.setattr(code, "run_programs", run)
+    return ran

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer2.data import read_split, subset
-from transformer2.tasks import TASKS, Row
+from transformer2.tasks import BENCHMARKS, TASKS, Row
 
 GSM8K = TASKS["gsm8k"]
 ROWS: list[Row] = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(20)]
@@ -89,8 +89,9 @@ def test_hub_out_of_reach_is_one_line_that_names_the_way_round() -> None:
         read_split(replace(GSM8K, hub=hub), "hub", "test")
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("name", "split"), [(name, split) for name, task in BENCHMARKS.items() for split in task.splits]
+)
 def test_pocket_rows_have_the_columns_of_the_real_data(name: str, split: str) -> None:
     rows = read_split(TASKS[name], "pocket", split, limit=8)
     assert len(rows) == 8

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from transformer2.data import read_split
-from transformer2.sandbox import Outcome
-from transformer2.tasks import TASKS, Row, mbpp_pro
+from transformer2.tasks import TASKS, Row, code, mbpp_pro
 
 TASK = TASKS["mbpp_pro"]
 
@@ -28,26 +27,6 @@ MAXIMUM = {
 }
 RIGHT = "def larger(a, b):\n  return max(a, b)\n"
 WRONG = "def larger(a, b):\n  return b\n"
-
-
-@pytest.fixture
-def trusted_programs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs the programs of these tests here, without a sandbox; the list holds them."""
-    ran: list[str] = []
-
-    def run(programs: list[str], isolation: None) -> list[Outcome]:
-        ran.extend(programs)
-        return [outcome(program) for program in programs]
-
-    def outcome(program: str) -> Outcome:
-        try:
-            exec(compile(program, "<program>", "exec"), {})
-        except (Exception, SystemExit) as error:
-            return Outcome(False, "failed", str(error))
-        return Outcome(True, "passed")
-
-    monkeypatch.setattr(mbpp_pro, "run_programs", run)
-    return ran
 
 
 def mbpp_score(completion: str, row: Row = MAXIMUM) -> tuple[bool, bool]:
@@ -112,14 +91,14 @@ def test_mbpp_imports_for_the_asserts_come_after_the_code(trusted_programs: list
 @pytest.mark.parametrize("part", ["(", "-", "not ", "a.", "lambda:", "if 1:\n ", "x = (\n", '"""\n', "\n", "f'{"])
 def test_mbpp_reading_of_hostile_code_ends(part: str) -> None:
     started = time.process_time()
-    mbpp_pro.parsable_prefix(part * 5001)
+    code.parsable_prefix(part * 5001)
     assert time.process_time() - started < 2
 
 
 def test_mbpp_reading_of_code_with_much_prose_below_is_quick() -> None:
-    code = "x = 1\n" * 3000
+    lines = "x = 1\n" * 3000
     started = time.process_time()
-    assert mbpp_pro.parsable_prefix(f"{code}This is not Python.\n" + "nor this\n" * 3000).strip() == code.strip()
+    assert code.parsable_prefix(f"{lines}This is not Python.\n" + "nor this\n" * 3000).strip() == lines.strip()
     assert time.process_time() - started < 2
 
 

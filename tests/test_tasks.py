@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,11 @@ PAPER_SPLITS = {
     "gsm8k": {"train": 3737, "validation": 3736, "test": 1319},
     "mbpp_pro": {"train": 200, "validation": 100, "test": 99},
     "arc_easy": {"train": 1126, "validation": 1125, "test": 2376},
+    "math": {"test": 5000},
+    "humaneval": {"test": 164},
+    "arc_challenge": {"test": 1172},
 }
+SHOTS_SEEDS = {"math": 27, "humaneval": 16, "arc_challenge": 38}
 
 
 def real_rows(task: Task, folder: Path, split: str) -> list[Row]:
@@ -38,7 +43,22 @@ def test_splits_have_the_sizes_of_the_released_code(name: str, real_data: Path) 
     assert sizes == PAPER_SPLITS[name]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SHOTS_SEEDS)
+def test_few_shots_of_unseen_tasks_are_drawn_by_the_numbers_of_the_released_code(name: str) -> None:
+    assert TASKS[name].shots_seed == SHOTS_SEEDS[name]
+
+
+@pytest.mark.parametrize("name", PAPER_SPLITS)
+def test_questions_are_in_the_prompt_and_hold_nothing_of_its_frame(name: str, real_data: Path) -> None:
+    task = TASKS[name]
+    for row in real_rows(task, real_data, "test")[:50]:
+        question, prompt = task.question(row), task.prompt(row)
+        told = prompt.text + "".join(message["content"] for message in prompt.messages)
+        assert question.strip() and all(line in told for line in question.splitlines())
+        assert not re.search("@@|```|step by step|instruction", question)
+
+
+@pytest.mark.parametrize("name", PAPER_SPLITS)
 def test_no_reference_answer_holds_a_stop_string(name: str, real_data: Path) -> None:
     task = TASKS[name]
     answers = [task.solution(row) for split in task.splits for row in real_rows(task, real_data, split)]
@@ -220,13 +240,26 @@ def test_arc_shows_numeric_labels_as_letters_and_opens_the_reply() -> None:
         "What do algae supply?\nOptions:\nA. carbon dioxide\nB. food\nC. A shelter.\nD. fast food\n"
     )
     assert prompt.text == "Let's think step by step"
+    assert TASKS["arc_challenge"].prompt(FOOD) == prompt
 
 
-def test_arc_golds_pass_their_grader_and_numeric_keys_only_the_lenient_one(real_data: Path) -> None:
-    rows = real_rows(TASKS["arc_easy"], real_data, "test")
+def test_arc_challenge_comes_from_its_own_part_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(path: str, config: str, split: str) -> Dataset:
+        return Dataset.from_list([{"from": f"{path} {config} {split}"}])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    [easy], [challenge] = TASKS["arc_easy"].hub("test"), TASKS["arc_challenge"].hub("test")
+    assert (easy["from"], challenge["from"]) == ("allenai/ai2_arc ARC-Easy test", "allenai/ai2_arc ARC-Challenge test")
+
+
+@pytest.mark.parametrize(("name", "n", "numeric"), [("arc_easy", 2376, 97), ("arc_challenge", 1172, 22)])
+def test_arc_golds_pass_their_grader_and_numeric_keys_only_the_lenient_one(
+    name: str, n: int, numeric: int, real_data: Path
+) -> None:
+    rows = real_rows(TASKS[name], real_data, "test")
     scores = arc.score(rows, [arc.solution(row) for row in rows])
-    assert (count(scores, "strict"), count(scores, "lenient")) == (2376 - 97, 2376)
-    assert sum(row["answerKey"].isdigit() for row in rows) == 97
+    assert (count(scores, "strict"), count(scores, "lenient")) == (n - numeric, n)
+    assert sum(row["answerKey"].isdigit() for row in rows) == numeric
 
 
 @pytest.mark.parametrize("reply", [". So the answer is {}", "Answer: {}", '**Answer:** "{}"'])

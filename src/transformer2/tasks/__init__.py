@@ -1,8 +1,17 @@
 """The tasks, by name."""
 
-from transformer2.tasks import arc, gsm8k, mbpp_pro
+from transformer2.tasks import arc, classify, gsm8k, humaneval, math, mbpp_pro, own
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task
 
-TASKS: dict[str, Task] = {"gsm8k": gsm8k.TASK, "mbpp_pro": mbpp_pro.TASK, "arc_easy": arc.ARC_EASY}
+BENCHMARKS: dict[str, Task] = {
+    "gsm8k": gsm8k.TASK,
+    "mbpp_pro": mbpp_pro.TASK,
+    "arc_easy": arc.ARC_EASY,
+    "math": math.TASK,
+    "humaneval": humaneval.TASK,
+    "arc_challenge": arc.ARC_CHALLENGE,
+}
+"""The data sets of the documents: three that experts are trained on, three that are unseen."""
+TASKS: dict[str, Task] = BENCHMARKS | {"classify": classify.TASK, "own": own.TASK}
 
-__all__ = ["TASKS", "Prompt", "Row", "Score", "Split", "Task"]
+__all__ = ["BENCHMARKS", "TASKS", "Prompt", "Row", "Score", "Split", "Task"]

@@ -54,6 +54,8 @@ class Task:
     splits: dict[str, Split]
     """train, validation, test (those that the task has)."""
     prompt: Callable[[Row], Prompt]
+    question: Callable[[Row], str]
+    """What the user asks, without the task's template: what dispatch classifies."""
     solution: Callable[[Row], str]
     """The reference completion that follows the prompt: what next-token training learns."""
     score: Callable[[Sequence[Row], Sequence[str]], list[Score]]
@@ -63,6 +65,8 @@ class Task:
     max_new_tokens: int
     runs_code: bool = False
     """True if scoring executes what the model wrote (needs a working sandbox)."""
+    shots_seed: int = 0
+    """Seed of the shuffle of the test split whose first items are the few shots; the release's number."""
 
 
 def hub_rows(path: str, config: str | None, split: str) -> list[Row]:

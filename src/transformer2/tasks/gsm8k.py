@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
 
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat, hub_rows
 
@@ -94,6 +95,7 @@ TASK = Task(
         "test": Split("test"),
     },
     prompt=prompt,
+    question=itemgetter("question"),
     solution=solution,
     score=score,
     stop=("Instruction", "Response"),

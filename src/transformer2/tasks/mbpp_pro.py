@@ -8,25 +8,18 @@ Here the base tests are the release's own asserts. EvalPlus compares outputs wit
 for some tasks; two of the 399 canonical solutions, Mbpp/164 and Mbpp/295, therefore fail their plain asserts.
 """
 
-import ast
 import gzip
 import hashlib
 import json
 import random
-import re
 import urllib.request
-import warnings
 from collections.abc import Sequence
 
-from transformer2.sandbox import Isolation, run_programs
+from transformer2.sandbox import Isolation
+from transformer2.tasks import code
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task
+from transformer2.tasks.code import FENCE
 
-# The two spaces in a row are the released code's.
-SYSTEM = (
-    "You are an exceptionally intelligent coding assistant that  consistently delivers accurate and reliable "
-    "responses to user instructions."
-)
-FENCE = "```"
 RELEASE = "https://raw.githubusercontent.com/evalplus/mbppplus_release/3f0efe4ee7457d4718bd997c01697a1e9157e40c/MbppPlus.jsonl.gz"
 """MBPP+ v0.1.0: on no hub, so taken from the release's own repository."""
 RELEASE_SHA256 = "57d639e77667d88930052b2b07212011c25c0bab94dfc1f19d15e1f7f558bfa9"
@@ -64,20 +57,24 @@ def download(split: str) -> list[Row]:
 
 
 def prompt(row: Row) -> Prompt:
-    """Magicoder's form, without a chat template: the docstring's request, its assert, and an open Python fence.
+    """Magicoder's form: the docstring's request, its assert in a fence, and an open Python fence."""
+    request, assertion = _request(row)
+    stop = "" if request.endswith(".") else "."
+    return code.magicoder(
+        f"{request}{stop} Your code should satisfy the following assertion:\n{FENCE}python\n{assertion}\n{FENCE}", ""
+    )
 
-    The released code trains after "@@ Response:", a line break and the fence but generates without that line break;
-    here both see the same text, and the line break after the fence is part of the prompt.
-    """
+
+def question(row: Row) -> str:
+    """The docstring's request and its assert."""
+    return "\n".join(_request(row))
+
+
+def _request(row: Row) -> tuple[str, str]:
     text = row["prompt"]
     docstring = text[text.index('"""') + 3 : text.rindex('"""')]
     start = docstring.index("assert")
-    request, example = docstring[:start].strip(), docstring[start:].strip()
-    stop = "" if request.endswith(".") else "."
-    return Prompt(
-        text=f"{SYSTEM}\n\n@@ Instruction:\n{request}{stop} Your code should satisfy the following assertion:\n"
-        f"{FENCE}python\n{example}\n{FENCE}\n\n@@ Response:\n{FENCE}python\n"
-    )
+    return docstring[:start].strip(), docstring[start:].strip()
 
 
 def solution(row: Row) -> str:
@@ -85,34 +82,15 @@ def solution(row: Row) -> str:
     return f"{row['canonical_solution'].strip()}\n{FENCE}"
 
 
-def program(row: Row, code: str) -> str:
+def program(row: Row, answer: str) -> str:
     """Code and its base tests as one program, which passes if it reaches its end."""
-    return "\n".join([code, *row["test_imports"], row["test"]])
-
-
-def parsable_prefix(code: str) -> str:
-    """The code up to where it stops being Python: without prose below it, or a statement that the length limit cut."""
-    lines = code.split("\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the model's odd string escapes
-        while lines:
-            try:
-                ast.parse("\n".join(lines))
-            except SyntaxError as error:
-                del lines[min(error.lineno or len(lines), len(lines)) - 1 :]
-            except (ValueError, RecursionError, MemoryError):  # null bytes; nesting too deep for the parser
-                return ""
-            else:
-                break
-    return "\n".join(lines)
+    return "\n".join([answer, *row["test_imports"], row["test"]])
 
 
 def extract_code(completion: str, entry_point: str) -> str:
     """The code that a reader takes as the answer: the first part between fences that defines the function asked for."""
-    opening, *parts = completion.split(FENCE)
-    candidates = [opening, *(re.sub(r"\A[\w+-]*\n", "", part) for part in parts)]
-    defines = re.compile(rf"^(?:def {entry_point}\b|{entry_point}\s*=)", re.MULTILINE)
-    return next((code for part in candidates if defines.search(code := parsable_prefix(part))), opening)
+    parts = code.fenced_parts(completion)
+    return code.first_defining(parts, entry_point) or parts[0]
 
 
 def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation | None = None) -> list[Score]:
@@ -128,26 +106,21 @@ def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation 
     programs = [
         (program(row, first), program(row, second)) for row, first, second in zip(rows, cut, extracted, strict=True)
     ]
-    distinct = list(dict.fromkeys(text for pair in programs for text in pair))
-    outcomes = run_programs(distinct, isolation=isolation)
-    passed = {text: outcome.passed for text, outcome in zip(distinct, outcomes, strict=True)}
-    return [
-        Score(passed[first], passed[second], code.strip() or None)
-        for (first, second), code in zip(programs, extracted, strict=True)
-    ]
+    return code.run(programs, extracted, isolation)
 
 
 TASK = Task(
     name="mbpp_pro",
-    version=1,
+    version=2,
     domain="code",
     columns=("prompt", "entry_point", "canonical_solution", "test_imports", "test"),
     hub=download,
     splits={name: Split(name) for name in ("train", "validation", "test")},
     prompt=prompt,
+    question=question,
     solution=solution,
     score=score,
-    stop=(f"\n{FENCE}\n", "Instruction", "Response"),
+    stop=code.STOP,
     max_new_tokens=512,
     runs_code=True,
 )

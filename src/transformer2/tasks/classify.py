@@ -1,0 +1,107 @@
+"""Classification of prompts into code, math, reasoning and others: the first pass of dispatch (Section 3.3 A and B).
+
+As a task it trains and tests the classification expert z^c by the loop that trains every other expert. Its rows are
+prompts of the training tasks with their domains, and everyday requests as "others": training rows come from their
+training splits, validation from their validation splits, held-out rows from their test splits. (The released code
+trains on test prompts of GSM8K and ARC-Challenge and has no others.)
+"""
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+
+from transformer2.tasks import everyday
+from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat
+
+CLASSES = ("code", "math", "reasoning", "others")
+OTHERS = "others"
+
+SYSTEM = """\
+Analyze the given question and classify it into one of four categories: 'code', 'math', 'reasoning', or 'others'. \
+Follow these guidelines:
+
+1. Code: Questions asking for programming solutions, functions, algorithms, or anything that a program answers.
+2. Math: Questions involving mathematical calculations, formulas, or word problems with a number as their answer.
+3. Reasoning: Questions requiring logical thinking, knowledge of science, or a choice among given statements.
+4. Others: Questions not clearly fit into above categories.
+
+Instructions:
+- Consider the primary focus, skills, and knowledge required to answer the question.
+- If a question spans multiple categories, choose the most dominant one.
+- Provide your final classification within \\boxed{} notation. Example: \\boxed{reasoning}
+
+Format your response as follows:
+Classification: \\boxed{category}
+"""
+"""The adaptation prompt. Its frame is that of Figure 3; what the figure leaves out ("...") is in our words."""
+ANSWER = "Classification: \\boxed{%s}"
+
+
+def adaptation_prompt(text: str) -> Prompt:
+    """What asks a model for the class of a prompt, without the template of the task that the prompt belongs to."""
+    return Prompt(chat(SYSTEM, text))
+
+
+def read_class(reply: str) -> str:
+    """The class in the first \\boxed{} of a reply, in any case and spacing; anything else is "others"."""
+    found = re.search(r"\\boxed\{([^}]*)\}", reply)
+    name = re.sub(r"^\\text\{|[\s'\"]", "", found[1]).lower() if found else OTHERS
+    return name if name in CLASSES else OTHERS
+
+
+def strict_class(reply: str) -> str:
+    """As the released code reads it: the first \\boxed{}, letter by letter."""
+    found = re.search(r"\\boxed\{([^}]*)\}", reply)
+    return found[1] if found and found[1] in CLASSES else OTHERS
+
+
+def labelled(
+    task_rows: Iterable[tuple[Task, Sequence[Row]]], split: str, limit: int | None, seed: int = 0
+) -> list[Row]:
+    """Rows of one split, as many of each class: prompts of the given tasks by domain, and everyday requests.
+
+    Args:
+        task_rows: rows of that split of each training task.
+        split: of the everyday requests.
+        limit: rows in all; None takes as many as the smallest class has.
+        seed: of the choice and the order.
+    """
+    pools: dict[str, list[Row]] = {OTHERS: everyday.rows(split)}
+    for task, rows in task_rows:
+        pools.setdefault(task.domain, []).extend({"text": task.question(row), "class": task.domain} for row in rows)
+    rng = random.Random(seed)
+    smallest = min(map(len, pools.values()))
+    each = smallest if limit is None else min(smallest, limit // len(pools))
+    chosen = [row for name in sorted(pools) for row in rng.sample(pools[name], each)]
+    rng.shuffle(chosen)
+    return [row | {"item": f"classify/{split}/{i}"} for i, row in enumerate(chosen)]
+
+
+def _score(row: Row, completion: str) -> Score:
+    found = read_class(completion)
+    return Score(strict_class(completion) == row["class"], found == row["class"], found)
+
+
+def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
+    """Strict: `strict_class`. Lenient: `read_class`."""
+    return [_score(row, completion) for row, completion in zip(rows, completions, strict=True)]
+
+
+def no_source(split: str) -> list[Row]:
+    raise ValueError("rows of 'classify' are made from other tasks (`python -m transformer2 classes`), not downloaded")
+
+
+TASK = Task(
+    name="classify",
+    version=1,
+    domain=OTHERS,
+    columns=("text", "class"),
+    hub=no_source,
+    splits={name: Split(name) for name in ("train", "validation", "test")},
+    prompt=lambda row: adaptation_prompt(row["text"]),
+    question=lambda row: row["text"],
+    solution=lambda row: ANSWER % row["class"],
+    score=score,
+    stop=(),
+    max_new_tokens=64,
+)

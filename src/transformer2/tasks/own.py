@@ -1,0 +1,44 @@
+"""A user's own prompts with short reference answers: rows {"prompt": ..., "answer": ...}."""
+
+import re
+from collections.abc import Sequence
+
+from transformer2.tasks.base import Prompt, Row, Score, Split, Task
+
+
+def prompt(row: Row) -> Prompt:
+    """The prompt as user message, without a system message."""
+    return Prompt(({"role": "user", "content": row["prompt"]},))
+
+
+def _score(row: Row, completion: str) -> Score:
+    """Strict: the reply is the answer. Lenient: its last line with words holds the answer, in any case and spacing."""
+    lines = [line for line in completion.splitlines() if re.search(r"\w", line)]
+    last = lines[-1].strip() if lines else ""
+    words = r"\s+".join(map(re.escape, str(row["answer"]).split()))
+    held = re.search(rf"(?<!\w){words}(?!\w)", last, re.IGNORECASE) is not None
+    return Score(completion.strip() == str(row["answer"]).strip(), held, last or None)
+
+
+def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
+    return [_score(row, completion) for row, completion in zip(rows, completions, strict=True)]
+
+
+def no_source(split: str) -> list[Row]:
+    raise ValueError("a user's own prompts come from a file, not from a data set")
+
+
+TASK = Task(
+    name="own",
+    version=1,
+    domain="others",
+    columns=("prompt", "answer"),
+    hub=no_source,
+    splits={"test": Split("test")},
+    prompt=prompt,
+    question=lambda row: row["prompt"],
+    solution=lambda row: str(row["answer"]),
+    score=score,
+    stop=(),
+    max_new_tokens=512,
+)
