@@ -19,8 +19,9 @@ import pytest
 
 from transformer2.paper import ledger
 from transformer2.paper.cells import Cell, Scoring, cells, read_scores
+from transformer2.paper.layout import environment, escape_latex
 from transformer2.paper.ledger import LedgerTable
-from transformer2.paper.tables import environment, escape_latex, render
+from transformer2.paper.tables import render
 from transformer2.statistics import mcnemar_exact, paired_bootstrap, wilson
 
 ROOT = Path(__file__).parents[1]
@@ -210,7 +211,7 @@ def test_a_base_scored_on_more_items_is_compared_on_those_of_the_method(rows, tm
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (scores_of("toy_llama", "llama3-8b", "base", "gsm8k", 5), "scored twice: toy_llama base  gsm8k 0"),
+        (scores_of("toy_llama", "llama3-8b", "base", "gsm8k", 5), "measured twice: toy_llama base  gsm8k 0"),
         (scores_of("second", "llama3-8b", "base", "gsm8k", 5), "models in place of llama3-8b: second, toy_"),
         ([row | {"run": "b"} for row in scores_of("c", "", "base", "gsm8k", 5)], "one run, found toy, b"),
         (scores_of("toy_llama", "llama3-8b", "svf", "gsm8k", 5, seed=2, items=[0]), "svf: seeds scored on"),

@@ -1,7 +1,8 @@
 """From the scores of a run to the cells of a paper's table: what was reported beside what was measured."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,31 +46,26 @@ class Cell:
     """One number of the paper, and ours; `ours` is None if the run holds no score for it."""
 
     id: str
-    """<document>/<table>/<model>/<method>/<task>"""
+    """<document>/<table>/<model>/<method>/<column>"""
     row: Row
     column: Column
     reported: Reported
     ours: Measured | None
 
+    @property
+    def method(self) -> str:
+        """Whose scores of ours belong here."""
+        return _method(self.row, self.reported)
+
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """The frame of scores of one run (CSV, gzipped or not), columns of `COLUMNS`.
+    """The frame of scores of one run, columns of `COLUMNS`.
 
     Raises:
-        ValueError: a column is missing, the file has no rows, holds several runs or a sample twice, or has
-            several models in the place of one of the paper's.
+        ValueError: as `read_frame`, or the file holds a sample twice or has several models in the place of one of
+            the paper's.
     """
-    present = pd.read_csv(path, nrows=0).columns
-    missing = [str(column) for column in COLUMNS if column not in present]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}")
-    scores = pd.read_csv(path, usecols=list(COLUMNS), dtype=COLUMNS, keep_default_na=False)
-    runs = scores["run"].unique()
-    if len(runs) != 1:
-        raise ValueError(f"{path}: expected the scores of one run, found {', '.join(runs) or 'no rows'}")
-    twice = scores.loc[scores.duplicated(SAMPLE), SAMPLE]
-    if len(twice):
-        raise ValueError(f"{path}: sample scored twice: {' '.join(map(str, twice.iloc[0]))}")
+    scores = read_frame(path, COLUMNS, SAMPLE)
     for slug, of_slug in scores.loc[scores["stands_in_for"] != ""].groupby("stands_in_for"):
         models = sorted(set(of_slug["model"]))
         if len(models) > 1:
@@ -77,31 +73,54 @@ def read_scores(path: Path) -> pd.DataFrame:
     return scores
 
 
+def read_frame(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
+    """What a run measured (CSV, gzipped or not): these columns with these types; one row for each value of `once`.
+
+    Raises:
+        ValueError: a column is missing, the file has no rows, holds several runs or two rows with the same `once`.
+    """
+    present = pd.read_csv(path, nrows=0).columns
+    missing = [str(column) for column in columns if column not in present]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}")
+    frame = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
+    runs = frame["run"].unique()
+    if len(runs) != 1:
+        raise ValueError(f"{path}: expected one run, found {', '.join(runs) or 'no rows'}")
+    twice = frame.loc[frame.duplicated(once), once]
+    if len(twice):
+        raise ValueError(f"{path}: measured twice: {' '.join(map(str, twice.iloc[0]))}")
+    return frame
+
+
 def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell]:
-    """Every cell of the table, row by row, scored strictly or leniently."""
-    return [
-        Cell(
-            id=f"{table.document}/{table.name}/{row.model}/{row.method}/{column.task}",
-            row=row,
-            column=column,
-            reported=row.cells[column.task],
-            ours=_measure(scores.loc[scores["stands_in_for"] == row.model], row, column.task, which),
-        )
-        for row in table.rows
-        for column in table.columns
-    ]
+    """Every cell of the table where something can stand, row by row, scored strictly or leniently."""
+    found = []
+    for row, column in product(table.rows, table.columns):
+        reported = row.cells[column.name]
+        if reported is None:
+            continue
+        method, of_model = _method(row, reported), scores.loc[scores["stands_in_for"] == row.model]
+        trained_on = column.task if row.trained_on == "column task" else ""
+        id = f"{table.document}/{table.name}/{row.model}/{method}/{column.name}"
+        found.append(Cell(id, row, column, reported, _measure(of_model, method, trained_on, column.task, which)))
+    return found
 
 
-def _measure(scores: pd.DataFrame, row: Row, task: str, which: Scoring) -> Measured | None:
+def _method(row: Row, reported: Reported) -> str:
+    return reported.method or row.method
+
+
+def _measure(scores: pd.DataFrame, method: str, trained_on: str, task: str, which: Scoring) -> Measured | None:
     """`scores` are those of the model that ran in the row."""
-    samples = _select(scores, row.method, task if row.trained_on == "column task" else "", task)
+    samples = _select(scores, method, trained_on, task)
     if samples.empty:
         return None
     verdicts = _verdicts(samples, which)
     seeds, items = verdicts.shape
     correct = int(verdicts.to_numpy().sum())
     low, high = wilson(correct / seeds, items)
-    normalised, p_value = _against_base(verdicts, _select(scores, "base", "", task), row, which)
+    normalised, p_value = _against_base(verdicts, _select(scores, "base", "", task), method, which)
     return Measured(
         model=samples["model"].iloc[0],
         standin=bool(samples["standin"].iloc[0]),
@@ -115,13 +134,13 @@ def _measure(scores: pd.DataFrame, row: Row, task: str, which: Scoring) -> Measu
 
 
 def _against_base(
-    verdicts: pd.DataFrame, base_samples: pd.DataFrame, row: Row, which: Scoring
+    verdicts: pd.DataFrame, base_samples: pd.DataFrame, method: str, which: Scoring
 ) -> tuple[Estimate, float]:
     """Normalised score and p of McNemar's test."""
     if base_samples.empty:
         return UNDEFINED, float("nan")
     ours, base = verdicts.to_numpy(), _same_items(_verdicts(base_samples, which), verdicts)
-    if row.method == "base":
+    if method == "base":
         return (Estimate(1.0, 1.0, 1.0) if base.any() else UNDEFINED), float("nan")
     p_values = [mcnemar_exact(*pair) for pair in zip(ours, base, strict=True)]
     return paired_bootstrap(ours, base, "ratio"), max(p_values)

@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 
 def _quoted(value: Any) -> Any:
@@ -31,10 +31,12 @@ class Source(_Entry):
 
 
 class Reported(_Entry):
-    """One cell as the document prints it."""
+    """One cell as the document prints it; without a value, a cell that only we have."""
 
-    value: AsPrinted
-    normalised: AsPrinted
+    value: AsPrinted | None = None
+    normalised: AsPrinted | None = None
+    method: str | None = None
+    """Whose scores of ours stand beside the number, where that is not the row's method."""
     scan: str | None = None
     """What the text file shows instead, where the scan slipped; no fault of the document."""
     note: str | None = None
@@ -47,6 +49,8 @@ class Column(_Entry):
     metric: str
     n: PositiveInt
     """Items of the document's test set."""
+    name: str = Field(default_factory=lambda column: column["task"])
+    """Key of the column's cells; the task, unless several columns share one."""
 
 
 class Row(_Entry):
@@ -54,20 +58,32 @@ class Row(_Entry):
     """Slug of the document's model: a key of `LedgerTable.models`."""
     method: str
     label: str
+    remark: str = ""
+    """How ours is measured, in a few words, where the label does not say it; printed below the label."""
+    note: str | None = None
+    """The same at length, printed under the table."""
     trained_on: Literal["nothing", "column task"] = "nothing"
-    """Which scores belong here: the untrained model's, or the expert's that learnt the column's task."""
-    cells: dict[str, Reported]
-    """By task of the column."""
+    """Which scores belong here: those of no single training task, or the expert's that learnt the column's task."""
+    cells: dict[str, Reported | None]
+    """By name of the column; null where nothing can stand."""
 
 
-class LedgerTable(_Entry):
-    """One table of one document. `document` and `name` are its folder and file: arxiv, table1."""
+class _Table(_Entry):
+    """`document` and `name` are the folder and file of the ledger: arxiv, table1."""
 
     document: str
     name: str
     number: str
     caption: str
     source: Source
+
+
+Kind = TypeVar("Kind", bound=_Table)
+
+
+class LedgerTable(_Table):
+    """One table of accuracies of one document."""
+
     columns: tuple[Column, ...]
     models: dict[str, str]
     """Name that the document gives each model, by slug, in the order of the table."""
@@ -75,26 +91,57 @@ class LedgerTable(_Entry):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Self:
-        tasks = [column.task for column in self.columns]
+        names = [column.name for column in self.columns]
         if len({(row.model, row.method) for row in self.rows}) < len(self.rows):
             raise ValueError("two rows have the same model and method")
         for row in self.rows:
             if row.model not in self.models:
                 raise ValueError(f"row of model {row.model}, which is not one of {', '.join(self.models)}")
-            if list(row.cells) != tasks:
-                raise ValueError(f"row {row.model}/{row.method}: cells {list(row.cells)} for columns {tasks}")
+            if list(row.cells) != names:
+                raise ValueError(f"row {row.model}/{row.method}: cells {list(row.cells)} for columns {names}")
         return self
 
 
+class TimeRow(_Entry):
+    """What the document prints of one task: seconds of the first and the second pass, and their ratio in percent."""
+
+    task: str
+    label: str
+    n: PositiveInt
+    """Items of the document's test set."""
+    first: AsPrinted
+    second: AsPrinted
+    ratio: AsPrinted
+    scan: str | None = None
+    """As in `Reported`."""
+
+
+class TimeTable(_Table):
+    """A table of the seconds that two-pass inference takes."""
+
+    strategies: dict[str, str]
+    """Ways to dispatch that are timed here, and what the table calls them."""
+    rows: tuple[TimeRow, ...]
+
+
 def read(path: Path) -> LedgerTable:
-    """Reads and checks `paper_tables/<document>/<table>.yaml`.
+    """Reads and checks `paper_tables/<document>/<table>.yaml`, a table of accuracies.
 
     Raises:
         ValueError: a key is unknown or missing or a value does not fit; one line with file, place and reason.
     """
+    return _read(path, LedgerTable)
+
+
+def read_times(path: Path) -> TimeTable:
+    """As `read`, for a table of times."""
+    return _read(path, TimeTable)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind:
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
-        return LedgerTable(document=path.parent.name, name=path.stem, **entries)
+        return kind(document=path.parent.name, name=path.stem, **entries)
     except ValidationError as error:
         raise ValueError(f"{path}: {_first_fault(error)}") from None
 

@@ -1,0 +1,139 @@
+"""A table as text, and the templates in `paper_tables/templates/` that lay it out and escape it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from transformer2.paper.ledger import LedgerTable, TimeTable
+from transformer2.provenance import atomic_write
+
+LINES = ("paper", "ours", "95 %", "n", "lenient")
+"""The lines of a cell, from top to bottom."""
+FLOAT_ROWS = 12
+"""Rows, or rows and notes, that fit onto one page of LaTeX, which does not break a table."""
+
+
+@dataclass(frozen=True)
+class TextCell:
+    lines: dict[str, str] = field(default_factory=dict)
+    """Of `LINES`, those that the cell has."""
+    mark: str = ""
+    """Letter of the note on the paper's number, or empty."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    label: str
+    cells: list[TextCell]
+    remark: str = ""
+    """A second line of the label, or empty."""
+    mark: str = ""
+    """Letter of the note on the row, or empty."""
+
+    @property
+    def lines(self) -> list[str]:
+        """Of `LINES`, those that any of its cells has."""
+        return [line for line in LINES if any(line in cell.lines for cell in self.cells)]
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    label: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Group:
+    ran: str
+    """What its rows have in common, above all the model that ran."""
+    rows: list[TextRow]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the templates see."""
+
+    table: LedgerTable | TimeTable
+    run: str
+    unit: str
+    stub: str
+    """Heading of the row labels."""
+    columns: list[TextColumn]
+    groups: list[Group]
+    footnotes: list[str]
+    items: str = ""
+    """How many items the paper's columns have, for the formats whose headings do not say it."""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """Letter and text."""
+
+    @property
+    def parts(self) -> list[list[Group]]:
+        """The groups, as many together as fit onto a page of LaTeX; an empty part has room for the notes alone."""
+        parts: list[list[Group]] = []
+        for group in self.groups:
+            if parts and _rows([*parts[-1], group]) <= FLOAT_ROWS:
+                parts[-1].append(group)
+            else:
+                parts.append([group])
+        return parts if _rows(parts[-1]) + len(self.notes) <= FLOAT_ROWS else [*parts, []]
+
+
+def _rows(groups: list[Group]) -> int:
+    return sum(len(group.rows) for group in groups)
+
+
+def write(page: Page, tidy: pd.DataFrame, templates: Path, out_dir: Path) -> list[Path]:
+    """Writes `<out_dir>/<document>/<table>.{md,tex,html,csv}` and returns the four paths."""
+    seen = vars(page) | {"parts": page.parts}
+    texts = {
+        kind: environment(templates, kind).get_template(f"table.{kind}.j2").render(seen)
+        for kind in ("md", "tex", "html")
+    }
+    texts["csv"] = tidy.to_csv(index=False, float_format="%.6g")
+    paths = {kind: out_dir / page.table.document / f"{page.table.name}.{kind}" for kind in texts}
+    for kind, path in paths.items():
+        atomic_write(path, texts[kind])
+    return list(paths.values())
+
+
+def environment(templates: Path, kind: str) -> jinja2.Environment:
+    """Jinja2 for md, tex or html; every value that a template prints is escaped for that format."""
+    options: dict[str, Any] = {
+        "loader": jinja2.FileSystemLoader(templates),
+        "undefined": jinja2.StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+        "keep_trailing_newline": True,
+    }
+    if kind == "html":
+        return jinja2.Environment(**options, autoescape=True)
+    if kind == "md":
+        return jinja2.Environment(**options, finalize=lambda value: str(value).replace("|", "\\|"))
+    return jinja2.Environment(
+        **options,
+        finalize=lambda value: escape_latex(str(value)),
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+        comment_start_string="<#", comment_end_string="#>",
+    )  # fmt: skip
+
+
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+    "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "×": r"$\times$", "∞": r"$\infty$",
+    "–": "--", "“": "``", "”": "''",
+})  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+def items(counted: Iterable[tuple[str, int]]) -> str:
+    """Label and n of each column, in a sentence."""
+    return f"Test items in the paper: {', '.join(f'{label} {n}' for label, n in counted)}."
