@@ -1,6 +1,7 @@
 """One thin command for each step of the workflow; every one of them runs by hand too (`--help`)."""
 
 import json
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -33,6 +34,10 @@ RiskyCode = Annotated[
 ]
 
 
+Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, repeated")]
+ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
+
+
 def main() -> None:
     """Runs the command line. A mistake that this package found is one line; anything else keeps its traceback."""
     try:
@@ -62,6 +67,45 @@ def _task(name: str) -> Any:
     if name not in TASKS:
         raise ValueError(configuration.unknown("task", name, TASKS))
     return TASKS[name]
+
+
+def _named(pairs: list[str]) -> dict[str, Path]:
+    """`<name>=<path>` options as a mapping."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"{pair!r} is not <name>=<path>")
+    return {name: Path(path) for name, _, path in (pair.partition("=") for pair in pairs)}
+
+
+def _experts(pairs: list[str], folder: Path | None) -> dict[str, Path]:
+    """Experts by name, from `--expert` options or from the subfolders of `--experts`."""
+    found = _named(pairs)
+    if folder is not None:
+        found |= {path.parent.name: path.parent for path in sorted(folder.glob("*/adapter_config.json"))}
+    if not found:
+        raise ValueError(f"no expert {f'in {folder} ' if folder else ''}(subfolders with an adapter_config.json)")
+    return found
+
+
+def _base_of(folders: dict[str, Path]) -> Path:
+    """The base model that the experts name; all must name the same."""
+    bases = {read_json(folder / "adapter_config.json")["base_model_name_or_path"] for folder in folders.values()}
+    if len(bases) > 1 or not (base := bases.pop()):
+        raise ValueError("the experts do not name one base model: give it with --model")
+    return Path(base)
+
+
+def _shots(path: Path) -> list[dict[str, Any]]:
+    rows = read_jsonl(path)
+    if not rows:
+        raise ValueError(f"{path} is empty: few-shot adaptation needs at least one shot")
+    return rows
+
+
+def _one_of(what: str, name: str, valid: tuple[str, ...]) -> Any:
+    if name not in valid:
+        raise ValueError(configuration.unknown(what, name, valid))
+    return name
 
 
 def _scored_task(name: str, allow_unsandboxed_code: bool) -> Any:
@@ -175,11 +219,146 @@ def generate(
 
 
 @app.command()
+def classes(rows: Annotated[list[str], typer.Option(help="<task>=<file with its rows>, repeated")], split: Text,
+            out: File, limit: int | None = None, seed: int = 0) -> None:  # fmt: skip
+    """Write the rows of one split of the task `classify`: prompts of other tasks, and everyday requests."""
+    from transformer2.tasks.classify import labelled
+
+    files = _named(rows)
+    with manifest(out.with_suffix(".manifest.json"), split=split, seed=seed, limit=limit) as facts:
+        made = labelled([(_task(task), read_jsonl(file)) for task, file in files.items()], split, limit, seed)
+        write_jsonl(out, made)
+        facts |= {"rows": len(made), "sha256": sha256(out)}
+
+
+@app.command()
+def dispatch(
+    model: File, expert: Experts, task: Text, data: File, out: File, decisions: File, identity: Text,
+    classifier: Path | None = None, basis: Path | None = None, first_pass: Text = "generation",
+    dtype: str = "float32", max_new_tokens: int | None = None, class_tokens: int = 64, batch_rows: int = 64,
+    threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Answer every item of a split in two passes: classify the prompt, then answer with the expert of its class."""
+    from transformer2.adaptation.model import SelfAdaptiveModel
+    from transformer2.evaluation import answer_in_two_passes
+
+    _start_torch(threads)
+    the_task, rows, experts = _task(task), read_jsonl(data), _named(expert)
+    with manifest(out.with_suffix(".manifest.json"), model=str(model), task=task, experts=expert) as record:
+        adaptive = SelfAdaptiveModel.from_pretrained(
+            model, experts, "cls" if classifier else "prompt", classifier=classifier, basis=basis,
+            first_pass=_one_of("first pass", first_pass, ("generation", "labels")), dtype=dtype, batch_rows=batch_rows,
+        )  # fmt: skip
+        tokens = max_new_tokens or the_task.max_new_tokens
+        answers, found, seconds = answer_in_two_passes(adaptive, the_task, rows, tokens, class_tokens)
+        write_jsonl(out, answers)
+        write_json(decisions, json.loads(identity) | {"domain": the_task.domain} | seconds | {"items": found})
+        record |= seconds | {"answers": len(answers), "sha256": sha256(out)}
+
+
+@app.command()
+def adapt(
+    shots: Annotated[Path, typer.Option(help="rows of the task; of your own: {prompt, answer}")],
+    out: File, model: Path | None = None, expert: Experts = [], experts: ExpertFolder = None,  # noqa: B006
+    task: str = "own", n: Annotated[int | None, typer.Option(help="use the task's own choice of n rows")] = None,
+    settings: Annotated[str, typer.Option(help="JSON: config.CEM, granularity, normalised, score")] = "{}",
+    basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 200, identity: str = "{}",
+    threads: Threads = 1, allow_unsandboxed_code: RiskyCode = False,
+) -> None:  # fmt: skip
+    """Search the mix of experts that answers a few shots best (CEM), and save it as an expert that PEFT loads."""
+    from transformer2.adaptation.choice import shots as shots_of
+    from transformer2.adaptation.model import SelfAdaptiveModel
+
+    _start_torch(threads)
+    the_task, rows = _scored_task(task, allow_unsandboxed_code), _shots(shots)
+    folders = _experts(expert, experts)
+    rows = shots_of(the_task, rows, n) if n else rows
+    with manifest(out / "manifest.json", task=task, seed=seed, settings=json.loads(settings)) as facts:
+        base = model or _base_of(folders)
+        adaptive = SelfAdaptiveModel.from_pretrained(
+            base, folders, "few-shot", basis=basis, dtype=dtype, batch_rows=batch_rows
+        )
+        result = adaptive.adapt(rows, the_task, seed, **json.loads(settings))
+        adaptive.engine.model.save_pretrained(str(out), selected_adapters=["default"])
+        found = {"experts": list(folders), "alpha": result.alpha.tolist(), "stopped": result.stopped}
+        found |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
+        write_json(out / "adaptation.json", json.loads(identity) | found | {"history": result.history})
+        facts |= found
+    print(f"{result.score[0]:.0%} of {len(rows)} shots right; {result.stopped}; alpha {found['alpha']}; saved to {out}")
+
+
+@app.command()
+def choose(
+    candidates: Annotated[list[Path], typer.Argument(help="files of scores")], out: File, identity: Text, by: Text,
+    task: Text, data: File, shots: int = 0, adaptation: list[Path] = [],  # noqa: B006
+) -> None:  # fmt: skip
+    """Take the scores of the best of several experts, chosen on the few shots or on the test set."""
+    from transformer2.adaptation.choice import choose
+    from transformer2.adaptation.choice import shots as shots_of
+    from transformer2.frames import IDENTITY
+
+    records = {str(path.parents[1].name): read_json(path) for path in candidates}
+    held_out = [row["item"] for row in shots_of(_task(task), read_jsonl(data), shots)] if shots else []
+    found = [read_json(path)["loglik"] for path in adaptation]
+    tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, found, strict=False)}
+    items = {name: record["items"] for name, record in records.items()}
+    best, rest = choose(items, held_out, _one_of("way to choose", by, ("shots", "test")), tie_breaks)
+    who = json.loads(identity)
+    version = records[best]["task_version"]
+    write_json(
+        out, {key: who[key] for key in IDENTITY} | {"task_version": version, "chosen": best, "by": by, "items": rest}
+    )
+
+
+@app.command()
+def gather(
+    decisions: Annotated[list[Path], typer.Option()] = [], mixes: Annotated[list[Path], typer.Option()] = [],  # noqa: B006
+    out: File = Path(),
+) -> None:  # fmt: skip
+    """Put decisions, seconds and mixing weights of a run into tidy frames."""
+    from transformer2.frames import gather
+
+    gather(decisions, mixes, out)
+
+
+@app.command()
+def ask(
+    prompt: str, experts: ExpertFolder, strategy: Annotated[str, typer.Option(help="prompt | cls")] = "prompt",
+    model: Path | None = None, basis: Path | None = None, dtype: str = "float32", max_new_tokens: int = 512,
+    threads: Threads = 1,
+) -> None:  # fmt: skip
+    """Answer one prompt with the expert of its class, word by word as it is written."""
+    from transformers import TextStreamer
+
+    from transformer2.adaptation.model import SelfAdaptiveModel
+
+    _start_torch(threads)
+    folders = _experts([], experts)
+    classifier = folders.pop("cls", None)
+    if strategy == "cls" and classifier is None:
+        raise ValueError(f"strategy 'cls' needs the folder {experts}/cls with a classification expert")
+    base = model or _base_of(folders)
+    adaptive = SelfAdaptiveModel.from_pretrained(
+        base, folders, _one_of("strategy", strategy, ("prompt", "cls")), basis=basis, dtype=dtype,
+        classifier=classifier if strategy == "cls" else None,
+    )  # fmt: skip
+    streamer: Any = TextStreamer(adaptive.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    answers = adaptive.generate([prompt], max_new_tokens, streamer)
+    (chosen,) = answers.classes or [None]
+    weights = f"expert {chosen}" if chosen in folders else "base weights"
+    print(
+        f"[class {chosen}: {weights}; first pass {answers.first_seconds:.2f} s, second {answers.second_seconds:.2f} s]",
+        file=sys.stderr,
+    )
+
+
+@app.command()
 def score(
     task: Text, data: File, answers: File, out: File, identity: Text, allow_unsandboxed_code: RiskyCode = False
 ) -> None:
     """Score answers; `identity` is JSON: what the file says of itself (evaluation.IDENTITY)."""
-    from transformer2.evaluation import IDENTITY, score_answers
+    from transformer2.frames import IDENTITY
+    from transformer2.scoring import score_answers
 
     who = json.loads(identity)
     the_task = _scored_task(task, allow_unsandboxed_code)
@@ -190,18 +369,29 @@ def score(
 @app.command()
 def collect(scores: list[Path], out: File) -> None:
     """Put the scores of a run into one tidy frame."""
-    from transformer2.evaluation import collect
+    from transformer2.frames import collect
 
     print(f"{collect(scores, out)} scored answers")
 
 
 @app.command()
-def table(ledger: File, scores: File, out: File) -> None:
-    """Render one table of the documents: reported beside measured."""
-    from transformer2.paper.tables import render
+def table(ledger: File, out: File, scores: Path | None = None, timings: Path | None = None) -> None:
+    """Render one table of the documents: reported beside measured; scores, or seconds."""
+    from transformer2.paper import tables, times
 
-    for path in render(ledger, scores, out):
+    if (scores is None) == (timings is None):
+        raise ValueError("a table is made of --scores or of --timings: give one of them")
+    for path in times.render(ledger, timings, out) if timings else tables.render(ledger, scores, out):  # type: ignore[arg-type]
         print(path)
+
+
+@app.command()
+def adaptation_figure(kind: Text, data: File, out: File) -> None:
+    """Draw how prompts were classified (confusion), or how experts were mixed (weights, convergence)."""
+    from transformer2.paper import adaptation_figures as figures
+
+    kinds = {"confusion": figures.confusion, "weights": figures.weights, "convergence": figures.convergence}
+    kinds[_one_of("figure", kind, tuple(kinds))](data, out)
 
 
 @app.command()

@@ -19,13 +19,28 @@ PAPER_MODELS = {
     "llama3-70b": "meta-llama/Meta-Llama-3-70B-Instruct",
 }
 """Rows of the paper's tables, and the hub models that they are about."""
-TASK_MODULES = {"gsm8k": "gsm8k", "mbpp_pro": "mbpp_pro", "arc_easy": "arc"}
+TASK_MODULES = {
+    "gsm8k": "gsm8k",
+    "mbpp_pro": "mbpp_pro",
+    "arc_easy": "arc",
+    "math": "math",
+    "humaneval": "humaneval",
+    "arc_challenge": "arc",
+}
 """Tasks, and the module of `transformer2.tasks` that defines each."""
 MODULES = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "attention_qv": ("q_proj", "v_proj"),
     "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+
+
+RESERVED = {
+    "base": "the model without an expert",
+    "prompt": "dispatch by prompt",
+    "prompt_labels": "dispatch by prompt in one forward pass",
+    "cls_labels": "dispatch by the classification expert in one forward pass",
 }
 
 
@@ -154,6 +169,8 @@ class Model(Section):
     pretraining_steps: int | None = None
     """Of a pocket model; null is the architecture's own number."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    strategies: list[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
+    """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
     svf_layers: Literal["all", "half"] = "all"
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
     gpus: int = 0
@@ -165,6 +182,40 @@ class Model(Section):
     @property
     def standin(self) -> bool:
         return self.source != f"hub:{PAPER_MODELS[self.row]}"
+
+
+class CEM(Section):
+    """The cross-entropy method over alpha. The documents give the iterations; the rest is the released code's, but for
+    the smallest deviation and the patience, which it does not have."""
+
+    population: int = Field(default=32, gt=1)
+    elites: int = Field(default=6, gt=0)
+    iterations: int = Field(default=100, gt=0)
+    initial_mean: float | None = Field(default=None, gt=0)
+    """Of alpha; null is 1/K, the uniform mix."""
+    initial_std: float = Field(default=0.5, gt=0)
+    smallest_std: float = Field(default=0.02, ge=0)
+    """Floor of the deviation: with few shots the elite can agree by chance."""
+    patience: int = Field(default=10, gt=0)
+    """Iterations without a better candidate after which the search has converged."""
+
+    @model_validator(mode="after")
+    def _elite_is_part(self) -> "CEM":
+        if self.elites > self.population:
+            raise ValueError(f"{self.elites} elites in a population of {self.population}")
+        return self
+
+
+class Budget(Section):
+    """One few-shot adaptation: how many shots, how long a search, for which models and tasks."""
+
+    shots: int = Field(default=10, gt=0)
+    iterations: int | None = Field(default=None, gt=0)
+    """Of the search; null is that of `cem`."""
+    rows: list[str] | None = None
+    """Rows of the paper's tables whose models are adapted; null is all."""
+    tasks: list[str] | None = None
+    """Unseen tasks; null is all."""
 
 
 class TaskData(Section):
@@ -183,6 +234,44 @@ def _slug(name: str) -> str:
     return name
 
 
+CONFIGURATIONS = {
+    "vector": ("vector", False),
+    "vector-normalised": ("vector", True),
+    "layer": ("layer", False),
+    "layer-normalised": ("layer", True),
+}
+"""The four ways to search that Appendix A.4 names -> granularity (one alpha an expert, or one an expert and layer), and
+whether the alpha of all experts sum to 1."""
+
+
+class Adaptation(Section):
+    """Self-adaptation on the unseen tasks (Section 3.3)."""
+
+    experts: str = "svf"
+    """Method whose experts are picked and mixed."""
+    compared: str = "lora"
+    """Method whose experts are tried on the unseen tasks as they are."""
+    classifier: Method
+    """How the classification expert is trained."""
+    prompts: TaskData
+    """Prompts that it is trained on, chosen by, and tested with; all classes together."""
+    class_tokens: int = Field(default=64, gt=0)
+    """Longest reply of the first pass."""
+    configurations: list[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore
+    cem: CEM = CEM()
+    score: Literal["strict", "lenient"] = "strict"
+    """Which score the search follows."""
+    budgets: dict[str, Budget] = {"10": Budget()}
+    """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _main_budget(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
+        if "10" not in budgets:
+            raise ValueError("the main budget, named '10', is missing")
+        return {_slug(name): budget for name, budget in budgets.items()}
+
+
 Slug = Annotated[str, AfterValidator(_slug)]
 
 
@@ -198,13 +287,21 @@ class Run(Section):
     models: dict[Slug, Model] = {
         "pocket-llama": Model(source="pocket:llama", row="llama3-8b"),
         "pocket-mistral": Model(source="pocket:mistral", row="mistral-7b", seed=1),
-        "pocket-llama-deep": Model(source="pocket:llama-deep", row="llama3-70b", seed=2, svf_layers="half"),
+        "pocket-llama-deep": Model(
+            source="pocket:llama-deep", row="llama3-70b", seed=2, svf_layers="half", strategies=["prompt"]
+        ),
     }
     tasks: dict[str, TaskData] = {
         "gsm8k": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
         "mbpp_pro": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
         "arc_easy": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
     }
+    unseen: dict[str, TaskData] = {
+        "math": TaskData(test=400, max_new_tokens=48),
+        "humaneval": TaskData(test=400, max_new_tokens=48),
+        "arc_challenge": TaskData(test=400, max_new_tokens=48),
+    }
+    """Tasks that no expert is trained on (only `test` of them is used): what experts are adapted to."""
     methods: dict[Slug, Method] = {
         "svf": Method(
             recipe="paper",
@@ -217,12 +314,28 @@ class Run(Section):
             sweep={"learning_rate": [5e-4, 2e-3], "clip_norm": [1e-3, 1.0]},
         ),
     }
+    adaptation: Adaptation | None = Adaptation(
+        classifier=Method(
+            recipe="paper", settings={"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128}
+        ),
+        prompts=TaskData(train=600, validation=200, test=400, max_new_tokens=16),
+        class_tokens=16,
+        cem=CEM(population=16, elites=4, iterations=20, patience=4),
+        budgets={
+            "10": Budget(),
+            "3": Budget(shots=3, rows=["llama3-8b"], tasks=["arc_challenge"]),
+            "5": Budget(shots=5, rows=["llama3-8b"], tasks=["arc_challenge"]),
+            "20": Budget(shots=20, rows=["llama3-8b"], tasks=["arc_challenge"]),
+            "light": Budget(shots=3, iterations=2, rows=["llama3-8b"], tasks=["arc_challenge"]),
+        },
+    )
+    """Self-adaptation on the unseen tasks; null does without."""
     generation_batch: int = 200
     """Prompts that are answered side by side."""
     allow_unsandboxed_code: bool = False
     """Accept the risk of running model-written code with resource limits alone where no isolation works."""
 
-    @field_validator("tasks")
+    @field_validator("tasks", "unseen")
     @classmethod
     def _known_tasks(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
         for name in tasks:
@@ -240,13 +353,53 @@ class Run(Section):
     @field_validator("methods")
     @classmethod
     def _not_base(cls, methods: dict[str, Method]) -> dict[str, Method]:
-        if "base" in methods:
-            raise ValueError("'base' is the model without an expert; give the method another name")
+        for name in (*RESERVED, "cls"):
+            if name in methods:
+                raise ValueError(
+                    f"{name!r} is {RESERVED.get(name, 'the classification expert')}; give the method another name"
+                )
         return methods
+
+    @model_validator(mode="after")
+    def _adaptation_fits(self) -> "Run":
+        if self.adaptation is None:
+            return self
+        for key in ("experts", "compared"):
+            if (name := getattr(self.adaptation, key)) not in self.methods:
+                raise ValueError(f"adaptation.{key}: {unknown('method', name, self.methods)}")
+        if overlap := set(self.tasks) & set(self.unseen):
+            raise ValueError(f"unseen: {min(overlap)} is a training task")
+        for name, budget in self.adaptation.budgets.items():
+            for task in budget.tasks or ():
+                if task not in self.unseen:
+                    raise ValueError(f"adaptation.budgets.{name}.tasks: {unknown('unseen task', task, self.unseen)}")
+        return self
+
+    @property
+    def trained(self) -> dict[str, Method]:
+        """Every method that trains experts: those of the training tasks, and the classification expert's."""
+        return self.methods | ({"cls": self.adaptation.classifier} if self.adaptation else {})
+
+    @property
+    def data_of(self) -> dict[str, TaskData]:
+        """How much is used of every task: training tasks, unseen ones, and the classification of prompts."""
+        if self.adaptation is None:
+            return self.tasks
+        return self.tasks | self.unseen | {"classify": self.adaptation.prompts}
+
+    def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:
+        """Everything that one few-shot adaptation depends on, as plain data (see `adaptation.few_shot.adapt`)."""
+        assert self.adaptation is not None
+        granularity, normalised = CONFIGURATIONS[configuration]
+        iterations = self.adaptation.budgets[budget].iterations or self.adaptation.cem.iterations
+        chosen = {"granularity": granularity, "normalised": normalised, "score": self.adaptation.score}
+        tokens = self.data_of[task].max_new_tokens
+        chosen |= {"max_new_tokens": tokens} if tokens else {}
+        return self.adaptation.cem.model_dump() | {"iterations": iterations} | chosen
 
     def training(self, model: str, method: str, point: str) -> dict[str, Any]:
         """Everything that the training of one expert depends on, as plain data."""
-        training = self.methods[method].points()[point]
+        training = self.trained[method].points()[point]
         return training.model_dump() | {"layers": self.models[model].svf_layers if training.adapter == "svf" else "all"}
 
 

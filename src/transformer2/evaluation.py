@@ -1,20 +1,20 @@
-"""Answers of a model to a task, their scores, and one tidy frame of all scores of a run."""
+"""Answers of a model to a task, and their scores."""
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from transformer2.provenance import read_json, whole_file
-from transformer2.rollout.engine import Engine, Sampling, encode_prompt
+from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
 from transformer2.tasks import Row, Task
 
-IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "task", "seed")
-"""What a file of scores says of itself: columns of the tidy frame."""
-COLUMNS = (*IDENTITY, "item", "strict", "lenient", "new_tokens", "finish_reason")
+if TYPE_CHECKING:  # it brings PEFT, which scoring does without
+    from transformer2.adaptation.model import SelfAdaptiveModel
+
+WARM_UP = 8
+"""Rows that both passes of dispatch answer before the clock starts."""
 
 
 def answer(
@@ -35,38 +35,45 @@ def answer(
             completions = engine.generate([prompts[i] for i in part], Sampling(max_new_tokens, stop=task.stop))
             seconds = (time.perf_counter() - started) / len(part)
             for i, completion in zip(part, completions, strict=True):
-                yield {
-                    "item": rows[i]["item"],
-                    "prompt": tokenizer.decode(prompts[i]),
-                    "completion": completion.text,
-                    "token_ids": completion.token_ids,
-                    "finish_reason": completion.finish_reason,
-                    "seconds": round(seconds, 5),
-                }
+                yield sample(rows[i], str(tokenizer.decode(prompts[i])), completion, seconds)
             bar.update(len(part))
 
 
-def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Both scores of every answer, in the order of `rows`.
+def sample(row: Row, prompt: str, completion: Completion, seconds: float) -> dict[str, Any]:
+    """One answer as it is kept."""
+    return {
+        "item": row["item"],
+        "prompt": prompt,
+        "completion": completion.text,
+        "token_ids": completion.token_ids,
+        "finish_reason": completion.finish_reason,
+        "seconds": round(seconds, 5),
+    }
 
-    Raises:
-        ValueError: the answers are not those to these rows.
+
+def answer_in_two_passes(
+    model: "SelfAdaptiveModel", task: Task, rows: Sequence[Row], max_new_tokens: int, class_tokens: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
+    """Greedy answers with the expert of each prompt's class: answers, decisions, and seconds of both passes.
+
+    Both passes run once over a few rows before the clock starts, so that no time of a first call is measured.
     """
-    by_item = {sample["item"]: sample for sample in answers}
-    missing = [row["item"] for row in rows if row["item"] not in by_item]
-    if missing or len(by_item) != len(rows):
-        raise ValueError(
-            f"{len(by_item)} answers to {len(rows)} items of {task.name}, {len(missing)} items have none: answer again"
-        )
-    ordered = [by_item[row["item"]] for row in rows]
-    scores = task.score(rows, [sample["completion"] for sample in ordered])
-    return [
-        {
-            "item": sample["item"], "strict": score.strict, "lenient": score.lenient, "answer": score.answer,
-            "new_tokens": len(sample["token_ids"]), "finish_reason": sample["finish_reason"],
-        }
-        for sample, score in zip(ordered, scores, strict=True)
-    ]  # fmt: skip
+    questions, prompts = [task.question(row) for row in rows], [task.prompt(row) for row in rows]
+    sampling = Sampling(max_new_tokens, stop=task.stop)
+    model.generate_for(questions[:WARM_UP], prompts[:WARM_UP], sampling, class_tokens)
+    answers = model.generate_for(questions, prompts, sampling, class_tokens)
+    each = (answers.first_seconds + answers.second_seconds) / len(rows)
+    texts = [model.tokenizer.decode(encode_prompt(model.tokenizer, prompt)) for prompt in prompts]
+    samples = [
+        sample(row, text, completion, each)
+        for row, text, completion in zip(rows, texts, answers.completions, strict=True)
+    ]
+    decisions = [
+        {"item": row["item"], "class": decision.chosen, "evidence": decision.evidence}
+        for row, decision in zip(rows, answers.decisions or (), strict=True)
+    ]
+    seconds = {"first_seconds": answers.first_seconds, "second_seconds": answers.second_seconds}
+    return samples, decisions, seconds
 
 
 def accuracy(
@@ -77,18 +84,3 @@ def accuracy(
     completions = engine.generate(prompts, Sampling(max_new_tokens, stop=task.stop))
     scores = task.score(rows, [completion.text for completion in completions])
     return sum(getattr(score, which) for score in scores) / len(scores)
-
-
-def collect(files: Sequence[Path], out: Path) -> int:
-    """Writes the scores of many files as one frame (gzipped CSV, one row a sample); returns its length."""
-    import pandas as pd  # here, so that the engines' processes start without it
-
-    parts = []
-    for file in files:
-        record = read_json(file)
-        items = pd.DataFrame(record["items"])
-        parts.append(items.assign(**{key: record[key] for key in IDENTITY}))
-    frame = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
-    with whole_file(out) as temporary:
-        frame.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
-    return len(frame)

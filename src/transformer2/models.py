@@ -4,11 +4,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from transformer2.config import MODULES
@@ -100,3 +102,44 @@ def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:
     """The model with a trained adapter, for inference."""
     options: Any = {"basis_path": str(basis)} if basis else {}
     return PeftModel.from_pretrained(model, folder, **options).eval()
+
+
+def load_experts(model: Any, folders: Mapping[str, Path], basis: Path | None) -> PeftModel:
+    """The model with several trained adapters by name, for inference; the first one is active.
+
+    Raises:
+        ValueError: a folder holds no expert, or an expert of a model with other matrices.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    for folder in folders.values():
+        check_fit(shapes, folder)
+    options: Any = {"basis_path": str(basis)} if basis else {}
+    (first, folder), *others = folders.items()
+    adapted = PeftModel.from_pretrained(model, folder, adapter_name=first, **options)
+    for name, folder in others:
+        adapted.load_adapter(folder, adapter_name=name)
+    return adapted.eval()
+
+
+def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Raises ValueError unless `folder` holds an SVF expert whose vectors fit matrices of these shapes.
+
+    `shapes` are those of a model's weights by their names.
+    """
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no expert: there is no {file.name} in it")
+    wrong = []
+    with safe_open(file, "pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118 (not a dict)
+            if not key.endswith(".svf_z"):
+                raise ValueError(f"{folder} is no SVF expert: it holds {key}")
+            name = key.removeprefix("base_model.model.").removesuffix(".svf_z")
+            shape, (r,) = shapes.get(f"{name}.weight"), tensors.get_slice(key).get_shape()
+            if shape is None or min(shape) != r:
+                wrong.append(f"{name} ({r}; the model's is {shape or 'missing'})")
+    if wrong:
+        raise ValueError(
+            f"the expert in {folder} belongs to another model: {len(wrong)} vectors do not fit: {', '.join(wrong[:3])}"
+            + ("" if len(wrong) <= 3 else ", ...")
+        )

@@ -31,9 +31,14 @@ class Completion:
 
 
 class Engine(Protocol):
-    """A model that answers, with experts that can be switched."""
+    """A model that answers, with experts that can be switched.
 
-    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
+    `experts` names one expert for each prompt (None is the base model) and goes before what `set_expert` chose.
+    """
+
+    def generate(
+        self, prompts: Sequence[list[int]], sampling: Sampling, experts: Sequence[str | None] | None = None
+    ) -> list[Completion]:
         """One completion for each prompt, in order; the same seed gives the same answers."""
         ...
 
@@ -41,8 +46,21 @@ class Engine(Protocol):
         """Uses the expert of that name from now on; None is the base model, bit for bit."""
         ...
 
-    def logprobs(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> list[Tensor]:
+    def mix(self, name: str, experts: Sequence[str], alpha: Tensor) -> None:
+        """Adds (or overwrites) the expert `name` as the mix of others with weights alpha, (K,) or (K, layers)."""
+        ...
+
+    def logprobs(
+        self,
+        prompts: Sequence[list[int]],
+        completions: Sequence[list[int]],
+        experts: Sequence[str | None] | None = None,
+    ) -> list[Tensor]:
         """Log-probability of every token of each completion, (tokens,) each, at temperature 1."""
+        ...
+
+    def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> Tensor:
+        """Log-probability of each of `tokens` as the next one after each prompt, (prompts, tokens)."""
         ...
 
     def close(self) -> None:

@@ -1,12 +1,16 @@
 """The engine on transformers' own `generate`: any machine, any model; the reference for the others."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor
+from tqdm import tqdm
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from transformer2.svf.layer import BASE_ROW
 
 from .batching import by_length, pad
 from .engine import Completion, Sampling
@@ -27,30 +31,58 @@ class HFEngine:
             self.model.set_adapter(name)
         self._expert = name
 
+    def mix(self, name: str, experts: Sequence[str], alpha: Tensor) -> None:
+        self.model.add_weighted_adapter(list(experts), alpha, name)
+
     @torch.no_grad()
-    def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[list[int]], sampling: Sampling, experts: Sequence[str | None] | None = None,
+        streamer: Any = None,
+    ) -> list[Completion]:  # fmt: skip
         self.model.eval()
+        self._check_lengths(prompts)
         torch.manual_seed(sampling.seed)
         answers: dict[int, Completion] = {}
-        with self._weights():
-            for batch in by_length([len(prompt) for prompt in prompts], self.batch_rows):
-                completions = self._generate_batch([prompts[i] for i in batch], sampling)
+        batches = list(by_length([len(prompt) for prompt in prompts], self.batch_rows))
+        with self._weights(experts):
+            for batch in tqdm(batches, desc="generating", unit="batch", leave=False, disable=len(batches) < 2):
+                options = _of_rows(experts, batch) | ({"streamer": streamer} if streamer else {})
+                completions = self._generate_batch([prompts[i] for i in batch], sampling, options)
                 answers |= dict(zip(batch, completions, strict=True))
         return [answers[i] for i in range(len(prompts))]
 
     @torch.no_grad()
-    def logprobs(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> list[Tensor]:
+    def logprobs(
+        self,
+        prompts: Sequence[list[int]],
+        completions: Sequence[list[int]],
+        experts: Sequence[str | None] | None = None,
+    ) -> list[Tensor]:
         self.model.eval()
         model = self._causal_model()
         answers: dict[int, Tensor] = {}
         lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-        with self._weights():
+        with self._weights(experts):
             for batch in by_length(lengths, self.batch_rows):
                 chosen = [completions[i] for i in batch]
-                states, targets = completion_states(model, [prompts[i] for i in batch], chosen)
+                with self._rows(_of_rows(experts, batch)):
+                    states, targets = completion_states(model, [prompts[i] for i in batch], chosen)
                 flat = token_logprobs(model.get_output_embeddings(), states, targets)
                 answers |= dict(zip(batch, flat.split([len(c) for c in chosen]), strict=True))
         return [answers[i] for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> Tensor:
+        self.model.eval()
+        model = self._causal_model()
+        answers = torch.empty(len(prompts), len(tokens))
+        with self._weights(None):
+            for batch in by_length([len(prompt) for prompt in prompts], self.batch_rows):
+                # Any token can stand for the next one: the state that predicts it does not see it.
+                states, _ = completion_states(model, [prompts[i] for i in batch], [[tokens[0]]] * len(batch))
+                logprobs = model.get_output_embeddings()(states).float().log_softmax(-1)
+                answers[batch] = logprobs[:, list(tokens)].cpu()
+        return answers
 
     def close(self) -> None:
         del self.model
@@ -58,12 +90,24 @@ class HFEngine:
     def _causal_model(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
-    def _weights(self) -> Any:
-        """The weights of the chosen expert while inside."""
-        off = isinstance(self.model, PeftModel) and self._expert is None
-        return self.model.disable_adapter() if off else torch.no_grad()
+    def _weights(self, experts: Sequence[str | None] | None) -> Any:
+        """The weights of the chosen expert while inside; rows with experts of their own bring them along."""
+        off = isinstance(self.model, PeftModel) and self._expert is None and experts is None
+        return self.model.disable_adapter() if off else nullcontext()
 
-    def _generate_batch(self, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
+    def _rows(self, rows: dict[str, Any]) -> Any:
+        return self.model._enable_peft_forward_hooks(**rows) if rows else nullcontext()
+
+    def _check_lengths(self, prompts: Sequence[list[int]]) -> None:
+        context = self.model.config.max_position_embeddings
+        for number, prompt in enumerate(prompts, 1):
+            if len(prompt) >= context:
+                of = f"prompt {number} of {len(prompts)}"
+                raise ValueError(f"{of} has {len(prompt)} tokens; the context of the model holds {context}")
+
+    def _generate_batch(
+        self, prompts: list[list[int]], sampling: Sampling, options: dict[str, Any]
+    ) -> list[Completion]:
         eos = self._causal_model().generation_config.eos_token_id
         eos_ids: set[int] = {eos} if isinstance(eos, int) else set(eos or ())
         # What the model's own generation config may set otherwise (top-k, top-p, penalties) is set here.
@@ -83,10 +127,11 @@ class HFEngine:
             attention_mask=mask,
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([stops]),
+            **options,
         )
-        rows = output[:, ids.shape[1] :].tolist()
+        answers = output[:, ids.shape[1] :].tolist()
         return [
-            self._completion(row, length, eos_ids, sampling) for row, length in zip(rows, stops.lengths, strict=True)
+            self._completion(row, length, eos_ids, sampling) for row, length in zip(answers, stops.lengths, strict=True)
         ]
 
     def _completion(self, row: list[int], stopped: int | None, eos_ids: set[int], sampling: Sampling) -> Completion:
@@ -96,6 +141,11 @@ class HFEngine:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         cut = min((text.find(stop) for stop in sampling.stop if stop in text), default=len(text))
         return Completion(tokens, text[:cut], "length" if length is None else "stop")
+
+
+def _of_rows(experts: Sequence[str | None] | None, batch: list[int]) -> dict[str, Any]:
+    """PEFT's argument for a batch whose rows have experts of their own; empty if they have none."""
+    return {} if experts is None else {"adapter_names": [experts[i] or BASE_ROW for i in batch]}
 
 
 class _StopStrings(StoppingCriteria):

@@ -1,11 +1,15 @@
 """SVF as a PEFT tuner: swaps the targeted linear modules for `layer.Linear`."""
 
+import re
+from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner
-from torch import nn
+from torch import Tensor, nn
 
 from .basis import Basis, BasisFile, decompose
 from .config import SVFConfig
@@ -37,6 +41,56 @@ class SVFModel(BaseTuner):
             new_module.requires_grad_(False)
         self._replace_module(parent, target_name, new_module, target)
 
+    def add_weighted_adapter(self, adapters: Sequence[str], weights: Tensor, adapter_name: str) -> None:
+        """Adds (or overwrites) the adapter z' = sum_k alpha_k z_k of Section 3.2 (C).
+
+        Args:
+            adapters: the K experts; all must scale the same matrices.
+            weights: alpha, (K,) or (K, layers) with one column for each decoder layer.
+            adapter_name: of the mixed adapter. It holds z' itself, whatever the experts' parametrisation is.
+
+        Raises:
+            ValueError: an expert is not there or scales other matrices, the weights have another shape, or they are
+                zero for all experts at once: z' = 0 would delete a matrix.
+        """
+        layers = self.model.config.num_hidden_layers  # type: ignore[union-attr]
+        alpha = torch.as_tensor(weights, dtype=torch.float32)
+        alpha = alpha[:, None].expand(-1, layers) if alpha.ndim == 1 else alpha
+        if missing := [name for name in adapters if name not in self.peft_config]:
+            raise ValueError(f"no adapter named {', '.join(missing)}; there are {', '.join(self.peft_config)}")
+        if alpha.shape != (len(adapters), layers):
+            raise ValueError(
+                f"alpha has the shape {tuple(alpha.shape)}; for {len(adapters)} experts and {layers} layers it must be "
+                f"({len(adapters)},) or ({len(adapters)}, {layers})"
+            )
+        if (alpha == 0).all(0).any():
+            raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
+        scaled = {
+            adapter: {name for name, layer in self.svf_layers() if adapter in layer.svf_z} for adapter in adapters
+        }
+        for adapter in adapters[1:]:
+            if different := scaled[adapter] ^ scaled[adapters[0]]:
+                raise ValueError(
+                    f"{adapters[0]} and {adapter} scale other matrices ({sorted(different)[0]} and "
+                    f"{len(different) - 1} more are in one of them only): they cannot be mixed"
+                )
+        if adapter_name not in self.peft_config:
+            self.peft_config[adapter_name] = replace(
+                self.peft_config[adapters[0]],  # type: ignore[type-var]
+                parametrisation="linear", init_mean=None, init_std=0.0, inference_mode=True,
+            )  # fmt: skip
+            self.inject_adapter(self.model, adapter_name)
+        with torch.no_grad():
+            for name, layer in self.svf_layers():
+                if name in scaled[adapters[0]]:
+                    z = torch.stack([layer.z(adapter) for adapter in adapters])
+                    column = alpha[:, decoder_layer(name)].to(z.device)
+                    layer.svf_z[adapter_name].copy_(column @ z)
+
+    def svf_layers(self) -> list[tuple[str, SVFLayer]]:
+        """Every layer that some adapter scales, with its name."""
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, SVFLayer)]
+
     @staticmethod
     def _basis(config: SVFConfig, name: str, target: nn.Module) -> Basis:
         weight = target.weight.data  # type: ignore[union-attr]
@@ -66,6 +120,14 @@ class SVFModel(BaseTuner):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def decoder_layer(name: str) -> int:
+    """Index of the decoder layer that a module belongs to."""
+    found = re.search(r"\.layers\.(\d+)\.", f".{name}")
+    if found is None:
+        raise ValueError(f"{name} lies in no decoder layer")
+    return int(found[1])
 
 
 def _add_adapter_names(adapter_names: list[str], _module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

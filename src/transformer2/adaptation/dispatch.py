@@ -1,0 +1,78 @@
+"""Two-pass inference: the first pass classifies each prompt, the second answers it with the expert of its class.
+
+The first pass always runs on the base weights (strategy `prompt`) or on the classification expert (`cls`), whatever ran
+before; class "others", and a class without an expert, is answered by the base weights. Both passes name the expert of
+each row, so no weight is ever changed and nothing has to be restored, also when a job fails half-way. (The released
+code answers "others" with the expert that was loaded last, and classifies with it, too.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from transformer2.rollout.engine import Engine, Sampling, encode_prompt
+from transformer2.tasks.classify import ANSWER, CLASSES, adaptation_prompt, read_class
+
+CLASSIFIER = "cls"
+"""Name of the classification expert in an engine."""
+FirstPass = Literal["generation", "labels"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the first pass found for one prompt. `evidence` is the reply, or the labels' log-probabilities."""
+
+    chosen: str
+    evidence: str | dict[str, float]
+
+
+def classify(
+    engine: Engine, tokenizer: Any, questions: Sequence[str], first_pass: FirstPass, classifier: str | None,
+    max_new_tokens: int,
+) -> list[Decision]:  # fmt: skip
+    """The class of each question.
+
+    Args:
+        engine: with the expert `classifier`, if one is named.
+        tokenizer: of its model.
+        questions: what users ask, without a template.
+        first_pass: `generation` lets the model write its reply (the documents); `labels` compares how likely each class
+            would come next after "Classification: \\boxed{" in one forward pass (ours).
+        classifier: the expert that classifies; None is the base model.
+        max_new_tokens: of a reply.
+    """
+    prompts = [encode_prompt(tokenizer, adaptation_prompt(question)) for question in questions]
+    engine.set_expert(classifier)
+    try:
+        if first_pass == "generation":
+            replies = engine.generate(prompts, Sampling(max_new_tokens))
+            return [Decision(read_class(reply.text), reply.text) for reply in replies]
+        opening, firsts = label_tokens(tokenizer)
+        logprobs = engine.next_logprobs([[*prompt, *opening] for prompt in prompts], firsts)
+    finally:
+        engine.set_expert(None)
+    return [
+        Decision(CLASSES[int(row.argmax())], dict(zip(CLASSES, row.double().tolist(), strict=True))) for row in logprobs
+    ]
+
+
+def label_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Tokens that the four answers have in common, and the token of each with which they part.
+
+    Raises:
+        ValueError: two of them part later only: this tokenizer needs the generated answer.
+    """
+    answers = [tokenizer(ANSWER % name, add_special_tokens=False).input_ids for name in CLASSES]
+    common = next(i for i, column in enumerate(zip(*answers, strict=False)) if len(set(column)) > 1)
+    firsts = [answer[common] for answer in answers]
+    if len(set(firsts)) < len(CLASSES):
+        raise ValueError("with this tokenizer two class labels begin with the same token: use first pass 'generation'")
+    return answers[0][:common], firsts
+
+
+def synchronise() -> None:
+    """Waits for the GPU, where there is one, so that a clock read next is right."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

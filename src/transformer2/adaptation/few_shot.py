@@ -1,0 +1,83 @@
+"""Few-shot adaptation: scores mixes of experts on a few held-out prompts, all candidates in one batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from transformer2.rollout.engine import Engine, Sampling, encode_prompt
+from transformer2.tasks import Row, Task
+
+from .cem import Result, Score, search
+
+
+def score_mixes(
+    engine: Engine, tokenizer: Any, task: Task, rows: Sequence[Row], experts: Sequence[str], alphas: Sequence[Tensor],
+    which: str, max_new_tokens: int,
+) -> list[Score]:  # fmt: skip
+    """Score of each mix on `rows`: share answered right greedily, and the mean log-likelihood over the tokens of its
+    own right answers (Appendix A.4).
+
+    Naive equivalent: for each alpha, mix, answer the rows, score. Here all mixes are experts of one mixed batch.
+    """
+    names = [f"candidate{i}" for i in range(len(alphas))]
+    for name, alpha in zip(names, alphas, strict=True):
+        engine.mix(name, experts, alpha[:, 0] if alpha.shape[1] == 1 else alpha)
+    prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
+    of_row = [name for name in names for _ in rows]
+    completions = engine.generate(prompts * len(names), Sampling(max_new_tokens, stop=task.stop), of_row)
+    verdicts = task.score([*rows] * len(names), [completion.text for completion in completions])
+    right = [i for i, verdict in enumerate(verdicts) if getattr(verdict, which) and completions[i].token_ids]
+    logprobs = engine.logprobs(
+        [prompts[i % len(rows)] for i in right],
+        [completions[i].token_ids for i in right],
+        [of_row[i] for i in right],
+    )
+    scores = []
+    for first in range(0, len(completions), len(rows)):
+        of_mix = [j for j, i in enumerate(right) if first <= i < first + len(rows)]
+        tokens = sum(len(logprobs[j]) for j in of_mix)
+        loglik = sum(float(logprobs[j].sum()) for j in of_mix) / tokens if tokens else -float("inf")
+        scores.append((len(of_mix) / len(rows), loglik))
+    return scores
+
+
+def adapt(
+    engine: Engine, tokenizer: Any, task: Task, rows: Sequence[Row], experts: Sequence[str], layers: int,
+    settings: dict[str, Any], seed: int,
+) -> Result:  # fmt: skip
+    """Searches the mix of `experts` that answers `rows` best; the engine then holds it under the name "default".
+
+    Args:
+        engine: with the experts.
+        tokenizer: of its model.
+        task: how the rows are asked and scored.
+        rows: the few shots.
+        experts: names of the experts to mix.
+        layers: decoder layers of the model.
+        settings: keys of `config.CEM`, and granularity (vector | layer), normalised, score (strict | lenient),
+            max_new_tokens.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no shot, or no expert.
+    """
+    if not rows:
+        raise ValueError("few-shot adaptation needs at least one shot; there is none")
+    if not experts:
+        raise ValueError("few-shot adaptation needs at least one expert; there is none")
+    width = layers if settings["granularity"] == "layer" else 1
+    with tqdm(total=settings["iterations"], desc=f"adapting to {task.name}", unit="iteration") as bar:
+
+        def evaluate(alphas: list[Tensor]) -> list[Score]:
+            scores = score_mixes(
+                engine, tokenizer, task, rows, experts, alphas, settings["score"], settings["max_new_tokens"]
+            )
+            bar.set_postfix(accuracy=f"{max(scores)[0]:.2f}" if scores else "as before")
+            bar.update()
+            return scores
+
+        result = search(evaluate, (len(experts), width), settings, settings["normalised"], seed)
+    engine.mix("default", experts, result.alpha[:, 0] if width == 1 else result.alpha)
+    return result

@@ -1,0 +1,148 @@
+"""The thing itself: a language model that adapts to its prompts."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from transformer2.config import CEM
+from transformer2.models import load_experts, load_model, load_tokenizer
+from transformer2.rollout.engine import Completion, Sampling, encode_prompt
+from transformer2.rollout.hf import HFEngine
+from transformer2.tasks import Prompt, Row, Task
+from transformer2.tasks.classify import CLASSES, OTHERS
+from transformer2.tasks.own import TASK as OWN_PROMPTS
+
+from . import few_shot
+from .cem import Result
+from .dispatch import CLASSIFIER, Decision, FirstPass, classify, synchronise
+
+Strategy = Literal["prompt", "cls", "few-shot"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Replies to prompts, in order. `decisions` are None with few-shot adaptation, `alpha` with dispatch."""
+
+    completions: list[Completion]
+    decisions: list[Decision] | None
+    alpha: Tensor | None
+    first_seconds: float
+    second_seconds: float
+
+    @property
+    def texts(self) -> list[str]:
+        return [completion.text for completion in self.completions]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The class that each prompt was given; "others" was answered by the base weights."""
+        return None if self.decisions is None else [decision.chosen for decision in self.decisions]
+
+
+class SelfAdaptiveModel:
+    """A base model with SVF experts, one of which (or a mix of which) answers each prompt (Section 3.3).
+
+    >>> model = SelfAdaptiveModel.from_pretrained(base, experts={"math": folder}, strategy="prompt")
+    >>> answers = model.generate(["What is 3 + 4?"])
+    >>> answers.texts, answers.classes, answers.first_seconds, answers.second_seconds
+    """
+
+    def __init__(
+        self, engine: HFEngine, tokenizer: Any, experts: Sequence[str], strategy: Strategy, first_pass: FirstPass
+    ):
+        if strategy != "few-shot" and (strange := [name for name in experts if name not in CLASSES]):
+            raise ValueError(f"dispatch knows the classes {', '.join(CLASSES)}; no expert can be for {strange[0]!r}")
+        if OTHERS in experts:
+            raise ValueError("the class 'others' is answered by the base weights; it can have no expert")
+        self.engine, self.tokenizer, self.experts = engine, tokenizer, list(experts)
+        self.strategy: Strategy = strategy
+        self.first_pass: FirstPass = first_pass
+        self.alpha: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, base: str | Path, experts: Mapping[str, str | Path], strategy: Strategy = "prompt", *,
+        classifier: str | Path | None = None, basis: str | Path | None = None, first_pass: FirstPass = "generation",
+        dtype: str = "float32", batch_rows: int = 64,
+    ) -> "SelfAdaptiveModel":  # fmt: skip
+        """Loads base model and experts.
+
+        Args:
+            base: folder (or, if it is in the local cache, hub id) of the base model.
+            experts: folder of each SVF expert; for dispatch by its class (code, math, reasoning).
+            strategy: `prompt` asks the base model for the class of each prompt, `cls` the classification expert;
+                `few-shot` mixes the experts once, by `adapt`.
+            classifier: folder of the classification expert, which `cls` needs.
+            basis: file with the decomposition of the base model (`transformer2 basis`); without it matrices are
+                decomposed now.
+            first_pass: `generation` or `labels`, see `dispatch.classify`.
+            dtype: that the model runs in.
+            batch_rows: prompts that are answered side by side.
+
+        Raises:
+            ValueError: an expert does not fit the model, a class is unknown, no expert or no classifier is given.
+        """
+        if not experts:
+            raise ValueError("a self-adaptive model needs at least one expert")
+        if (strategy == "cls") != (classifier is not None):
+            raise ValueError("strategy 'cls', and no other, needs a classifier: the folder of a classification expert")
+        folders = {name: Path(folder) for name, folder in experts.items()}
+        folders |= {CLASSIFIER: Path(classifier)} if classifier else {}
+        model = load_experts(load_model(Path(base), dtype), folders, Path(basis) if basis else None)
+        tokenizer = load_tokenizer(Path(base))
+        return cls(HFEngine(model, tokenizer, batch_rows), tokenizer, list(experts), strategy, first_pass)
+
+    def adapt(self, shots: Sequence[Row], task: Task = OWN_PROMPTS, seed: int = 0, **settings: Any) -> Result:
+        """Few-shot adaptation: finds the mix of the experts that answers `shots` best and uses it from now on.
+
+        Args:
+            shots: rows of `task`; of a user's own {"prompt": ..., "answer": ...}.
+            task: how they are asked and scored.
+            seed: of the search.
+            **settings: of `config.CEM`, and granularity, normalised, score, max_new_tokens (see `few_shot.adapt`).
+        """
+        if self.strategy != "few-shot":
+            raise ValueError(f"strategy {self.strategy!r} does not search a mix; load the model with 'few-shot'")
+        chosen = CEM().model_dump() | {
+            "granularity": "vector", "normalised": True, "score": "lenient", "max_new_tokens": task.max_new_tokens,
+        } | settings  # fmt: skip
+        layers = self.engine.model.config.num_hidden_layers
+        result = few_shot.adapt(self.engine, self.tokenizer, task, shots, self.experts, layers, chosen, seed)
+        self.engine.set_expert("default")
+        self.alpha = result.alpha
+        return result
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int = 512, streamer: Any = None) -> Answers:
+        """Answers to users' prompts, greedily; a streamer of transformers shows the answer to a single one."""
+        of_task = [OWN_PROMPTS.prompt({"prompt": text}) for text in prompts]
+        return self.generate_for(prompts, of_task, Sampling(max_new_tokens), streamer=streamer)
+
+    def generate_for(
+        self, questions: Sequence[str], prompts: Sequence[Prompt], sampling: Sampling, class_tokens: int = 64,
+        streamer: Any = None,
+    ) -> Answers:  # fmt: skip
+        """Answers to prompts in a task's own form; `questions` are what the first pass sees of them."""
+        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        if self.strategy == "few-shot":
+            if self.alpha is None:
+                raise ValueError("few-shot adaptation comes first: call adapt(shots)")
+            started = time.perf_counter()
+            completions = self.engine.generate(encoded, sampling, streamer=streamer)
+            return Answers(completions, None, self.alpha, 0.0, time.perf_counter() - started)
+        started = time.perf_counter()
+        decisions = self.classify(questions, class_tokens)
+        synchronise()
+        classified = time.perf_counter()
+        chosen = [name if name in self.experts else None for name in (decision.chosen for decision in decisions)]
+        completions = self.engine.generate(encoded, sampling, chosen, streamer)
+        synchronise()
+        return Answers(completions, decisions, None, classified - started, time.perf_counter() - classified)
+
+    def classify(self, questions: Sequence[str], max_new_tokens: int = 64) -> list[Decision]:
+        """The first pass alone."""
+        classifier = CLASSIFIER if self.strategy == "cls" else None
+        return classify(self.engine, self.tokenizer, questions, self.first_pass, classifier, max_new_tokens)

@@ -1,0 +1,29 @@
+"""Scores of answers that are on disk; without the libraries that run models, so that a job starts at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformer2.tasks import Row, Task
+
+
+def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Both scores of every answer, in the order of `rows`.
+
+    Raises:
+        ValueError: the answers are not those to these rows.
+    """
+    by_item = {sample["item"]: sample for sample in answers}
+    missing = [row["item"] for row in rows if row["item"] not in by_item]
+    if missing or len(by_item) != len(rows):
+        raise ValueError(
+            f"{len(by_item)} answers to {len(rows)} items of {task.name}, {len(missing)} items have none: answer again"
+        )
+    ordered = [by_item[row["item"]] for row in rows]
+    scores = task.score(rows, [sample["completion"] for sample in ordered])
+    return [
+        {
+            "item": sample["item"], "strict": score.strict, "lenient": score.lenient, "answer": score.answer,
+            "new_tokens": len(sample["token_ids"]), "finish_reason": sample["finish_reason"],
+        }
+        for sample, score in zip(ordered, scores, strict=True)
+    ]  # fmt: skip
