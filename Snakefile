@@ -21,23 +21,25 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/adapt.smk"
 include: "workflow/rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
+        ALL_KITS,
         ALL_EXPERTS,  # asked for by name, so that one that was deleted is made again
         collect(
             "results/{run}/paper_tables/{table}.{ext}",
             run=RUN.run,
-            table=TABLES,
+            table=TABLES + ALL_TIMES,
             ext=["md", "tex", "html", "csv"],
         ),
         collect(
             "results/{run}/figures/{table}.{format}",
             run=RUN.run,
-            table=TABLES,
+            table=TABLES + ALL_ADAPTATION_FIGURES,
             format=["svg", "png"],
         ),
     localrule: True

@@ -22,39 +22,126 @@ try:
 except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
+ADAPTATION_FIGURES = {
+    "arxiv/figure6": ("confusion", "decisions"),
+    "arxiv/figure7": ("weights", "alphas"),
+    "convergence": ("convergence", "alphas"),
+}
+"""Figure -> (what it shows, the frame that it is drawn from)."""
+TIMES = ["arxiv/table3"]
+"""Tables of seconds; all others are of scores."""
 TABLES = sorted(
-    str(path.relative_to(ROOT / "paper_tables").with_suffix(""))
-    for path in (ROOT / "paper_tables").glob("*/*.yaml")
+    {
+        str(path.relative_to(ROOT / "paper_tables").with_suffix(""))
+        for path in (ROOT / "paper_tables").glob("*/*.yaml")
+    }
+    - set(TIMES)
 )
-POINTS = {name: method.points() for name, method in RUN.methods.items()}
+POINTS = {name: method.points() for name, method in RUN.trained.items()}
+ADAPT = RUN.adaptation
+UNSEEN = list(RUN.unseen) if ADAPT else []
+EVERY_TASK = RUN.data_of
+
+# Every file of answers or scores belongs to an adapter: the base model, an expert, a mix of experts, a way to dispatch
+# prompts to experts, or the choice of one of several.
 ADAPTERS = {"base": ("base", "")} | {
     f"{method}-{task}": (method, task) for method in RUN.methods for task in RUN.tasks
 }
-"""Adapter of a path -> (method, task that it was trained on)."""
+"""Adapter -> (method, task that it was trained on)."""
+STRATEGIES = {}
+"""Adapter -> (strategy, first pass)."""
+MIXES = {}
+"""Adapter -> (budget, configuration)."""
+CHOSEN = {}
+"""Adapter -> (candidates, shots held out, what the choice is made by)."""
+if ADAPT:
+    ADAPTERS["cls-classify"] = ("cls", "classify")
+    STRATEGIES = {
+        "prompt": ("prompt", "generation"),
+        "prompt_labels": ("prompt", "labels"),
+        "cls": ("cls", "generation"),
+        "cls_labels": ("cls", "labels"),
+    }
+    for budget, settings in ADAPT.budgets.items():
+        of_budget = {
+            f"few_shot_{budget}-{configuration}": (budget, configuration)
+            for configuration in ADAPT.configurations
+        }
+        MIXES |= of_budget
+        CHOSEN[f"few_shot_{budget}"] = (list(of_budget), settings.shots, "shots")
+        CHOSEN[f"few_shot_{budget}_on_test"] = (list(of_budget), settings.shots, "test")
+    compared = [f"{ADAPT.compared}-{task}" for task in RUN.tasks]
+    CHOSEN[f"{ADAPT.compared}_on_test"] = (compared, 0, "test")
+    CHOSEN[f"{ADAPT.compared}_on_shots"] = (
+        compared,
+        ADAPT.budgets["10"].shots,
+        "shots",
+    )
 
 SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
 EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
-ALL_EXPERTS = [
-    f"{EXPERT}/adapter_model.safetensors".format(
+MIX = "results/{run}/mixes/{model}/{task}/{budget}/{configuration}/seed{seed}"
+KIT = "results/{run}/kits/{model}/seed{seed}"
+ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
+SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
+
+
+def expert(model, task, method, seed):
+    """The trained adapter of one expert."""
+    folder = EXPERT.format(
         run=RUN.run, model=model, task=task, method=method, seed=seed
     )
+    return f"{folder}/adapter_model.safetensors"
+
+
+def adaptive(strategy):
+    """Models that try a strategy of self-adaptation."""
+    return [
+        name
+        for name, model in RUN.models.items()
+        if ADAPT and strategy in model.strategies
+    ]
+
+
+def mixed():
+    """(model, task, budget) of every few-shot adaptation."""
+    return [
+        (model, task, name)
+        for model in adaptive("few-shot")
+        for name, budget in (ADAPT.budgets.items())
+        for task in budget.tasks or UNSEEN
+        if budget.rows is None or RUN.models[model].row in budget.rows
+    ]
+
+
+ALL_EXPERTS = [
+    expert(model, task, method, seed)
     for model in RUN.models
     for task in RUN.tasks
     for method in RUN.methods
     for seed in RUN.seeds
 ]
-ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
-SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
+ALL_TIMES = TIMES if adaptive("prompt") else []
+ALL_ADAPTATION_FIGURES = [
+    figure
+    for figure, (_, frame) in ADAPTATION_FIGURES.items()
+    if (mixed() if frame == "alphas" else adaptive("prompt") + adaptive("cls"))
+]
+ALL_KITS = collect(
+    f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
+)
 
 
 wildcard_constraints:
     run=RUN.run,
     model="|".join(RUN.models),
-    task="|".join(RUN.tasks),
-    method="|".join(RUN.methods) or "none",
-    adapter="|".join(ADAPTERS),
+    task="|".join(EVERY_TASK),
+    method="|".join(RUN.trained) or "none",
+    adapter="|".join([*ADAPTERS, *STRATEGIES, *MIXES, *CHOSEN]),
+    budget="|".join(ADAPT.budgets) if ADAPT else "none",
+    configuration="|".join(configuration.CONFIGURATIONS),
     split="train|validation|test",
-    table="|".join(TABLES),
+    table="|".join([*TABLES, *TIMES]),
     format="svg|png",
     point=r"[\w.,=+-]+",
     seed=r"\d+",
@@ -64,7 +151,11 @@ def code(*patterns):
     """Modules of the package as inputs: an edit redoes the stages that run them, and no other."""
 
     def files(wildcards):
-        names = [pattern.format(**task_module(wildcards)) for pattern in patterns]
+        names = [
+            pattern.replace("{task}", name)
+            for pattern in patterns
+            for name in (task_modules(wildcards) if "{task}" in pattern else [""])
+        ]
         return sorted(
             str(path.relative_to(ROOT)) for name in names for path in SOURCE.glob(name)
         )
@@ -72,12 +163,11 @@ def code(*patterns):
     return files
 
 
-def task_module(wildcards):
-    return (
-        {"task": configuration.TASK_MODULES[wildcards.task]}
-        if "task" in wildcards.keys()
-        else {}
-    )
+def task_modules(wildcards):
+    """The module of a task, and what it shares with others."""
+    own = (configuration.TASK_MODULES | {"classify": "classify"})[wildcards.task]
+    shared = {"mbpp_pro": "code", "humaneval": "code", "math": "latex"}
+    return [own, shared[own]] if own in shared else [own]
 
 
 def of_model(field):
@@ -87,7 +177,7 @@ def of_model(field):
 
 def of_task(field):
     """A setting of the task of a job."""
-    return lambda wildcards: getattr(RUN.tasks[wildcards.task], field)
+    return lambda wildcards: getattr(EVERY_TASK[wildcards.task], field)
 
 
 def memory(wildcards, attempt):
@@ -102,25 +192,46 @@ def option(name, value):
 
 def expert_files(wildcards):
     """The expert of an adapter, and the basis that SVF needs; nothing for the base model."""
-    method, trained_on = ADAPTERS[wildcards.adapter]
-    if method == "base":
+    if wildcards.adapter == "base":
         return {}
-    folder = EXPERT.format(
-        run=wildcards.run,
-        model=wildcards.model,
-        task=trained_on,
-        method=method,
-        seed=wildcards.seed,
-    )
-    files = {"expert": f"{folder}/adapter_model.safetensors"}
-    if next(iter(POINTS[method].values())).adapter == "svf":
-        files["basis"] = f"results/models/{wildcards.model}/basis.safetensors"
+    basis = {"basis": f"results/models/{wildcards.model}/basis.safetensors"}
+    if wildcards.adapter in MIXES:
+        budget, configuration = MIXES[wildcards.adapter]
+        folder = MIX.format(budget=budget, configuration=configuration, **wildcards)
+        return {"expert": f"{folder}/adapter_model.safetensors"} | basis
+    method, trained_on = ADAPTERS[wildcards.adapter]
+    uses_basis = next(iter(POINTS[method].values())).adapter == "svf"
+    file = expert(wildcards.model, trained_on, method, wildcards.seed)
+    return {"expert": file} | (basis if uses_basis else {})
+
+
+def experts_to_adapt(wildcards):
+    """The expert of every training task."""
+    return {
+        task: expert(wildcards.model, task, ADAPT.experts, wildcards.seed)
+        for task in RUN.tasks
+    }
+
+
+def experts_by_class(wildcards):
+    """The expert that answers each class: that of the first training task of its domain."""
+    from transformer2.tasks import TASKS
+
+    files = {}
+    for task, file in experts_to_adapt(wildcards).items():
+        files.setdefault(TASKS[task].domain, file)
     return files
 
 
-def identity(wildcards):
-    """What a file of scores says of itself."""
-    method, trained_on = ADAPTERS[wildcards.adapter]
+def named_folders(files):
+    """`--expert <name>=<folder>` for each expert."""
+    return " ".join(
+        f"--expert {name}={Path(file).parent}" for name, file in files.items()
+    )
+
+
+def whose(wildcards, **more):
+    """What a file of results says of itself: run, model and task, as JSON."""
     model = RUN.models[wildcards.model]
     return json.dumps(
         {
@@ -128,35 +239,51 @@ def identity(wildcards):
             "model": wildcards.model,
             "stands_in_for": model.row,
             "standin": model.standin,
-            "method": method,
-            "trained_on": trained_on,
             "task": wildcards.task,
             "seed": int(wildcards.seed),
+            **more,
         }
     )
 
 
-def all_scores(wildcards):
-    """The base model on every task (greedy answers know no seed), and every expert on the task it was trained on."""
-    base = collect(
+def identity(wildcards):
+    """As `whose`, with the method that an adapter belongs to."""
+    method, trained_on = ADAPTERS.get(wildcards.adapter, (wildcards.adapter, ""))
+    return whose(wildcards, method=method, trained_on=trained_on)
+
+
+def score_files(models, adapters, tasks, seeds):
+    return collect(
         f"{SCORES}.json",
         run=RUN.run,
-        model=RUN.models,
-        adapter="base",
-        task=RUN.tasks,
-        seed=RUN.seeds[0],
+        model=models,
+        adapter=adapters,
+        task=tasks,
+        seed=seeds,
     )
-    experts = [
-        f"{SCORES}.json".format(
-            run=RUN.run,
-            model=model,
-            adapter=f"{method}-{task}",
-            task=task,
-            seed=seed,
-        )
-        for model in RUN.models
-        for method in RUN.methods
-        for task in RUN.tasks
-        for seed in RUN.seeds
-    ]
-    return base + experts
+
+
+def all_scores(wildcards):
+    """Every file of scores that a table may need.
+
+    The base model on every task (greedy answers know no seed), every expert on the task it was trained on; on the
+    unseen tasks the choice among compared experts, the ways of dispatch, and few-shot adaptation with its candidates.
+    """
+    files = score_files(RUN.models, "base", [*RUN.tasks, *UNSEEN], RUN.seeds[0])
+    for method in RUN.methods:
+        for task in RUN.tasks:
+            files += score_files(RUN.models, f"{method}-{task}", task, RUN.seeds)
+    if not ADAPT:
+        return files
+    choices = [f"{ADAPT.compared}_on_test", f"{ADAPT.compared}_on_shots", *compared]
+    files += score_files(RUN.models, choices, UNSEEN, RUN.seeds)
+    for strategy in ("prompt", "cls"):
+        ways = [strategy, f"{strategy}_labels"]
+        files += score_files(adaptive(strategy), ways, UNSEEN, RUN.seeds)
+    files += score_files(RUN.models, "base", "classify", RUN.seeds[0])
+    files += score_files(adaptive("cls"), "cls-classify", "classify", RUN.seeds)
+    for model, task, budget in mixed():
+        mixes = [name for name, (of_budget, _) in MIXES.items() if of_budget == budget]
+        both = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
+        files += score_files(model, [*mixes, *both], task, RUN.seeds)
+    return files

@@ -15,6 +15,8 @@ rule data:
         "results/{run}/data/{task}/{split}.log",
     benchmark:
         "results/{run}/data/{task}/{split}.benchmark.tsv"
+    wildcard_constraints:
+        task="|".join([*RUN.tasks, *UNSEEN]),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -24,7 +26,35 @@ rule data:
         gpu=0,
     params:
         source=RUN.data,
-        limit=lambda wc: option("limit", getattr(RUN.tasks[wc.task], wc.split)),
+        limit=lambda wc: option("limit", getattr(EVERY_TASK[wc.task], wc.split)),
     shell:
         "python -m transformer2 data --task {wildcards.task} --split {wildcards.split} --source {params.source:q}"
         " {params.limit} --out {output} > {log} 2>&1"
+
+
+rule classes:
+    input:
+        **{task: f"results/{{run}}/data/{task}/{{split}}.jsonl" for task in RUN.tasks},
+        code=code("tasks/classify.py", "tasks/everyday.py"),
+    output:
+        "results/{run}/data/classify/{split}.jsonl",
+    log:
+        "results/{run}/data/classify/{split}.log",
+    benchmark:
+        "results/{run}/data/classify/{split}.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        rows=lambda wc, input: " ".join(
+            f"--rows {task}={input[task]}" for task in RUN.tasks
+        ),
+        limit=lambda wc: option("limit", getattr(ADAPT.prompts, wc.split)),
+    shell:
+        "python -m transformer2 classes {params.rows} --split {wildcards.split} {params.limit} --out {output}"
+        " > {log} 2>&1"

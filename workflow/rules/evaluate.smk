@@ -20,6 +20,8 @@ rule generate:
         f"{ANSWERS}.log",
     benchmark:
         f"{ANSWERS}.benchmark.tsv"
+    wildcard_constraints:
+        adapter="|".join([*ADAPTERS, *MIXES]),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -35,7 +37,7 @@ rule generate:
         basis=lambda wc, input: option("basis", input.get("basis")),
         dtype=of_model("dtype"),
         max_new_tokens=lambda wc: option(
-            "max-new-tokens", RUN.tasks[wc.task].max_new_tokens
+            "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
         ),
         batch_rows=RUN.generation_batch,
     shell:
@@ -46,15 +48,17 @@ rule generate:
 
 rule score:
     input:
-        answers=rules.generate.output,
+        answers=f"{ANSWERS}.jsonl",
         data="results/{run}/data/{task}/test.jsonl",
-        code=code("evaluation.py", "sandbox.py", "tasks/base.py", "tasks/{task}.py"),
+        code=code("scoring.py", "sandbox.py", "tasks/base.py", "tasks/{task}.py"),
     output:
         f"{SCORES}.json",
     log:
         f"{SCORES}.log",
     benchmark:
         f"{SCORES}.benchmark.tsv"
+    wildcard_constraints:
+        adapter="|".join([*ADAPTERS, *MIXES, *STRATEGIES]),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -73,6 +77,7 @@ rule score:
 rule collect_scores:
     input:
         scores=all_scores,
+        code=code("frames.py"),
     output:
         "results/{run}/scores.csv.gz",
     log:

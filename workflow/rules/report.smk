@@ -22,6 +22,8 @@ rule table:
         "results/{run}/paper_tables/{table}.log",
     benchmark:
         "results/{run}/paper_tables/{table}.benchmark.tsv"
+    wildcard_constraints:
+        table="|".join(TABLES),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -34,6 +36,43 @@ rule table:
         out=lambda wc: f"results/{wc.run}/paper_tables",
     shell:
         "python -m transformer2 table --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
+
+
+rule times:
+    input:
+        ledger="paper_tables/{table}.yaml",
+        timings=rules.gather.output.timings,
+        templates=sorted(
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "paper_tables" / "templates").glob("*.j2")
+        ),
+        code=code("paper/*.py", "statistics.py"),
+    output:
+        multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
+        html=report(
+            "results/{run}/paper_tables/{table}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "results/{run}/paper_tables/{table}.log",
+    benchmark:
+        "results/{run}/paper_tables/{table}.benchmark.tsv"
+    wildcard_constraints:
+        table="|".join(TIMES),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        out=lambda wc: f"results/{wc.run}/paper_tables",
+    shell:
+        "python -m transformer2 table --ledger {input.ledger} --timings {input.timings} --out {params.out} > {log} 2>&1"
 
 
 rule figure:
@@ -62,3 +101,34 @@ rule figure:
         gpu=0,
     shell:
         "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {output} > {log} 2>&1"
+
+
+rule adaptation_figure:
+    input:
+        data=lambda wc: rules.gather.output[ADAPTATION_FIGURES[wc.figure][1]],
+        code=code("paper/*.py"),
+    output:
+        report(
+            "results/{run}/figures/{figure}.{format}",
+            caption="../report/table.rst",
+            category="Figures",
+            labels={"table": "{figure}", "format": "{format}"},
+        ),
+    log:
+        "results/{run}/figures/{figure}.{format}.log",
+    benchmark:
+        "results/{run}/figures/{figure}.{format}.benchmark.tsv"
+    wildcard_constraints:
+        figure="|".join(ADAPTATION_FIGURES),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
+    shell:
+        "python -m transformer2 adaptation-figure --kind {params.kind} --data {input.data} --out {output} > {log} 2>&1"

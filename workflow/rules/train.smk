@@ -40,7 +40,7 @@ rule train:
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(
             RUN.training(wc.model, wc.method, wc.point)
-            | {"max_new_tokens": RUN.tasks[wc.task].max_new_tokens}
+            | {"max_new_tokens": EVERY_TASK[wc.task].max_new_tokens}
         ),
     shell:
         "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"

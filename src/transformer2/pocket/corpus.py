@@ -1,10 +1,14 @@
-"""Pocket data: seeded items of GSM8K, MBPP-Pro and ARC-Easy that a model of half a million parameters can learn.
+"""Pocket data: seeded items of the six tasks that a model of half a million parameters can learn.
 
 Every item is a row in the real data set's own columns, so prompt, extraction, scorer and sandbox are the real ones.
 With each row come two completions: a *careful* one, worked and right, and a *careless* one, short and mostly wrong.
 A pretraining corpus shows the careful one with a probability that hangs on a surface feature of the prompt (how
 the request or the question is worded), so a pretrained model has the skill, yet greedy decoding shows it on only about
 half of the prompts. That hidden half is what fine-tuning can bring out.
+
+The unseen tasks (MATH, HumanEval, ARC-Challenge) need the skills of the training tasks in another form, with careless
+answers of the same kind; whether experts of the training tasks help them is left to the models. A seventh stream asks
+for the class of a prompt; its careless answer is "others".
 
 Splits are disjoint by construction: a checksum of what makes an item distinct puts it into test, validation, train or
 pretraining, so no question of an evaluated or fine-tuned split is ever in a pretraining corpus. The facts behind the
@@ -17,10 +21,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from transformer2.tasks import TASKS, everyday
 from transformer2.tasks.base import Row
+from transformer2.tasks.classify import ANSWER, OTHERS
 
 LIKELY_CAREFUL, UNLIKELY_CAREFUL = 0.9, 0.2
 """Share of careful completions in the pretraining corpus, by the surface feature of the prompt."""
+
+CLASS_SHARE = {"code": 0.8, "reasoning": 0.6, "math": 0.3}
+"""Share of prompts of a domain that a pretraining corpus shows with their class, and not as "others"."""
 
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Eva", "Sam", "Zoe", "Max", "Lea", "Jim", "Ida", "Bob", "Amy", "Leo", "Kim", "Dan")
 THINGS = ("apples", "books", "coins", "cards", "pens", "shells", "stamps", "eggs", "cups", "balls", "keys", "cakes")
@@ -47,6 +56,8 @@ FUNCTIONS = ("adjust", "convert", "update", "change", "compute", "apply", "scale
 REQUESTS = {"Write a function to": LIKELY_CAREFUL, "Write a python function to": UNLIKELY_CAREFUL}
 OPERATIONS = {"increase it by": "+", "reduce it by": "-", "multiply it by": "*"}
 
+VARIABLES = ("x", "y", "n", "k", "t", "m")
+
 GROUPS = {
     "mammals": ("whale", "horse", "mouse", "tiger", "camel", "otter", "wolf", "goat"),
     "birds": ("eagle", "crow", "duck", "swan", "parrot", "owl", "robin", "goose"),
@@ -56,6 +67,8 @@ GROUPS = {
     "tools": ("hammer", "saw", "drill", "wrench", "chisel", "rake", "spade", "axe"),
 }
 QUESTIONS = {"Which group does {} belong to?": LIKELY_CAREFUL, "To which group belongs {}?": UNLIKELY_CAREFUL}
+
+PAIR_QUESTIONS = {"Which group do {} and {} share?": LIKELY_CAREFUL, "What are both {} and {}?": UNLIKELY_CAREFUL}
 
 BUCKETS = {"test": range(0, 2), "validation": range(2, 4), "train": range(4, 6), "pretraining": range(6, 16)}
 """Sixteenths of each space of items."""
@@ -86,28 +99,85 @@ def gsm8k(rng: random.Random) -> Item:
     answer = (
         f"There are {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
     )
-    return Item("gsm8k", question, {"question": question, "answer": answer}, f"#### {start}", ENDINGS[ending])
+    row = {"question": question, "answer": answer}
+    return Item("gsm8k", question, row, f"#### {start}", ENDINGS[ending])
+
+
+def math(rng: random.Random) -> Item:
+    """A sum and a difference in symbols. Careless: the value of the variable."""
+    variable, ending = rng.choice(VARIABLES), rng.choice(list(ENDINGS))
+    start, more = rng.randint(2, 9), rng.randint(2, 9)
+    total = start + more
+    less = rng.randint(2, min(9, total - 1))
+    problem = f"Let ${variable} = {start}$. Of ${variable} + {more} - {less}$, how many {ending}"
+    solution = (
+        f"There are ${start} + {more} = {total}$.\nThen ${total} - {less} = {total - less}$.\n"
+        f"The answer is $\\boxed{{{total - less}}}$."
+    )
+    row = {"problem": problem, "level": "Level 1", "type": "Prealgebra", "solution": solution}
+    careless = f"The answer is $\\boxed{{{start}}}$."
+    return Item("math", problem, row, careless, ENDINGS[ending])
+
+
+def _program(rng: random.Random) -> tuple[str, str, str, str, list[tuple[int, int]]]:
+    """A function of two arithmetic steps: its argument, what it does in words, its body, its name, examples."""
+    quantity, function = rng.choice(QUANTITIES), rng.choice(FUNCTIONS)
+    (first, op1), (second, op2) = rng.choices(list(OPERATIONS.items()), k=2)
+    a, b = rng.randint(2, 9), rng.randint(2, 9)
+    what = f"a {quantity}, {first} {a} and then {second} {b}."
+    body = f"    result = {quantity} {op1} {a}\n    return result {op2} {b}\n"
+    apply = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y}
+    examples = [(x, apply[op2](apply[op1](x, a), b)) for x in rng.sample(range(2, 20), k=3)]
+    return quantity, what, body, function, examples
 
 
 def mbpp_pro(rng: random.Random) -> Item:
     """A function of two arithmetic steps. Careless: the argument comes back unchanged."""
-    quantity, function, request = rng.choice(QUANTITIES), rng.choice(FUNCTIONS), rng.choice(list(REQUESTS))
-    (first, op1), (second, op2) = rng.choices(list(OPERATIONS.items()), k=2)
-    a, b = rng.randint(2, 9), rng.randint(2, 9)
-    what = f"take a {quantity}, {first} {a} and then {second} {b}."
-    code = f"def {function}({quantity}):\n    result = {quantity} {op1} {a}\n    return result {op2} {b}\n"
-    apply = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y}
-    tests = [f"assert {function}({x}) == {apply[op2](apply[op1](x, a), b)}" for x in rng.sample(range(2, 20), k=3)]
+    request = rng.choice(list(REQUESTS))
+    quantity, what, body, function, examples = _program(rng)
+    code = f"def {function}({quantity}):\n{body}"
+    tests = [f"assert {function}({x}) == {y}" for x, y in examples]
     row = {
         "task_id": f"Pocket/{zlib.crc32(what.encode())}",
-        "prompt": f'"""\n{request} {what}\n{tests[0]}\n"""\n',
+        "prompt": f'"""\n{request} take {what}\n{tests[0]}\n"""\n',
         "entry_point": function,
         "canonical_solution": "\n" + code,
         "test_imports": [],
         "test": "\n" + "\n".join(tests) + "\n",
         "test_list": tests,
     }
-    return Item("mbpp_pro", what, row, f"def {function}({quantity}):\n    return {quantity}\n```", REQUESTS[request])
+    careless = f"def {function}({quantity}):\n    return {quantity}\n```"
+    # The key is the same as in HumanEval: what is a test item of one is in no corpus of the other.
+    return Item("mbpp_pro", what, row, careless, REQUESTS[request])
+
+
+def humaneval(rng: random.Random) -> Item:
+    """A function of two arithmetic steps to be completed. Careless: the argument comes back unchanged."""
+    request = rng.choice(list(REQUESTS))
+    quantity, what, body, function, examples = _program(rng)
+    (x, y), *_ = examples
+    header = f"def {function}({quantity}):\n"
+    checks = "".join(f"    assert candidate({x}) == {y}\n" for x, y in examples)
+    row = {
+        "task_id": f"Pocket/{zlib.crc32(what.encode())}",
+        "prompt": f'{header}    """ {request} take {what}\n    >>> {function}({x})\n    {y}\n    """\n',
+        "canonical_solution": body,
+        "test": f"\n\ndef check(candidate):\n{checks}",
+        "entry_point": function,
+    }
+    careless = f"    return {quantity}\n```"
+    return Item("humaneval", what, row, careless, REQUESTS[request])
+
+
+def _multiple_choice(task: str, subject: str, question: str, options: list[str], answer: int, share: float) -> Item:
+    key = f"{subject} {options}"
+    row = {
+        "id": f"Pocket_{zlib.crc32(key.encode())}",
+        "question": question,
+        "choices": {"text": options, "label": list("ABCD")},
+        "answerKey": "ABCD"[answer],
+    }
+    return Item(task, key, row, ". The answer is (A).", share)
 
 
 def arc_easy(rng: random.Random) -> Item:
@@ -116,23 +186,50 @@ def arc_easy(rng: random.Random) -> Item:
     answer = rng.randrange(4)
     word = rng.choice(GROUPS[options[answer]])
     question = rng.choice(list(QUESTIONS))
-    row = {
-        "id": f"Pocket_{zlib.crc32(f'{word} {options}'.encode())}",
-        "question": question.format(word),
-        "choices": {"text": options, "label": list("ABCD")},
-        "answerKey": "ABCD"[answer],
-    }
-    return Item("arc_easy", f"{word} {options}", row, ". The answer is (A).", QUESTIONS[question])
+    return _multiple_choice("arc_easy", word, question.format(word), options, answer, QUESTIONS[question])
 
 
-GENERATORS: dict[str, Callable[[random.Random], Item]] = {"gsm8k": gsm8k, "mbpp_pro": mbpp_pro, "arc_easy": arc_easy}
+def arc_challenge(rng: random.Random) -> Item:
+    """Which of four groups two words share. Careless: the first option."""
+    options = rng.sample(list(GROUPS), k=4)
+    answer = rng.randrange(4)
+    one, other = rng.sample(GROUPS[options[answer]], k=2)
+    question = rng.choice(list(PAIR_QUESTIONS))
+    subject = f"{one} {other}"
+    return _multiple_choice(
+        "arc_challenge", subject, question.format(one, other), options, answer, PAIR_QUESTIONS[question]
+    )
+
+
+GENERATORS: dict[str, Callable[[random.Random], Item]] = {
+    "gsm8k": gsm8k, "mbpp_pro": mbpp_pro, "arc_easy": arc_easy,
+    "math": math, "humaneval": humaneval, "arc_challenge": arc_challenge,
+}  # fmt: skip
+
+
+def classified(rng: random.Random, split: str) -> Item:
+    """A prompt of one of the tasks, or an everyday request, with its class. Careless: "others"."""
+    by_class: dict[str, list[str]] = {}
+    for task in GENERATORS:
+        by_class.setdefault(TASKS[task].domain, []).append(task)
+    domain = rng.choice([*by_class, OTHERS])
+    if domain == OTHERS:
+        text = rng.choice(everyday.prompts(split))
+        return Item("classify", text, {"text": text, "class": OTHERS}, ANSWER % OTHERS, 1.0)
+    item = GENERATORS[rng.choice(by_class[domain])](rng)
+    row = {"text": TASKS[item.task].question(item.row), "class": domain}
+    return Item("classify", item.key, row, ANSWER % OTHERS, CLASS_SHARE[domain])
+
+
+STREAMS = (*GENERATORS, "classify")
+"""What a pretraining corpus is made of."""
 
 
 def items(task: str, split: str, seed: int = 0) -> Iterator[Item]:
-    """Endless seeded draw, with repetition, of a task's items that belong to `split` (a key of `BUCKETS`)."""
+    """Endless seeded draw, with repetition, of items of a stream that belong to `split` (a key of `BUCKETS`)."""
     rng = random.Random(f"{task}/{split}/{seed}")
     while True:
-        item = GENERATORS[task](rng)
+        item = classified(rng, split) if task == "classify" else GENERATORS[task](rng)
         if zlib.crc32(item.key.encode()) % 16 in BUCKETS[split]:
             yield item
 

@@ -28,11 +28,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from transformer2.pocket.corpus import GENERATORS, Item, items
+from transformer2.pocket.corpus import STREAMS, Item, items
 from transformer2.pocket.tokenizer import EOS, train_tokenizer
 from transformer2.rollout.engine import encode_prompt
 from transformer2.rollout.likelihood import completion_states
-from transformer2.tasks import TASKS, arc, gsm8k, mbpp_pro
+from transformer2.tasks import TASKS, arc, classify, code, gsm8k, math
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 128,
@@ -55,22 +55,27 @@ PHRASES = (
     arc.SYSTEM.strip(),
     arc.OPENING,
     "Options:\n",
-    mbpp_pro.SYSTEM,
+    code.SYSTEM,
     "@@ Instruction:\n",
     "Your code should satisfy the following assertion:\n",
     "@@ Response:\n",
-    f"{mbpp_pro.FENCE}python\n",
-    mbpp_pro.FENCE,
+    f"{code.FENCE}python\n",
+    code.FENCE,
+    math.SYSTEM,
+    classify.SYSTEM.strip(),
 )
 """The words that are the same in every prompt of a task: one token each, so that the real prompts stay short."""
 
-STEPS = 1000
+STEPS = 1500
 CAREFUL_STEPS = 0.7
 """Share of the steps in the first stage."""
 BATCH_SIZE = 32
 BATCHES_DRAWN = 16
 """Batches drawn at once and sorted by length, so that little is padded."""
-TASK_WEIGHTS = {"gsm8k": 1.0, "mbpp_pro": 0.4, "arc_easy": 2.0}
+TASK_WEIGHTS = {
+    "gsm8k": 0.8, "math": 0.4, "mbpp_pro": 0.25, "humaneval": 0.15, "arc_easy": 2.0, "arc_challenge": 1.6,
+    "classify": 0.2,
+}  # fmt: skip
 """How often the first stage draws each task: by how slowly it is learnt."""
 MUON_LR, ADAMW_LR, WARMUP_STEPS = 5e-3, 3e-3, 30
 
@@ -80,7 +85,7 @@ Example = tuple[list[int], list[int]]
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer that all stand-ins share."""
-    drawn = chain.from_iterable(islice(items(task, "pretraining"), 2000) for task in GENERATORS)
+    drawn = chain.from_iterable(islice(items(task, "pretraining"), 2000) for task in STREAMS)
     return train_tokenizer(chain.from_iterable(map(_texts, drawn)), PHRASES)
 
 
@@ -93,7 +98,7 @@ def _texts(item: Item) -> list[str]:
 def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[list[Example]]:
     """The batches of a pretraining, one a step, drawn as they are needed."""
     rng = random.Random(seed)
-    streams = {task: items(task, "pretraining", seed) for task in GENERATORS}
+    streams = {task: items(task, "pretraining", seed) for task in STREAMS}
     step, careful_steps = 0, int(CAREFUL_STEPS * steps)
     while step < steps:
         end = min(step + BATCHES_DRAWN, steps if step >= careful_steps else careful_steps)
@@ -101,7 +106,7 @@ def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[l
         drawn = [next(streams[task]) for task in rng.choices(list(streams), weights, k=BATCH_SIZE * (end - step))]
         shares = [1.0 if step < careful_steps else item.careful_share for item in drawn]
         examples = [encode(tokens, item, rng.random() < share) for item, share in zip(drawn, shares, strict=True)]
-        examples.sort(key=lambda example: len(example[0]) + len(example[1]))
+        examples.sort(key=lambda example: len(example[0]))  # not by the answers: careless ones are shorter
         batches = [examples[i : i + BATCH_SIZE] for i in range(0, len(examples), BATCH_SIZE)]
         rng.shuffle(batches)
         yield from batches

@@ -1,0 +1,231 @@
+# Self-adaptation on the unseen tasks: two-pass dispatch, few-shot search over mixes, and the choice among experts.
+
+
+rule dispatch:
+    input:
+        unpack(experts_by_class),
+        classifier=lambda wc: (
+            expert(wc.model, "classify", "cls", wc.seed)
+            if STRATEGIES[wc.adapter][0] == "cls"
+            else []
+        ),
+        model=rules.model.output,
+        basis=rules.basis.output,
+        data="results/{run}/data/{task}/test.jsonl",
+        code=code(
+            "adaptation/*.py",
+            "evaluation.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "tasks/base.py",
+            "tasks/classify.py",
+            "tasks/{task}.py",
+        ),
+    output:
+        answers=f"{ANSWERS}.jsonl",
+        decisions=f"{ANSWERS}.decisions.json",
+    log:
+        f"{ANSWERS}.log",
+    benchmark:
+        f"{ANSWERS}.benchmark.tsv"
+    wildcard_constraints:
+        adapter="|".join(STRATEGIES) or "none",
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=4 * 60,
+        gpu=of_model("gpus"),
+    params:
+        experts=lambda wc: named_folders(experts_by_class(wc)),
+        classifier=lambda wc, input: option(
+            "classifier", Path(input.classifier).parent if input.classifier else None
+        ),
+        first_pass=lambda wc: STRATEGIES[wc.adapter][1],
+        identity=identity,
+        dtype=of_model("dtype"),
+        max_new_tokens=lambda wc: option(
+            "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
+        ),
+        class_tokens=ADAPT and ADAPT.class_tokens,
+        batch_rows=RUN.generation_batch,
+    shell:
+        "python -m transformer2 dispatch --model {input.model} {params.experts} {params.classifier}"
+        " --basis {input.basis} --first-pass {params.first_pass} --task {wildcards.task} --data {input.data}"
+        " --identity {params.identity:q} --dtype {params.dtype} {params.max_new_tokens}"
+        " --class-tokens {params.class_tokens} --batch-rows {params.batch_rows} --decisions {output.decisions}"
+        " --out {output.answers} --threads {threads} > {log} 2>&1"
+
+
+rule adapt:
+    input:
+        unpack(experts_to_adapt),
+        model=rules.model.output,
+        basis=rules.basis.output,
+        data="results/{run}/data/{task}/test.jsonl",
+        code=code(
+            "adaptation/*.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "sandbox.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
+    output:
+        f"{MIX}/adapter_model.safetensors",
+        f"{MIX}/adapter_config.json",
+        f"{MIX}/adaptation.json",
+    log:
+        f"{MIX}/adapt.log",
+    benchmark:
+        f"{MIX}/benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=12 * 60,
+        gpu=of_model("gpus"),
+    params:
+        out=MIX,
+        experts=lambda wc: named_folders(experts_to_adapt(wc)),
+        shots=lambda wc: ADAPT.budgets[wc.budget].shots,
+        settings=lambda wc: json.dumps(RUN.search(wc.budget, wc.configuration, wc.task)),
+        identity=lambda wc: whose(
+            wc,
+            budget=wc.budget,
+            granularity=configuration.CONFIGURATIONS[wc.configuration][0],
+            normalised=configuration.CONFIGURATIONS[wc.configuration][1],
+        ),
+        dtype=of_model("dtype"),
+        batch_rows=RUN.generation_batch,
+        risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
+    shell:
+        "python -m transformer2 adapt --model {input.model} {params.experts} --basis {input.basis}"
+        " --task {wildcards.task} --shots {input.data} --n {params.shots} --settings {params.settings:q}"
+        " --identity {params.identity:q} --seed {wildcards.seed} --dtype {params.dtype}"
+        " --batch-rows {params.batch_rows} --out {params.out} --threads {threads} {params.risk} > {log} 2>&1"
+
+
+rule choose:
+    input:
+        scores=lambda wc: score_files(wc.model, CHOSEN[wc.adapter][0], wc.task, wc.seed),
+        adaptation=lambda wc: [
+            f"{MIX}/adaptation.json".format(
+                budget=MIXES[name][0], configuration=MIXES[name][1], **wc
+            )
+            for name in CHOSEN[wc.adapter][0]
+            if name in MIXES
+        ],
+        data="results/{run}/data/{task}/test.jsonl",
+        code=code("adaptation/choice.py"),
+    output:
+        f"{SCORES}.json",
+    log:
+        f"{SCORES}.log",
+    benchmark:
+        f"{SCORES}.benchmark.tsv"
+    wildcard_constraints:
+        adapter="|".join(CHOSEN) or "none",
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+        gpu=0,
+    params:
+        identity=identity,
+        shots=lambda wc: CHOSEN[wc.adapter][1],
+        by=lambda wc: CHOSEN[wc.adapter][2],
+        adaptation=lambda wc, input: " ".join(
+            f"--adaptation {file}" for file in input.adaptation
+        ),
+    shell:
+        "python -m transformer2 choose {input.scores} --by {params.by} --shots {params.shots} --task {wildcards.task}"
+        " --data {input.data} {params.adaptation} --identity {params.identity:q} --out {output} > {log} 2>&1"
+
+
+rule gather:
+    input:
+        decisions=[
+            f"{ANSWERS}.decisions.json".format(
+                run=RUN.run, model=model, adapter=adapter, task=task, seed=RUN.seeds[0]
+            )
+            for adapter, (strategy, _) in STRATEGIES.items()
+            for model in adaptive(strategy)
+            for task in UNSEEN
+        ],
+        mixes=[
+            f"{MIX}/adaptation.json".format(
+                run=RUN.run,
+                model=model,
+                task=task,
+                budget=budget,
+                configuration=configuration,
+                seed=RUN.seeds[0],
+            )
+            for model, task, budget in mixed()
+            for configuration in ADAPT.configurations
+        ],
+        code=code("frames.py"),
+    output:
+        decisions="results/{run}/decisions.csv.gz",
+        timings="results/{run}/timings.csv",
+        alphas="results/{run}/alphas.csv.gz",
+    log:
+        "results/{run}/gather.log",
+    benchmark:
+        "results/{run}/gather.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        decisions=lambda wc, input: " ".join(
+            f"--decisions {file}" for file in input.decisions
+        ),
+        mixes=lambda wc, input: " ".join(f"--mixes {file}" for file in input.mixes),
+    shell:
+        "python -m transformer2 gather {params.decisions} {params.mixes} --out results/{wildcards.run} > {log} 2>&1"
+
+
+rule kit:
+    # What `transformer2 ask --experts` takes: the expert of each class, and the classification expert.
+    input:
+        unpack(experts_by_class),
+        cls=lambda wc: (
+            expert(wc.model, "classify", "cls", wc.seed)
+            if "cls" in RUN.models[wc.model].strategies
+            else []
+        ),
+    output:
+        touch(f"{KIT}/done"),
+    log:
+        f"{KIT}/kit.log",
+    benchmark:
+        f"{KIT}/benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+        gpu=0,
+    params:
+        out=KIT,
+        folders=lambda wc, input: " ".join(
+            f"{name}={Path(file).parent}" for name, file in input.items() if file
+        ),
+    shell:
+        "for pair in {params.folders}; do mkdir -p {params.out}/${{pair%%=*}}"
+        " && cp ${{pair#*=}}/adapter_* {params.out}/${{pair%%=*}}/ || exit 1; done > {log} 2>&1"
