@@ -15,6 +15,7 @@ from transformer2.adaptation import cem, dispatch, few_shot
 from transformer2.adaptation.choice import choose, shots
 from transformer2.adaptation.model import SelfAdaptiveModel
 from transformer2.cli import app
+from transformer2.config import ConfigError
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.provenance import read_json, write_jsonl
 from transformer2.rollout.engine import Sampling, encode_prompt
@@ -129,6 +130,27 @@ def test_an_expert_of_another_model_is_refused_with_the_vectors_that_do_not_fit(
         load_experts(load_model(base), {"math": tmp_path}, None)
 
 
+def test_an_expert_of_a_shallower_model_is_refused(base, folders, tmp_path):
+    words = load_tokenizer(base)
+    deep = model(len(words))
+    deep.config.num_hidden_layers = 3
+    deep.config.layer_types = None
+    type(deep)(deep.config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another model: it has no vector for 2 matrices .*layers\.2\."):
+        load_experts(load_model(tmp_path), folders, None)
+
+
+def test_alpha_has_a_column_for_each_layer_that_the_experts_scale(base, tmp_path):
+    upper = {name: save_expert(base, tmp_path / name, i, layers_to_transform=[1]) for i, name in enumerate("ab")}
+    engine = HFEngine(load_experts(load_model(base), upper, None), None)
+    assert engine.model.base_model.scaled_layers("a") == [1]
+    engine.mix("mix", ["a", "b"], torch.tensor([[0.25], [0.5]]))
+    for _, layer in engine.model.base_model.svf_layers():
+        torch.testing.assert_close(layer.svf_z["mix"], 0.25 * layer.svf_z["a"] + 0.5 * layer.svf_z["b"])
+    with pytest.raises(ValueError, match=r"for 2 experts and 1 layers it must be \(2,\) or \(2, 1\)"):
+        engine.mix("mix", ["a", "b"], torch.ones(2, 2))
+
+
 # One engine, an expert for each row -----------------------------------------------------------------------------------
 
 
@@ -153,9 +175,10 @@ def test_next_logprobs_are_those_of_one_token_completions(engine):
         torch.testing.assert_close(found[:, j], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_prompt_longer_than_the_context_is_refused(engine):
+@pytest.mark.parametrize("ask", [lambda e, p: e.generate(p, Sampling(4)), lambda e, p: e.next_logprobs(p, [5])])
+def test_a_prompt_longer_than_the_context_is_refused(engine, ask):
     with pytest.raises(ValueError, match="prompt 2 of 2 has 3000 tokens; the context of the model holds 2048"):
-        engine.generate([[0, 1], [0] * 3000], Sampling(4))
+        ask(engine, [[0, 1], [0] * 3000])
 
 
 # Dispatch -------------------------------------------------------------------------------------------------------------
@@ -215,6 +238,27 @@ def test_after_a_classification_that_fails_the_engine_holds_the_base_model(engin
     assert same(base_weights(engine), before) and engine.generate(PROMPTS, Sampling(8)) == expected
 
 
+class Breaks:
+    """A streamer that fails after some tokens: in the middle of a generation."""
+
+    def __init__(self):
+        self.tokens = 0
+
+    def put(self, _):
+        self.tokens += 1
+        if self.tokens > 3:
+            raise RuntimeError("the terminal is gone")
+
+
+@pytest.mark.parametrize("expert", ["math", None])
+def test_after_an_answer_that_fails_half_way_the_base_model_is_what_it_was(engine, expert):
+    before, expected = base_weights(engine), load_model_answers(engine)
+    with pytest.raises(RuntimeError, match="the terminal is gone"):
+        engine.generate(PROMPTS[:1], Sampling(8), [expert], Breaks())
+    engine.set_expert(None)
+    assert same(base_weights(engine), before) and engine.generate(PROMPTS, Sampling(8)) == expected
+
+
 def load_model_answers(engine: HFEngine) -> list:
     """What the base model answers, from its own files, without PEFT."""
     plain = HFEngine(load_model(Path(engine.model.peft_config["math"].base_model_name_or_path)), engine.tokenizer, 3)
@@ -261,6 +305,8 @@ def test_a_class_without_an_expert_is_answered_by_the_base_weights(base, folders
         (("others",), "prompt", False, "'others' is answered by the base weights"),
         (("math",), "cls", False, "needs a classifier"),
         (("math",), "prompt", True, "needs a classifier"),
+        (("default",), "few-shot", False, "'default' is a name that the search for a mix uses itself"),
+        (("candidate0",), "few-shot", False, "'candidate0' is a name that the search"),
     ],
 )
 def test_a_self_adaptive_model_that_cannot_work_is_refused(base, folders, experts, strategy, classifier, message):
@@ -311,6 +357,12 @@ def test_one_expert_normalised_leaves_nothing_to_search():
         normalised=True, seed=0,
     )  # fmt: skip
     assert sum(scored) == 1 and float(found.alpha) == 1 and found.stopped.startswith("converged")
+
+
+def test_an_initial_mean_moves_the_draws_and_not_the_uniform_mix():
+    settings = SEARCH | {"initial_mean": 1, "iterations": 1}
+    found = cem.search(lambda alphas: [(0.5, -float(a.std())) for a in alphas], (3, 1), settings, True, seed=0)
+    torch.testing.assert_close(found.alpha, torch.full((3, 1), 1 / 3))
 
 
 def test_without_one_right_answer_there_is_no_signal_and_the_uniform_mix_is_kept():
@@ -371,6 +423,65 @@ def test_a_search_is_the_same_with_the_same_seed(engine):
     assert one.history == two.history != other.history
 
 
+@pytest.mark.parametrize("experts", [EXPERTS, ("math",)])
+def test_shots_that_no_mix_answers_leave_the_uniform_mix_and_say_so(base, folders, experts):
+    adaptive = SelfAdaptiveModel.from_pretrained(base, {name: folders[name] for name in experts}, strategy="few-shot")
+    never = {"prompt": "say yes", "answer": "no such answer"}
+    result = adaptive.adapt([never, never], patience=2, population=3, elites=2, max_new_tokens=4)
+    assert result.stopped == cem.NO_SIGNAL
+    torch.testing.assert_close(adaptive.alpha, torch.full((len(experts), 1), 1 / len(experts)))
+
+
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(base, folders, tmp_path, monkeypatch):
+    settings = SEARCH | {"iterations": 5, "max_new_tokens": 6, "score": "strict"}
+    counted: list[int] = []
+    scoring = few_shot.score_mixes
+
+    def counting(*arguments):
+        counted.append(1)
+        if len(counted) == 3 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+        return scoring(*arguments)
+
+    def run(file: Path) -> cem.Result:
+        adaptive = SelfAdaptiveModel.from_pretrained(base, {n: folders[n] for n in EXPERTS}, strategy="few-shot")
+        return adaptive.adapt(rows(3), WORDS, 0, file, **settings)
+
+    undisturbed = run(tmp_path / "one.jsonl")
+    monkeypatch.setattr(few_shot, "score_mixes", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "two.jsonl")
+    with open(tmp_path / "two.jsonl", "a") as file:
+        file.write('[["cut off", 1.0, 0.0]')
+    counted.clear()
+    again = run(tmp_path / "two.jsonl")
+    assert again.history == undisturbed.history and len(counted) == 3, "two of five iterations were remembered"
+    assert (tmp_path / "one.jsonl").read_text() == (tmp_path / "two.jsonl").read_text()
+    counted.clear()
+    settings["score"] = "lenient"
+    run(tmp_path / "two.jsonl")
+    assert len(counted) == 5, "scores of another job are not used"
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion", "strict", "lenient"),
+    [
+        ("5", "5", True, True),
+        ("5", "Let me see.\nThe answer is 5.", False, True),
+        ("5", "It is 1.5", False, False),
+        ("5", "It is -5", False, False),
+        ("5", "It is 5,000", False, False),
+        ("5", "5 it was.\nNo, 6.", False, False),
+        ("New York", "new  york!", False, True),
+        ("yes", "", False, False),
+    ],
+)
+def test_a_users_own_answers_are_read_from_the_last_line(answer, completion, strict, lenient):
+    (verdict,) = TASKS["own"].score([{"prompt": "?", "answer": answer}], [completion])
+    assert (verdict.strict, verdict.lenient) == (strict, lenient)
+
+
 # Shots, choice, prompts to classify -----------------------------------------------------------------------------------
 
 
@@ -412,6 +523,9 @@ def test_classes_are_balanced_and_no_everyday_request_is_in_two_splits():
     splits = [set(everyday.prompts(split)) for split in everyday.BUCKETS]
     assert all(splits) and sum(map(len, splits)) == len(set().union(*splits))
     assert len(labelled(task_rows, "test", None)) == 2 * len(everyday.rows("test"))
+    for limit in (1, 4000):
+        with pytest.raises(ValueError, match="test has 35 of class 'others': set between 2 and 70"):
+            labelled(task_rows, "test", limit)
 
 
 # As a user ------------------------------------------------------------------------------------------------------------
@@ -421,6 +535,8 @@ def test_few_shot_adaptation_saves_an_expert_that_peft_loads(base, folders, tmp_
     adaptive = SelfAdaptiveModel.from_pretrained(base, {n: folders[n] for n in EXPERTS}, strategy="few-shot")
     with pytest.raises(ValueError, match="few-shot adaptation comes first"):
         adaptive.generate(["say yes"])
+    with pytest.raises(ConfigError, match="unknown key 'iteration'; did you mean 'iterations'"):
+        adaptive.adapt([{"prompt": "say yes", "answer": "y"}], iteration=3)
     result = adaptive.adapt(
         [{"prompt": "say yes", "answer": "y"}], iterations=2, population=4, elites=2, max_new_tokens=8
     )
@@ -454,6 +570,7 @@ def test_the_commands_adapt_and_ask_do_it_from_a_terminal(base, folders, tmp_pat
     adaptation = read_json(tmp_path / "mix" / "adaptation.json")
     assert adaptation["experts"] == list(EXPERTS) and len(adaptation["alpha"]) == 3
     PeftModel.from_pretrained(load_model(base), tmp_path / "mix")
+    assert not (tmp_path / "mix" / "candidates.jsonl").exists(), "a finished search leaves no scores to replay"
 
     for strategy in ("prompt", "cls"):
         asked = ["ask", "say yes", "--experts", str(experts), "--strategy", strategy, "--max-new-tokens", "5"]
@@ -468,12 +585,16 @@ def test_the_commands_adapt_and_ask_do_it_from_a_terminal(base, folders, tmp_pat
         (["--shots", "some.jsonl", "--expert", "a"], "'a' is not <name>=<path>"),
         (["--shots", "some.jsonl", "--experts", "."], "no expert in ."),
         (["--shots", "some.jsonl"], "no expert"),
+        (["--shots", "some.jsonl", "--expert", "a=x", "--expert", "a=y"], "a is given twice: x and y"),
+        (["--shots", "some.jsonl", "--expert", "a=x"], "x holds no expert"),
+        (["--shots", "other.jsonl", "--expert", "a=x"], "other.jsonl, row 1: no answer; it has prompt"),
     ],
 )
 def test_bad_input_to_adapt_is_named(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("empty.jsonl").write_text("")
     write_jsonl(Path("some.jsonl"), [{"prompt": "p", "answer": "a"}])
+    write_jsonl(Path("other.jsonl"), [{"prompt": "p"}])
     with pytest.raises(ValueError, match=message):
         CliRunner().invoke(app, ["adapt", "--out", "mix", *arguments], catch_exceptions=False)
     assert not Path("mix").exists()

@@ -19,6 +19,9 @@ def test_generated_files_are_not_stale():
     )
 
 
+ADAPTATION = {"classifier": {}, "prompts": {"train": 8, "validation": 8, "test": 8}}
+
+
 def test_the_default_yaml_is_the_default_run():
     assert parse(yaml.safe_load(default_yaml())) == Run()
 
@@ -41,6 +44,26 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"methods": {"svf": {"sweep": {"kl_coefficient": []}}}}, "the sweep over kl_coefficient has no value"),
         ({"methods": {"svf": {"settings": {"steps": 0}}}}, "methods.svf.steps: Input should be greater than 0 (got 0)"),
         ({"methods": {"base": {}}}, "give the method another name"),
+        ({"methods": {"cls": {}}}, "'cls' is a way of two-pass inference; give the method another name"),
+        ({"methods": {"prompt": {}}}, "'prompt' is a way of two-pass inference"),
+        ({"adaptation": ADAPTATION | {"cemm": {}}}, "adaptation.cemm: unknown key 'cemm'; did you mean 'cem'?"),
+        ({"adaptation": ADAPTATION | {"cem": {"elits": 1}}}, "adaptation.cem.elits: unknown key 'elits'; did you mean"),
+        ({"adaptation": ADAPTATION | {"cem": {"elites": 40}}}, "40 elites in a population of 32"),
+        (
+            {"adaptation": ADAPTATION | {"experts": "svd"}},
+            "adaptation.experts: unknown method 'svd'; did you mean 'svf'?",
+        ),
+        ({"adaptation": ADAPTATION | {"budgets": {"3": {"shots": 3}}}}, "the main budget, named '10', is missing"),
+        (
+            {"adaptation": ADAPTATION | {"budgets": {"10": {"shots": 10, "tasks": ["maths"]}}}},
+            "adaptation.budgets.10.tasks: unknown unseen task 'maths'; did you mean 'math'?",
+        ),
+        ({"adaptation": ADAPTATION | {"budgets": {"10": {}}}}, "adaptation.budgets.10.shots: Field required"),
+        ({"unseen": {"math": {"test": 10}}}, "10 shots of 10 items of math leave none to test"),
+        ({"adaptation": ADAPTATION | {"experts": "lora"}}, "must be trained with adapter 'svf'"),
+        ({"unseen": {}}, "adaptation needs at least one unseen task"),
+        ({"unseen": {"gsm8k": {}}}, "unseen: gsm8k is a training task"),
+        ({"unseen": {"humanevil": {}}}, "unseen: unknown task 'humanevil'; did you mean 'humaneval'?"),
         ({"seeds": ["one"]}, "seeds.0: Input should be a valid integer"),
         ({"run": "a/b"}, "run: 'a/b' names files"),
     ],
@@ -89,3 +112,11 @@ def test_a_model_is_a_stand_in_unless_it_is_the_papers_own():
     own = {"source": "hub:mistralai/Mistral-7B-Instruct-v0.3", "row": "mistral-7b"}
     assert not parse({"models": {"m": own}}).models["m"].standin
     assert parse({"models": {"m": own | {"row": "llama3-8b"}}}).models["m"].standin
+
+
+def test_a_search_is_described_by_its_budget_its_configuration_and_its_task():
+    run = Run()
+    settings = run.search("light", "layer-normalised", "math")
+    assert settings["iterations"] == 2 != run.search("10", "vector", "math")["iterations"]
+    assert (settings["granularity"], settings["normalised"], settings["max_new_tokens"]) == ("layer", True, 48)
+    assert (settings["population"], settings["score"]) == (16, "strict")

@@ -12,8 +12,12 @@ import pytest
 
 from conftest import ROOT
 from test_config import CONFIGS
+from transformer2.adaptation.choice import shots
+from transformer2.provenance import read_json, read_jsonl
+from transformer2.tasks import TASKS
 
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs", "src", "paper_tables", "tests")
+README = ROOT / "README.md"
 TINY = ("--configfile", "tests/config/tiny.yaml")
 
 
@@ -47,13 +51,29 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_configuration_can_be_planned(checkout, config):
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(config.relative_to(ROOT))))
-    assert jobs["table"] == 2 and jobs["train"] >= 6
+    assert jobs["table"] == 7 and jobs["times"] == 1 and jobs["adaptation_figure"] == 6 and jobs["train"] >= 7
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
     jobs = planned(snakemake(checkout, "-n"))
     assert jobs["model"] == jobs["basis"] == 3
-    assert jobs["select"] == 3 * 3 * 2 and jobs["generate"] == jobs["score"] == 3 * 3 * 3
+    # Three tasks and two methods for three models, and a classification expert for the two that dispatch by one.
+    assert jobs["select"] == 3 * 3 * 2 + 2
+    # Two passes: four ways for these two models, two for the third; ten shots for both, other budgets for one.
+    assert jobs["dispatch"] == 3 * (4 + 4 + 2) and jobs["adapt"] == 4 * (2 * 3 + 4)
+    base, trained, compared, classes = 3 * 6, 3 * 3 * 2, 3 * 3 * 3, 3 + 2
+    assert jobs["generate"] == base + trained + compared + classes + jobs["adapt"]
+    assert jobs["score"] == jobs["generate"] + jobs["dispatch"]
+    assert jobs["choose"] == 2 * (3 * 3) + 2 * (2 * 3 + 4)
+
+
+def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
+    text = (checkout / "tests/config/tiny.yaml").read_text()
+    short = checkout / "without.yaml"
+    short.write_text(text[: text.index("unseen:")] + "adaptation: null\n")
+    jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
+    assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit"} & set(jobs)
+    assert jobs["table"] == 7 and jobs["score"] == 9
 
 
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):
@@ -82,6 +102,24 @@ def test_every_rule_names_its_environment_log_benchmark_and_resources(checkout):
         assert environment and (checkout / "workflow/rules" / environment[1]).is_file()
 
 
+def readme_works_on(checkout: Path) -> None:
+    """README's lines about the self-adaptive model, as they stand there, on the experts of the smallest run."""
+    section = re.search(r"## A model that adapts to its prompts\n(.*?)\n## ", README.read_text(), re.S)
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", section[1], re.S) if section else []
+    assert [kind for kind, _ in blocks] == ["python", "bash", "bash"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout / "src")}
+    outputs = []
+    for kind, text in blocks:
+        text = text.replace("results/pocket/", "results/tiny/").replace("pocket-llama", "tiny-llama")
+        command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-e", "-c", text]
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        outputs.append(done.stdout + done.stderr)
+    assert "[class " in outputs[1] and "of 1 shots right" in outputs[2]
+    assert (checkout / "my-mix" / "adapter_model.safetensors").stat().st_size > 0
+
+
 @pytest.mark.slow
 def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     run = snakemake(checkout, *TINY)
@@ -93,18 +131,35 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
             assert (tables / document / f"table1.{extension}").stat().st_size > 0
     assert "tiny-llama in place of" in (tables / "arxiv" / "table1.md").read_text()
     with gzip.open(results / "scores.csv.gz", "rt") as file:
-        assert len(file.readlines()) == 1 + 9 * 12  # three tasks with the base model and two experts each
+        lines = file.readlines()
+    # The base model and two experts on each training task, both models of classes on theirs; on the unseen tasks the
+    # base, three LoRAs and their two choices, four ways of dispatch, two mixes and their two choices, and light ones.
+    trained, classes = 9 * 12, 2 * 12
+    unseen = 3 * (1 + 3 + 4 + 2) * 12 + 3 * (12 + 8 + 8 + 8) + (2 * 12 + 2 * 9)
+    assert len(lines) == 1 + trained + classes + unseen
+    for figure in ("arxiv/figure6", "arxiv/figure7", "convergence", "arxiv/table2"):
+        assert (results / "figures" / f"{figure}.png").stat().st_size > 10_000
+    assert "one forward pass" in (tables / "arxiv" / "table3.md").read_text()
+    held_out = shots(TASKS["math"], read_jsonl(results / "data/math/test.jsonl"), 4)
+    adapted = read_json(results / "scores/tiny-llama/few_shot_10/math/seed0.json")
+    assert len(adapted["items"]) == 8 and not {r["item"] for r in held_out} & {i["item"] for i in adapted["items"]}
+    assert sorted(path.parent.name for path in results.glob("kits/tiny-llama/seed0/*/adapter_model.safetensors")) == [
+        "cls", "code", "math", "reasoning",
+    ]  # fmt: skip
     assert planned(snakemake(checkout, "-n", *TINY)) == {}, "a second run does nothing"
+    readme_works_on(checkout)
 
     expert = results / "experts/tiny-llama/gsm8k/svf/seed0/adapter_model.safetensors"
     expert.unlink()
-    only_that_branch = {"select": 1, "generate": 1, "score": 1, "collect_scores": 1, "table": 2, "figure": 4, "all": 1}
-    assert planned(snakemake(checkout, "-n", *TINY)) == only_that_branch
-    again = snakemake(checkout, *TINY)
+    branch = planned(snakemake(checkout, "-n", *TINY))
+    assert branch["select"] == 1 and not {"model", "data", "basis", "train"} & set(branch)
+    assert branch["dispatch"] == 12 and branch["adapt"] == 8, "what this expert is a part of"
+    assert branch["generate"] == 1 + 8, "its own answers, and those of its mixes"
+    again = snakemake(checkout, str(expert.relative_to(checkout)), *TINY)
     assert again.returncode == 0 and expert.exists(), again.stderr[-3000:]
 
     text = (checkout / "tests/config/tiny.yaml").read_text()
     (checkout / "tests/config/tiny.yaml").write_text(text.replace("[0.0, 0.1]", "[0.0, 0.2]"))
     jobs = planned(snakemake(checkout, "-n", *TINY))
     assert jobs["train"] == 3 and jobs["select"] == 3 and "model" not in jobs and "data" not in jobs
-    assert jobs["generate"] == 3, "only SVF's answers are made again"
+    assert jobs["generate"] == 3 + 8, "only the answers of SVF's experts and of their mixes are made again"

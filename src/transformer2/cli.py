@@ -34,6 +34,8 @@ RiskyCode = Annotated[
 ]
 
 
+CLASSIFIER = "cls"
+"""Name of the classification expert among others."""
 Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, repeated")]
 ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
 
@@ -71,10 +73,15 @@ def _task(name: str) -> Any:
 
 def _named(pairs: list[str]) -> dict[str, Path]:
     """`<name>=<path>` options as a mapping."""
+    found: dict[str, Path] = {}
     for pair in pairs:
-        if "=" not in pair:
+        name, equals, path = pair.partition("=")
+        if not equals:
             raise ValueError(f"{pair!r} is not <name>=<path>")
-    return {name: Path(path) for name, _, path in (pair.partition("=") for pair in pairs)}
+        if name in found:
+            raise ValueError(f"{name} is given twice: {found[name]} and {path}")
+        found[name] = Path(path)
+    return found
 
 
 def _experts(pairs: list[str], folder: Path | None) -> dict[str, Path]:
@@ -89,16 +96,21 @@ def _experts(pairs: list[str], folder: Path | None) -> dict[str, Path]:
 
 def _base_of(folders: dict[str, Path]) -> Path:
     """The base model that the experts name; all must name the same."""
+    if missing := [folder for folder in folders.values() if not (folder / "adapter_config.json").is_file()]:
+        raise ValueError(f"{missing[0]} holds no expert: there is no adapter_config.json in it")
     bases = {read_json(folder / "adapter_config.json")["base_model_name_or_path"] for folder in folders.values()}
-    if len(bases) > 1 or not (base := bases.pop()):
+    if len(bases) != 1 or not (base := bases.pop()):
         raise ValueError("the experts do not name one base model: give it with --model")
     return Path(base)
 
 
-def _shots(path: Path) -> list[dict[str, Any]]:
+def _shots(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     rows = read_jsonl(path)
     if not rows:
         raise ValueError(f"{path} is empty: few-shot adaptation needs at least one shot")
+    for number, row in enumerate(rows, 1):
+        if missing := [column for column in columns if row.get(column) in (None, "")]:
+            raise ValueError(f"{path}, row {number}: no {', '.join(missing)}; it has {', '.join(row)}")
     return rows
 
 
@@ -270,19 +282,22 @@ def adapt(
     from transformer2.adaptation.model import SelfAdaptiveModel
 
     _start_torch(threads)
-    the_task, rows = _scored_task(task, allow_unsandboxed_code), _shots(shots)
+    the_task = _scored_task(task, allow_unsandboxed_code)
+    rows = _shots(shots, the_task.columns)
     folders = _experts(expert, experts)
-    rows = shots_of(the_task, rows, n) if n else rows
+    folders.pop(CLASSIFIER, None)  # it answers nothing
+    rows = rows if n is None else shots_of(the_task, rows, n)
     with manifest(out / "manifest.json", task=task, seed=seed, settings=json.loads(settings)) as facts:
         base = model or _base_of(folders)
         adaptive = SelfAdaptiveModel.from_pretrained(
             base, folders, "few-shot", basis=basis, dtype=dtype, batch_rows=batch_rows
         )
-        result = adaptive.adapt(rows, the_task, seed, **json.loads(settings))
+        result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **json.loads(settings))
         adaptive.engine.model.save_pretrained(str(out), selected_adapters=["default"])
         found = {"experts": list(folders), "alpha": result.alpha.tolist(), "stopped": result.stopped}
         found |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
         write_json(out / "adaptation.json", json.loads(identity) | found | {"history": result.history})
+        (out / "candidates.jsonl").unlink()
         facts |= found
     print(f"{result.score[0]:.0%} of {len(rows)} shots right; {result.stopped}; alpha {found['alpha']}; saved to {out}")
 
@@ -290,7 +305,7 @@ def adapt(
 @app.command()
 def choose(
     candidates: Annotated[list[Path], typer.Argument(help="files of scores")], out: File, identity: Text, by: Text,
-    task: Text, data: File, shots: int = 0, adaptation: list[Path] = [],  # noqa: B006
+    task: Text, data: File, shots: int = 0, which: Text = "strict", adaptation: list[Path] = [],  # noqa: B006
 ) -> None:  # fmt: skip
     """Take the scores of the best of several experts, chosen on the few shots or on the test set."""
     from transformer2.adaptation.choice import choose
@@ -302,11 +317,14 @@ def choose(
     found = [read_json(path)["loglik"] for path in adaptation]
     tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, found, strict=False)}
     items = {name: record["items"] for name, record in records.items()}
-    best, rest = choose(items, held_out, _one_of("way to choose", by, ("shots", "test")), tie_breaks)
+    _one_of("way to choose", by, ("shots", "test"))
+    best, rest = choose(items, held_out, by, tie_breaks, _one_of("score", which, ("strict", "lenient")))  # type: ignore[arg-type]
     who = json.loads(identity)
     version = records[best]["task_version"]
     write_json(
-        out, {key: who[key] for key in IDENTITY} | {"task_version": version, "chosen": best, "by": by, "items": rest}
+        out,
+        {key: who[key] for key in IDENTITY}
+        | {"task_version": version, "chosen": best, "by": by, "which": which, "items": rest},
     )
 
 
@@ -334,9 +352,9 @@ def ask(
 
     _start_torch(threads)
     folders = _experts([], experts)
-    classifier = folders.pop("cls", None)
+    classifier = folders.pop(CLASSIFIER, None)
     if strategy == "cls" and classifier is None:
-        raise ValueError(f"strategy 'cls' needs the folder {experts}/cls with a classification expert")
+        raise ValueError(f"strategy 'cls' needs the folder {experts}/{CLASSIFIER} with a classification expert")
     base = model or _base_of(folders)
     adaptive = SelfAdaptiveModel.from_pretrained(
         base, folders, _one_of("strategy", strategy, ("prompt", "cls")), basis=basis, dtype=dtype,
@@ -356,7 +374,7 @@ def ask(
 def score(
     task: Text, data: File, answers: File, out: File, identity: Text, allow_unsandboxed_code: RiskyCode = False
 ) -> None:
-    """Score answers; `identity` is JSON: what the file says of itself (evaluation.IDENTITY)."""
+    """Score answers; `identity` is JSON: what the file says of itself (frames.IDENTITY)."""
     from transformer2.frames import IDENTITY
     from transformer2.scoring import score_answers
 

@@ -19,6 +19,7 @@ PAPER_MODELS = {
     "llama3-70b": "meta-llama/Meta-Llama-3-70B-Instruct",
 }
 """Rows of the paper's tables, and the hub models that they are about."""
+PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b"]
 TASK_MODULES = {
     "gsm8k": "gsm8k",
     "mbpp_pro": "mbpp_pro",
@@ -36,12 +37,14 @@ MODULES = {
 }
 
 
-RESERVED = {
-    "base": "the model without an expert",
-    "prompt": "dispatch by prompt",
-    "prompt_labels": "dispatch by prompt in one forward pass",
-    "cls_labels": "dispatch by the classification expert in one forward pass",
+STRATEGIES = {
+    "prompt": ("prompt", "generation"),
+    "prompt_labels": ("prompt", "labels"),
+    "cls": ("cls", "generation"),
+    "cls_labels": ("cls", "labels"),
 }
+"""Ways of two-pass inference -> strategy (the base model or the classification expert classifies) and first pass (it
+writes its answer, or one forward pass compares the labels)."""
 
 
 class ConfigError(ValueError):
@@ -162,7 +165,7 @@ class Model(Section):
     """pocket:<architecture> | hub:<id> | wheel:<package>==<version> | dir:<folder>"""
     revision: str | None = None
     """Commit of the hub repository."""
-    row: Literal["llama3-8b", "mistral-7b", "llama3-70b"]
+    row: PaperModel
     """The row that it fills; a model that is not that row's own is named as a stand-in everywhere."""
     seed: int = 0
     """Of the pretraining of a pocket model."""
@@ -206,13 +209,24 @@ class CEM(Section):
         return self
 
 
+class Search(CEM):
+    """One few-shot search: what is searched, and how a candidate is scored."""
+
+    granularity: Literal["vector", "layer"] = "vector"
+    """One alpha an expert, or one an expert and decoder layer."""
+    normalised: bool = True
+    """Whether the alpha of all experts sum to 1."""
+    score: Literal["strict", "lenient"] = "lenient"
+    max_new_tokens: int = Field(default=512, gt=0)
+
+
 class Budget(Section):
     """One few-shot adaptation: how many shots, how long a search, for which models and tasks."""
 
-    shots: int = Field(default=10, gt=0)
+    shots: int = Field(gt=0)
     iterations: int | None = Field(default=None, gt=0)
     """Of the search; null is that of `cem`."""
-    rows: list[str] | None = None
+    rows: list[PaperModel] | None = None
     """Rows of the paper's tables whose models are adapted; null is all."""
     tasks: list[str] | None = None
     """Unseen tasks; null is all."""
@@ -254,14 +268,14 @@ class Adaptation(Section):
     classifier: Method
     """How the classification expert is trained."""
     prompts: TaskData
-    """Prompts that it is trained on, chosen by, and tested with; all classes together."""
+    """Prompts that it is trained on, chosen by, and tested with; all classes together, a quarter of each."""
     class_tokens: int = Field(default=64, gt=0)
     """Longest reply of the first pass."""
     configurations: list[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore
     cem: CEM = CEM()
     score: Literal["strict", "lenient"] = "strict"
     """Which score the search follows."""
-    budgets: dict[str, Budget] = {"10": Budget()}
+    budgets: dict[str, Budget] = {"10": Budget(shots=10)}
     """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
 
     @field_validator("budgets")
@@ -318,11 +332,11 @@ class Run(Section):
         classifier=Method(
             recipe="paper", settings={"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128}
         ),
-        prompts=TaskData(train=600, validation=200, test=400, max_new_tokens=16),
+        prompts=TaskData(train=216, validation=164, test=140, max_new_tokens=16),
         class_tokens=16,
         cem=CEM(population=16, elites=4, iterations=20, patience=4),
         budgets={
-            "10": Budget(),
+            "10": Budget(shots=10),
             "3": Budget(shots=3, rows=["llama3-8b"], tasks=["arc_challenge"]),
             "5": Budget(shots=5, rows=["llama3-8b"], tasks=["arc_challenge"]),
             "20": Budget(shots=20, rows=["llama3-8b"], tasks=["arc_challenge"]),
@@ -353,11 +367,11 @@ class Run(Section):
     @field_validator("methods")
     @classmethod
     def _not_base(cls, methods: dict[str, Method]) -> dict[str, Method]:
-        for name in (*RESERVED, "cls"):
+        for name in STRATEGIES:
             if name in methods:
-                raise ValueError(
-                    f"{name!r} is {RESERVED.get(name, 'the classification expert')}; give the method another name"
-                )
+                raise ValueError(f"{name!r} is a way of two-pass inference; give the method another name")
+        if "base" in methods:
+            raise ValueError("'base' is the model without an expert; give the method another name")
         return methods
 
     @model_validator(mode="after")
@@ -367,12 +381,26 @@ class Run(Section):
         for key in ("experts", "compared"):
             if (name := getattr(self.adaptation, key)) not in self.methods:
                 raise ValueError(f"adaptation.{key}: {unknown('method', name, self.methods)}")
+        points = self.methods[self.adaptation.experts].points().values()
+        if any(point.adapter != "svf" for point in (*points, *self.adaptation.classifier.points().values())):
+            raise ValueError(
+                "adaptation: experts and classifier must be trained with adapter 'svf'; others cannot be mixed"
+            )
+        if len({point.modules for point in points}) > 1:
+            raise ValueError(
+                "adaptation.experts: experts chosen from a sweep over modules may scale different matrices"
+            )
+        if not self.unseen:
+            raise ValueError("unseen: adaptation needs at least one unseen task (or set adaptation to null)")
         if overlap := set(self.tasks) & set(self.unseen):
             raise ValueError(f"unseen: {min(overlap)} is a training task")
         for name, budget in self.adaptation.budgets.items():
-            for task in budget.tasks or ():
+            for task in budget.tasks or self.unseen:
+                place = f"adaptation.budgets.{name}"
                 if task not in self.unseen:
-                    raise ValueError(f"adaptation.budgets.{name}.tasks: {unknown('unseen task', task, self.unseen)}")
+                    raise ValueError(f"{place}.tasks: {unknown('unseen task', task, self.unseen)}")
+                if (n := self.unseen[task].test) is not None and n <= budget.shots:
+                    raise ValueError(f"{place}.shots: {budget.shots} shots of {n} items of {task} leave none to test")
         return self
 
     @property
@@ -409,10 +437,19 @@ def parse(raw: dict[str, Any]) -> Run:
     Raises:
         ConfigError: in one line, with the place of the mistake and the nearest valid name.
     """
+    return _validated(Run, raw)
+
+
+def parse_search(raw: dict[str, Any]) -> Search:
+    """The settings of a search that a mapping describes; ConfigError as `parse`."""
+    return _validated(Search, raw)
+
+
+def _validated(section: type[Section], raw: dict[str, Any]) -> Any:
     try:
-        return Run.model_validate(raw)
+        return section.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(mistake) for mistake in error.errors())) from None
+        raise ConfigError("; ".join(_explain(mistake, section) for mistake in error.errors())) from None
 
 
 def load(path: Path) -> Run:
@@ -434,10 +471,10 @@ def unknown(what: str, name: str, valid: Any) -> str:
     )
 
 
-def _explain(mistake: Any) -> str:
+def _explain(mistake: Any, root: type[Section]) -> str:
     place = ".".join(str(part) for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
-        parent: Any = Run
+        parent: Any = root
         for part in mistake["loc"][:-1]:
             field = parent.model_fields.get(part) if parent else None
             parent = _section_of(field.annotation) if field else parent
@@ -448,8 +485,9 @@ def _explain(mistake: Any) -> str:
 
 
 def _section_of(annotation: Any) -> type[Section]:
-    """The section inside `dict[..., Section]`."""
-    return annotation.__args__[-1] if hasattr(annotation, "__args__") else annotation
+    """The section inside `dict[..., Section]` or `Section | None`."""
+    inside = getattr(annotation, "__args__", (annotation,))
+    return next((part for part in inside if isinstance(part, type) and issubclass(part, Section)), annotation)
 
 
 def default_yaml() -> str:

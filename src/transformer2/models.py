@@ -111,31 +111,38 @@ def load_experts(model: Any, folders: Mapping[str, Path], basis: Path | None) ->
         ValueError: a folder holds no expert, or an expert of a model with other matrices.
     """
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    for folder in folders.values():
-        check_fit(shapes, folder)
+    scaled = {name: check_fit(shapes, folder) for name, folder in folders.items()}
     options: Any = {"basis_path": str(basis)} if basis else {}
     (first, folder), *others = folders.items()
     adapted = PeftModel.from_pretrained(model, folder, adapter_name=first, **options)
     for name, folder in others:
         adapted.load_adapter(folder, adapter_name=name)
+    for name, folder in folders.items():
+        present = {module for module, layer in adapted.base_model.svf_layers() if name in layer.svf_z}  # type: ignore[operator]
+        if missing := sorted({module.removeprefix("model.") for module in present} - scaled[name]):
+            raise ValueError(
+                f"the expert in {folder} belongs to another model: it has no vector for {len(missing)} matrices that "
+                f"it is to scale here, such as {missing[0]}"
+            )
     return adapted.eval()
 
 
-def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """Raises ValueError unless `folder` holds an SVF expert whose vectors fit matrices of these shapes.
+def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> set[str]:
+    """The modules that the SVF expert in `folder` scales, of a model whose weights have these shapes by their names.
 
-    `shapes` are those of a model's weights by their names.
+    Raises ValueError unless `folder` holds an SVF expert all of whose vectors fit.
     """
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         raise ValueError(f"{folder} holds no expert: there is no {file.name} in it")
-    wrong = []
+    names, wrong = set(), []
     with safe_open(file, "pt") as tensors:
         for key in tensors.keys():  # noqa: SIM118 (not a dict)
             if not key.endswith(".svf_z"):
                 raise ValueError(f"{folder} is no SVF expert: it holds {key}")
             name = key.removeprefix("base_model.model.").removesuffix(".svf_z")
             shape, (r,) = shapes.get(f"{name}.weight"), tensors.get_slice(key).get_shape()
+            names.add(name)
             if shape is None or min(shape) != r:
                 wrong.append(f"{name} ({r}; the model's is {shape or 'missing'})")
     if wrong:
@@ -143,3 +150,4 @@ def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
             f"the expert in {folder} belongs to another model: {len(wrong)} vectors do not fit: {', '.join(wrong[:3])}"
             + ("" if len(wrong) <= 3 else ", ...")
         )
+    return names

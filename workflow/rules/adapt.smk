@@ -3,7 +3,7 @@
 
 rule dispatch:
     input:
-        unpack(experts_by_class),
+        unpack(lambda wc: with_prefix("expert_", experts_by_class(wc))),
         classifier=lambda wc: (
             expert(wc.model, "classify", "cls", wc.seed)
             if STRATEGIES[wc.adapter][0] == "cls"
@@ -13,7 +13,8 @@ rule dispatch:
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
         code=code(
-            "adaptation/*.py",
+            "adaptation/model.py",
+            "adaptation/dispatch.py",
             "evaluation.py",
             "svf/*.py",
             "rollout/*.py",
@@ -66,7 +67,10 @@ rule adapt:
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
         code=code(
-            "adaptation/*.py",
+            "adaptation/model.py",
+            "adaptation/cem.py",
+            "adaptation/few_shot.py",
+            "adaptation/choice.py",
             "svf/*.py",
             "rollout/*.py",
             "models.py",
@@ -142,11 +146,12 @@ rule choose:
         identity=identity,
         shots=lambda wc: CHOSEN[wc.adapter][1],
         by=lambda wc: CHOSEN[wc.adapter][2],
+        which=ADAPT and ADAPT.score,
         adaptation=lambda wc, input: " ".join(
             f"--adaptation {file}" for file in input.adaptation
         ),
     shell:
-        "python -m transformer2 choose {input.scores} --by {params.by} --shots {params.shots} --task {wildcards.task}"
+        "python -m transformer2 choose {input.scores} --by {params.by} --which {params.which} --shots {params.shots} --task {wildcards.task}"
         " --data {input.data} {params.adaptation} --identity {params.identity:q} --out {output} > {log} 2>&1"
 
 
@@ -201,8 +206,8 @@ rule gather:
 rule kit:
     # What `transformer2 ask --experts` takes: the expert of each class, and the classification expert.
     input:
-        unpack(experts_by_class),
-        cls=lambda wc: (
+        unpack(lambda wc: with_prefix("expert_", experts_by_class(wc))),
+        expert_cls=lambda wc: (
             expert(wc.model, "classify", "cls", wc.seed)
             if "cls" in RUN.models[wc.model].strategies
             else []
@@ -224,8 +229,10 @@ rule kit:
     params:
         out=KIT,
         folders=lambda wc, input: " ".join(
-            f"{name}={Path(file).parent}" for name, file in input.items() if file
+            f"{name.removeprefix('expert_')}={Path(file).parent}"
+            for name, file in input.items()
+            if file
         ),
     shell:
-        "for pair in {params.folders}; do mkdir -p {params.out}/${{pair%%=*}}"
+        "rm -rf {params.out}/*/; for pair in {params.folders}; do mkdir -p {params.out}/${{pair%%=*}}"
         " && cp ${{pair#*=}}/adapter_* {params.out}/${{pair%%=*}}/ || exit 1; done > {log} 2>&1"

@@ -56,12 +56,7 @@ CHOSEN = {}
 """Adapter -> (candidates, shots held out, what the choice is made by)."""
 if ADAPT:
     ADAPTERS["cls-classify"] = ("cls", "classify")
-    STRATEGIES = {
-        "prompt": ("prompt", "generation"),
-        "prompt_labels": ("prompt", "labels"),
-        "cls": ("cls", "generation"),
-        "cls_labels": ("cls", "labels"),
-    }
+    STRATEGIES = configuration.STRATEGIES
     for budget, settings in ADAPT.budgets.items():
         of_budget = {
             f"few_shot_{budget}-{configuration}": (budget, configuration)
@@ -223,6 +218,10 @@ def experts_by_class(wildcards):
     return files
 
 
+def with_prefix(prefix, files):
+    return {f"{prefix}{name}": file for name, file in files.items()}
+
+
 def named_folders(files):
     """`--expert <name>=<folder>` for each expert."""
     return " ".join(
@@ -283,7 +282,6 @@ def all_scores(wildcards):
     files += score_files(RUN.models, "base", "classify", RUN.seeds[0])
     files += score_files(adaptive("cls"), "cls-classify", "classify", RUN.seeds)
     for model, task, budget in mixed():
-        mixes = [name for name, (of_budget, _) in MIXES.items() if of_budget == budget]
         both = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
-        files += score_files(model, [*mixes, *both], task, RUN.seeds)
+        files += score_files(model, both, task, RUN.seeds)
     return files

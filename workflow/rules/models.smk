@@ -6,7 +6,13 @@ rule model:
         code=lambda wc: code(
             "models.py",
             *(
-                ["pocket/*.py"]
+                [
+                    "pocket/*.py",
+                    "tasks/classify.py",
+                    "tasks/everyday.py",
+                    "rollout/engine.py",
+                    "rollout/likelihood.py",
+                ]
                 if RUN.models[wc.model].source.startswith("pocket:")
                 else []
             ),

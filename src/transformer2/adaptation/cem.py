@@ -50,8 +50,9 @@ def search(
     """
     experts, _ = shape
     generator = torch.Generator().manual_seed(seed)
-    uniform = torch.full(shape, 1 / experts if settings["initial_mean"] is None else settings["initial_mean"])
-    mean, std = uniform, torch.full(shape, settings["initial_std"])
+    uniform = torch.full(shape, 1 / experts)
+    mean = uniform if settings["initial_mean"] is None else torch.full(shape, float(settings["initial_mean"]))
+    std = torch.full(shape, float(settings["initial_std"]))
     known: dict[bytes, Score] = {}
     result = Result(uniform, (0.0, -torch.inf), "all iterations")
     since_best = 0

@@ -1,15 +1,18 @@
 """Few-shot adaptation: scores mixes of experts on a few held-out prompts, all candidates in one batch."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
+from transformer2.provenance import atomic_write
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
 from transformer2.tasks import Row, Task
 
-from .cem import Result, Score, search
+from .cem import Result, Score, key, search
 
 
 def score_mixes(
@@ -43,9 +46,37 @@ def score_mixes(
     return scores
 
 
+class Remembered:
+    """Scores of candidates in a file, so that a search that was stopped goes on without scoring them again.
+
+    The first line is the job (any JSON value); a file of another job is begun anew, one that ends in the middle of a
+    line is cut there. A generation is kept as a whole, so that going on is the same as never having stopped. Whoever
+    has the result deletes the file: it knows nothing of a change of the code.
+    """
+
+    def __init__(self, path: Path, job: Any):
+        self.path = path
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]
+        mine = bool(whole) and whole[0] == json.dumps([job])
+        self.scores: dict[str, Score] = {}
+        for line in whole[1:] if mine else ():
+            self.scores |= {key: (accuracy, loglik) for key, accuracy, loglik in json.loads(line)}
+        atomic_write(path, "".join(f"{line}\n" for line in (whole if mine else [json.dumps([job])])))
+
+    def __call__(self, alphas: list[Tensor], evaluate: Callable[[list[Tensor]], Sequence[Score]]) -> list[Score]:
+        """Scores of candidates, from the file where all of them are in it."""
+        keys = [key(alpha).hex() for alpha in alphas]
+        if not all(name in self.scores for name in keys):
+            self.scores |= dict(zip(keys, evaluate(alphas), strict=True))
+            with open(self.path, "a") as file:
+                file.write(json.dumps([(name, *self.scores[name]) for name in keys]) + "\n")
+        return [self.scores[name] for name in keys]
+
+
 def adapt(
     engine: Engine, tokenizer: Any, task: Task, rows: Sequence[Row], experts: Sequence[str], layers: int,
-    settings: dict[str, Any], seed: int,
+    settings: dict[str, Any], seed: int, remembered: Remembered | None = None,
 ) -> Result:  # fmt: skip
     """Searches the mix of `experts` that answers `rows` best; the engine then holds it under the name "default".
 
@@ -59,6 +90,7 @@ def adapt(
         settings: keys of `config.CEM`, and granularity (vector | layer), normalised, score (strict | lenient),
             max_new_tokens.
         seed: of the draws.
+        remembered: scores that an earlier run of the same search left.
 
     Raises:
         ValueError: no shot, or no expert.
@@ -70,10 +102,13 @@ def adapt(
     width = layers if settings["granularity"] == "layer" else 1
     with tqdm(total=settings["iterations"], desc=f"adapting to {task.name}", unit="iteration") as bar:
 
-        def evaluate(alphas: list[Tensor]) -> list[Score]:
-            scores = score_mixes(
+        def score(alphas: list[Tensor]) -> list[Score]:
+            return score_mixes(
                 engine, tokenizer, task, rows, experts, alphas, settings["score"], settings["max_new_tokens"]
             )
+
+        def evaluate(alphas: list[Tensor]) -> list[Score]:
+            scores = remembered(alphas, score) if remembered else score(alphas)
             bar.set_postfix(accuracy=f"{max(scores)[0]:.2f}" if scores else "as before")
             bar.update()
             return scores

@@ -1,5 +1,7 @@
 """The thing itself: a language model that adapts to its prompts."""
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +10,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from transformer2.config import CEM
+from transformer2.config import parse_search
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
+from transformer2.svf.basis import fingerprint
 from transformer2.tasks import Prompt, Row, Task
 from transformer2.tasks.classify import CLASSES, OTHERS
 from transformer2.tasks.own import TASK as OWN_PROMPTS
@@ -58,6 +61,10 @@ class SelfAdaptiveModel:
             raise ValueError(f"dispatch knows the classes {', '.join(CLASSES)}; no expert can be for {strange[0]!r}")
         if OTHERS in experts:
             raise ValueError("the class 'others' is answered by the base weights; it can have no expert")
+        if taken := [name for name in experts if name == "default" or name.startswith("candidate")]:
+            raise ValueError(
+                f"{taken[0]!r} is a name that the search for a mix uses itself: give the expert another one"
+            )
         self.engine, self.tokenizer, self.experts = engine, tokenizer, list(experts)
         self.strategy: Strategy = strategy
         self.first_pass: FirstPass = first_pass
@@ -96,25 +103,40 @@ class SelfAdaptiveModel:
         tokenizer = load_tokenizer(Path(base))
         return cls(HFEngine(model, tokenizer, batch_rows), tokenizer, list(experts), strategy, first_pass)
 
-    def adapt(self, shots: Sequence[Row], task: Task = OWN_PROMPTS, seed: int = 0, **settings: Any) -> Result:
+    def adapt(
+        self, shots: Sequence[Row], task: Task = OWN_PROMPTS, seed: int = 0, scores: Path | None = None, **settings: Any
+    ) -> Result:
         """Few-shot adaptation: finds the mix of the experts that answers `shots` best and uses it from now on.
 
         Args:
             shots: rows of `task`; of a user's own {"prompt": ..., "answer": ...}.
             task: how they are asked and scored.
             seed: of the search.
-            **settings: of `config.CEM`, and granularity, normalised, score, max_new_tokens (see `few_shot.adapt`).
+            scores: file that keeps the scores of candidates: a search that was stopped goes on from it.
+            **settings: of `config.Search`.
+
+        Raises:
+            ValueError: an unknown setting, a row that lacks a column of the task, no row.
         """
         if self.strategy != "few-shot":
             raise ValueError(f"strategy {self.strategy!r} does not search a mix; load the model with 'few-shot'")
-        chosen = CEM().model_dump() | {
-            "granularity": "vector", "normalised": True, "score": "lenient", "max_new_tokens": task.max_new_tokens,
-        } | settings  # fmt: skip
-        layers = self.engine.model.config.num_hidden_layers
-        result = few_shot.adapt(self.engine, self.tokenizer, task, shots, self.experts, layers, chosen, seed)
+        chosen = parse_search({"max_new_tokens": task.max_new_tokens} | settings).model_dump()
+        layers = len(self.engine.model.base_model.scaled_layers(self.experts[0]))
+        remembered = few_shot.Remembered(scores, self._search(shots, task, seed, chosen)) if scores else None
+        result = few_shot.adapt(
+            self.engine, self.tokenizer, task, shots, self.experts, layers, chosen, seed, remembered
+        )
         self.engine.set_expert("default")
         self.alpha = result.alpha
         return result
+
+    def _search(self, shots: Sequence[Row], task: Task, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+        """What the scores of a search depend on."""
+        model = self.engine.model
+        weights = {name: fingerprint(weight) for name, weight in model.named_parameters() if "candidate" not in name}
+        whole = hashlib.sha256(json.dumps(weights).encode()).hexdigest()
+        task_version = {"task": task.name, "version": task.version}
+        return task_version | {"weights": whole, "shots": list(shots), "settings": settings, "seed": seed}
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 512, streamer: Any = None) -> Answers:
         """Answers to users' prompts, greedily; a streamer of transformers shows the answer to a single one."""
@@ -126,21 +148,23 @@ class SelfAdaptiveModel:
         streamer: Any = None,
     ) -> Answers:  # fmt: skip
         """Answers to prompts in a task's own form; `questions` are what the first pass sees of them."""
-        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         if self.strategy == "few-shot":
             if self.alpha is None:
                 raise ValueError("few-shot adaptation comes first: call adapt(shots)")
             started = time.perf_counter()
-            completions = self.engine.generate(encoded, sampling, streamer=streamer)
+            completions = self.engine.generate(self._encode(prompts), sampling, streamer=streamer)
             return Answers(completions, None, self.alpha, 0.0, time.perf_counter() - started)
         started = time.perf_counter()
         decisions = self.classify(questions, class_tokens)
         synchronise()
         classified = time.perf_counter()
         chosen = [name if name in self.experts else None for name in (decision.chosen for decision in decisions)]
-        completions = self.engine.generate(encoded, sampling, chosen, streamer)
+        completions = self.engine.generate(self._encode(prompts), sampling, chosen, streamer)
         synchronise()
         return Answers(completions, decisions, None, classified - started, time.perf_counter() - classified)
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        return [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
 
     def classify(self, questions: Sequence[str], max_new_tokens: int = 64) -> list[Decision]:
         """The first pass alone."""

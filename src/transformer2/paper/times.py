@@ -18,8 +18,8 @@ COLUMNS: dict[Hashable, Any] = {
 """The columns of the frame of timings; one row is one task's whole problem set, answered once."""
 
 MEASURED = (
-    "Seconds for the whole problem set, measured once for each line, in one process after a warm-up; "
-    "in parentheses the first pass in percent of the second."
+    "Seconds for the whole problem set, measured once for each line, in one process after a warm-up (other jobs may "
+    "have shared the machine); in parentheses the first pass in percent of the second."
 )
 INCOMPARABLE = (
     "The document names neither its model nor its hardware: of its numbers only the percentages can be compared "

@@ -74,6 +74,7 @@ class HFEngine:
     @torch.no_grad()
     def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> Tensor:
         self.model.eval()
+        self._check_lengths(prompts)
         model = self._causal_model()
         answers = torch.empty(len(prompts), len(tokens))
         with self._weights(None):

@@ -46,22 +46,22 @@ class SVFModel(BaseTuner):
 
         Args:
             adapters: the K experts; all must scale the same matrices.
-            weights: alpha, (K,) or (K, layers) with one column for each decoder layer.
+            weights: alpha, (K,) or (K, layers) with one column for each decoder layer that the experts scale, in order.
             adapter_name: of the mixed adapter. It holds z' itself, whatever the experts' parametrisation is.
 
         Raises:
             ValueError: an expert is not there or scales other matrices, the weights have another shape, or they are
                 zero for all experts at once: z' = 0 would delete a matrix.
         """
-        layers = self.model.config.num_hidden_layers  # type: ignore[union-attr]
-        alpha = torch.as_tensor(weights, dtype=torch.float32)
-        alpha = alpha[:, None].expand(-1, layers) if alpha.ndim == 1 else alpha
         if missing := [name for name in adapters if name not in self.peft_config]:
             raise ValueError(f"no adapter named {', '.join(missing)}; there are {', '.join(self.peft_config)}")
-        if alpha.shape != (len(adapters), layers):
+        layers = self.scaled_layers(adapters[0])
+        alpha = torch.as_tensor(weights, dtype=torch.float32)
+        alpha = alpha[:, None].expand(-1, len(layers)) if alpha.ndim == 1 else alpha
+        if alpha.shape != (len(adapters), len(layers)):
             raise ValueError(
-                f"alpha has the shape {tuple(alpha.shape)}; for {len(adapters)} experts and {layers} layers it must be "
-                f"({len(adapters)},) or ({len(adapters)}, {layers})"
+                f"alpha has the shape {tuple(alpha.shape)}; for {len(adapters)} experts and {len(layers)} layers "
+                f"it must be ({len(adapters)},) or ({len(adapters)}, {len(layers)})"
             )
         if (alpha == 0).all(0).any():
             raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
@@ -84,8 +84,12 @@ class SVFModel(BaseTuner):
             for name, layer in self.svf_layers():
                 if name in scaled[adapters[0]]:
                     z = torch.stack([layer.z(adapter) for adapter in adapters])
-                    column = alpha[:, decoder_layer(name)].to(z.device)
+                    column = alpha[:, layers.index(decoder_layer(name))].to(z.device)
                     layer.svf_z[adapter_name].copy_(column @ z)
+
+    def scaled_layers(self, adapter: str) -> list[int]:
+        """Decoder layers in which an adapter scales matrices, in order."""
+        return sorted({decoder_layer(name) for name, layer in self.svf_layers() if adapter in layer.svf_z})
 
     def svf_layers(self) -> list[tuple[str, SVFLayer]]:
         """Every layer that some adapter scales, with its name."""

@@ -46,7 +46,7 @@ class Task:
     name: str
     version: int
     domain: str
-    """math | code | reasoning: the class that dispatch gives to prompts of this task."""
+    """math | code | reasoning | others: the class that dispatch should give to prompts of this task."""
     columns: tuple[str, ...]
     """Columns that every row must have; the data set's own names."""
     hub: Callable[[str], list[Row]]

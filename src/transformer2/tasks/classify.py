@@ -65,13 +65,22 @@ def labelled(
         split: of the everyday requests.
         limit: rows in all; None takes as many as the smallest class has.
         seed: of the choice and the order.
+
+    Raises:
+        ValueError: a class has too few prompts for the limit, or the limit is too small for one of each class.
     """
     pools: dict[str, list[Row]] = {OTHERS: everyday.rows(split)}
     for task, rows in task_rows:
         pools.setdefault(task.domain, []).extend({"text": task.question(row), "class": task.domain} for row in rows)
     rng = random.Random(seed)
-    smallest = min(map(len, pools.values()))
-    each = smallest if limit is None else min(smallest, limit // len(pools))
+    smallest = min(pools, key=lambda name: len(pools[name]))
+    each = len(pools[smallest]) if limit is None else limit // len(pools)
+    if not 0 < each <= len(pools[smallest]):
+        raise ValueError(
+            f"{limit} prompts of {len(pools)} classes are {each} of each; "
+            f"{split} has {len(pools[smallest])} of class {smallest!r}: set between {len(pools)} and "
+            f"{len(pools) * len(pools[smallest])}"
+        )
     chosen = [row for name in sorted(pools) for row in rng.sample(pools[name], each)]
     rng.shuffle(chosen)
     return [row | {"item": f"classify/{split}/{i}"} for i, row in enumerate(chosen)]

@@ -16,7 +16,7 @@ def _score(row: Row, completion: str) -> Score:
     lines = [line for line in completion.splitlines() if re.search(r"\w", line)]
     last = lines[-1].strip() if lines else ""
     words = r"\s+".join(map(re.escape, str(row["answer"]).split()))
-    held = re.search(rf"(?<!\w){words}(?!\w)", last, re.IGNORECASE) is not None
+    held = re.search(rf"(?<![\w.,-]){words}(?!\w|[.,]\d)", last, re.IGNORECASE) is not None  # not the 5 of 1.5 or -5
     return Score(completion.strip() == str(row["answer"]).strip(), held, last or None)
 
 
