@@ -20,6 +20,15 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def paper() -> Path:
+    """Folder with the texts of both documents; tests that need it skip where it is missing."""
+    folder = Path(os.environ.get("T2_PAPER", ROOT.parent / "shared" / "paper"))
+    if not folder.is_dir():
+        pytest.skip(f"no texts of the documents at {folder}; set T2_PAPER to a folder with arxiv.txt and workshop.md")
+    return folder
+
+
 @pytest.fixture
 def trusted_programs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs the programs of these tests here, without a sandbox; the list holds them."""

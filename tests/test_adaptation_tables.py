@@ -60,16 +60,6 @@ def rendered_times(rows: list[dict], folder: Path, kind: str) -> str:
     return (folder / f"arxiv/table3.{kind}").read_text(encoding="utf-8")
 
 
-def scanned(table: ledger.LedgerTable | ledger.TimeTable, real_data: Path) -> str:
-    """The lines of the table in the document's text, without markup and spaces."""
-    file = real_data.parent / "paper" / table.source.file
-    if not file.is_file():
-        pytest.skip(f"no text of the document at {file}")
-    first, last = table.source.lines
-    lines = file.read_text(encoding="utf-8").splitlines()[first - 1 : last]
-    return re.sub(r"<[^>]+>", "", "\n".join(lines))
-
-
 def line_of(text: str, label: str, remark: str) -> str:
     """The line of a Markdown table that starts with that label and remark."""
     lines = [line for line in text.splitlines() if line.startswith(f"| {label}") and f"<br>*{remark}*" in line]
@@ -78,25 +68,6 @@ def line_of(text: str, label: str, remark: str) -> str:
 
 
 # ---- the ledger
-
-
-@pytest.mark.parametrize("name", LEDGERS)
-def test_every_reported_number_stands_in_the_document_in_the_order_of_the_ledger(name, real_data):
-    table = ledger.read(ledger_file(name))
-    cells_in_order = [cell for row in table.rows for cell in row.cells.values() if cell and cell.value]
-    printed = [cell.scan or f"{cell.value} ({cell.normalised})" for cell in cells_in_order]
-    found = re.findall(r"\d[\d.]+\s*\(\s*[\d.]+\s*\)", scanned(table, real_data))
-    assert [re.sub(r"\s", "", cell) for cell in found] == [cell.replace(" ", "") for cell in printed]
-
-
-@pytest.mark.parametrize("name", LEDGERS)
-def test_a_normalised_score_fits_its_own_table(name):
-    table = ledger.read(ledger_file(name))
-    base = {row.model: row for row in table.rows if row.method == "base"}
-    for row in table.rows:
-        for column, cell in row.cells.items():
-            if cell and cell.value:
-                assert f"{cell.value / base[row.model].cells[column].value:.2f}" == str(cell.normalised)
 
 
 @pytest.mark.parametrize("name", LEDGERS)
@@ -113,12 +84,8 @@ def test_a_row_selected_on_test_says_so_and_the_honest_one_follows(name):
         assert all(cell is None or cell.value is None for cell in honest.cells.values())
 
 
-def test_the_reported_times_stand_in_the_document_and_fit_their_ratios(real_data):
-    table = ledger.read_times(ledger_file("arxiv/table3"))
-    text = scanned(table, real_data)
-    for row in table.rows:
-        printed = row.scan or f"{row.first} ({row.ratio}%) {row.second}"
-        assert re.sub(r"\s", "", printed) in re.sub(r"\s", "", text)
+def test_the_reported_times_fit_their_ratios():
+    for row in ledger.read_times(ledger_file("arxiv/table3")).rows:
         assert f"{100 * row.first / row.second:.0f}" == str(row.ratio)
 
 

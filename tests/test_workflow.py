@@ -51,7 +51,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_configuration_can_be_planned(checkout, config):
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(config.relative_to(ROOT))))
-    assert jobs["table"] == 7 and jobs["times"] == 1 and jobs["adaptation_figure"] == 6 and jobs["train"] >= 7
+    assert jobs["table"] == 15 and jobs["figure"] == 2 * 15
+    assert jobs["times"] == 1 and jobs["adaptation_figure"] == 6 and jobs["train"] >= 7
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
@@ -73,7 +74,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short.write_text(text[: text.index("unseen:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
     assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit"} & set(jobs)
-    assert jobs["table"] == 7 and jobs["score"] == 9
+    assert jobs["table"] == 15 and jobs["score"] == 9
 
 
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):

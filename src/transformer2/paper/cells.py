@@ -101,7 +101,7 @@ def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell
         if reported is None:
             continue
         method, of_model = _method(row, reported), scores.loc[scores["stands_in_for"] == row.model]
-        trained_on = column.task if row.trained_on == "column task" else ""
+        trained_on = (column.trained_on or column.task) if row.trained_on == "column task" else ""
         id = f"{table.document}/{table.name}/{row.model}/{method}/{column.name}"
         found.append(Cell(id, row, column, reported, _measure(of_model, method, trained_on, column.task, which)))
     return found

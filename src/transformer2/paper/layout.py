@@ -126,7 +126,7 @@ LATEX = str.maketrans({
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}",
     "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "×": r"$\times$", "∞": r"$\infty$",
-    "–": "--", "“": "``", "”": "''",
+    "σ": r"$\sigma$", "ᵢ": r"$_i$", "–": "--", "“": "``", "”": "''",
 })  # fmt: skip
 
 

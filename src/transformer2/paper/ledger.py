@@ -51,6 +51,8 @@ class Column(_Entry):
     """Items of the document's test set."""
     name: str = Field(default_factory=lambda column: column["task"])
     """Key of the column's cells; the task, unless several columns share one."""
+    trained_on: str | None = None
+    """What the experts of this column learnt, where that is not its own task."""
 
 
 class Row(_Entry):
@@ -62,8 +64,11 @@ class Row(_Entry):
     """How ours is measured, in a few words, where the label does not say it; printed below the label."""
     note: str | None = None
     """The same at length, printed under the table."""
+    parameters: AsPrinted | None = None
+    """Millions of trained parameters that the document prints for the row."""
     trained_on: Literal["nothing", "column task"] = "nothing"
-    """Which scores belong here: those of no single training task, or the expert's that learnt the column's task."""
+    """Which scores belong here: those of no single training task, or those of the expert that learnt the column's task,
+    or what the column names in its place."""
     cells: dict[str, Reported | None]
     """By name of the column; null where nothing can stand."""
 
@@ -124,6 +129,34 @@ class TimeTable(_Table):
     rows: tuple[TimeRow, ...]
 
 
+class Setting(_Entry):
+    """One hyper-parameter of one method: the value that the document prints, or those that it swept."""
+
+    method: str
+    """A key of `SettingsTable.methods`."""
+    label: str
+    values: tuple[AsPrinted, ...] = Field(min_length=1)
+    scan: str | None = None
+    """As in `Reported`."""
+
+
+class SettingsTable(_Table):
+    """A table of hyper-parameters; no page is rendered from it."""
+
+    methods: dict[str, str]
+    """What the document calls the settings of each method."""
+    rows: tuple[Setting, ...]
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        if len({(row.method, row.label) for row in self.rows}) < len(self.rows):
+            raise ValueError("two rows have the same method and label")
+        for row in self.rows:
+            if row.method not in self.methods:
+                raise ValueError(f"row of method {row.method}, which is not one of {', '.join(self.methods)}")
+        return self
+
+
 def read(path: Path) -> LedgerTable:
     """Reads and checks `paper_tables/<document>/<table>.yaml`, a table of accuracies.
 
@@ -136,6 +169,11 @@ def read(path: Path) -> LedgerTable:
 def read_times(path: Path) -> TimeTable:
     """As `read`, for a table of times."""
     return _read(path, TimeTable)
+
+
+def read_settings(path: Path) -> SettingsTable:
+    """As `read`, for a table of hyper-parameters."""
+    return _read(path, SettingsTable)
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:

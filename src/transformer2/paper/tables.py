@@ -15,7 +15,7 @@ import pandas as pd
 from transformer2.paper import ledger
 from transformer2.paper.cells import Cell, Measured, Scoring, cells, read_scores
 from transformer2.paper.layout import Group, Page, TextCell, TextColumn, TextRow, items, write
-from transformer2.paper.ledger import LedgerTable, Reported
+from transformer2.paper.ledger import LedgerTable, Reported, Row
 from transformer2.statistics import N_RESAMPLES, Estimate
 
 SCORING = (
@@ -130,8 +130,14 @@ def _group(table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell],
         in_row = [
             texts[in_column[column.name].id] if column.name in in_column else TextCell() for column in table.columns
         ]
-        rows.append(TextRow(row.label, in_row, row.remark, marks[row.note]))
+        rows.append(TextRow(row.label, in_row, _remark(row), marks[row.note]))
     return Group(ran, rows)
+
+
+def _remark(row: Row) -> str:
+    """The row's remark, and how many parameters the document says are trained."""
+    counted = f"paper: {row.parameters}M parameters" if row.parameters else ""
+    return "; ".join(part for part in (row.remark, counted) if part)
 
 
 def _lines(cell: Cell, lenient: Measured | None) -> dict[str, str]:

@@ -1,0 +1,214 @@
+"""Every table of the ledger against the text of its document, and against the other tables.
+
+The texts come from the folder in T2_PAPER, or from ../shared/paper next to the project.
+"""
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from test_tables import scores_of, write
+from transformer2.paper import ledger
+from transformer2.paper.cells import cells, read_scores
+from transformer2.paper.figures import draw
+from transformer2.paper.ledger import LedgerTable, SettingsTable, TimeTable
+from transformer2.paper.tables import render
+
+FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(ROOT.glob("paper_tables/*/*.yaml"))}
+TIMES = ("arxiv/table3",)
+SETTINGS = ("arxiv/table6", "workshop/table4")
+SCORES = [name for name in FILES if name not in (*TIMES, *SETTINGS)]
+
+CONTRADICTIONS = {
+    # LoRA, measured anew between the documents; Table 4 of the arXiv document normalises it otherwise than Table 1.
+    "llama3-8b/lora/gsm8k": {"77.18 (1.02)", "77.18 (0.98)", "70.58 (0.93)"},
+    "llama3-8b/lora_on_test/math": {"24.12 (0.98)", "21.68 (0.88)"},
+    "mistral-7b/lora/gsm8k": {"44.66 (1.04)", "36.09 (0.84)"},
+    "mistral-7b/lora/mbpp_pro": {"51.52 (1.04)", "47.47 (0.96)"},
+    "mistral-7b/lora_on_test/math": {"13.16 (1.01)", "11.18 (0.86)"},
+    "mistral-7b/lora_on_test/humaneval": {"37.80 (0.87)", "31.71 (0.73)"},
+    # Table 1 of the workshop document repeats the column of MBPP-Pro.
+    "mistral-7b/base/arc_easy": {"81.65 (1.00)", "49.50 (1.00)"},
+    "mistral-7b/lora/arc_easy": {"81.19 (0.98)", "47.47 (0.96)"},
+    "mistral-7b/svf/arc_easy": {"85.14 (1.04)", "85.14 (1.72)"},
+}
+"""Cells that the documents print more than once and not alike: model, method and task, and what is printed."""
+SWEPT_OTHERWISE = {("lora", "Learning rate")}
+"""Hyper-parameters that the documents do not print alike."""
+
+
+def text_of(table: LedgerTable | TimeTable | SettingsTable, folder: Path) -> str:
+    """The lines that the table's source names, without markup and white space; 1e-3 where they have 1 × 10⁻³."""
+    first, last = table.source.lines
+    lines = (folder / table.source.file).read_text(encoding="utf-8").splitlines()[first - 1 : last]
+    plain = re.sub(r"\s|<[^>]+>|\$", "", "".join(lines))
+    return re.sub(r"\\times10\^\{(-\d+)\}", r"e\1", plain)
+
+
+def scanned(scan: str | None, printed: str) -> str:
+    """What the text shows of an entry, without white space."""
+    return re.sub(r"\s", "", scan or printed)
+
+
+def in_order(table: LedgerTable) -> list[list[str]]:
+    """The entries of every row and of every column, as the text shows them one after the other.
+
+    Where the text runs several rows into one, a row is no longer in one piece, but its entries still have that order.
+    """
+    grid = [
+        [scanned(cell.scan, f"{cell.value}({cell.normalised})") if cell and cell.value else "" for cell in line]
+        for line in (row.cells.values() for row in table.rows)
+    ]
+    counts = [f"{row.parameters}M" if row.parameters else "" for row in table.rows]
+    lines = [*([count, *line] for count, line in zip(counts, grid, strict=True)), counts, *zip(*grid, strict=True)]
+    return [[entry for entry in line if entry] for line in lines]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_every_score_stands_in_the_lines_that_its_source_names_in_its_place(name, paper):
+    table = ledger.read(FILES[name])
+    text = text_of(table, paper)
+    for line in in_order(table):
+        assert re.search(".*?".join(map(re.escape, line)), text), line
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_those_lines_hold_no_score_that_the_ledger_has_not(name, paper):
+    table = ledger.read(FILES[name])
+    text = text_of(table, paper)
+    for entry in chain.from_iterable(in_order(table)[: len(table.rows)]):
+        assert entry in text
+        text = text.replace(entry, "|", 1)
+    assert not re.findall(r"\d\.?\d*\(\.?\d|\d\.\d\d", text)
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_every_time_stands_in_the_lines_that_its_source_names(name, paper):
+    table = ledger.read_times(FILES[name])
+    for row in table.rows:
+        assert scanned(row.scan, f"{row.first} ({row.ratio}%) {row.second}") in text_of(table, paper)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_hyper_parameter_stands_in_the_lines_that_its_source_names(name, paper):
+    table = ledger.read_settings(FILES[name])
+    values = [[rf"(?:{re.escape(str(value))}|{value:e})(?!\d)" for value in row.values] for row in table.rows]
+    printed = [
+        re.escape(scanned(row.scan, "")) if row.scan else ",".join(of_row)
+        for row, of_row in zip(table.rows, values, strict=True)
+    ]
+    assert re.search(r".*?(?<![\d.])".join(["", *printed]), text_of(table, paper))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_normalised_score_fits_its_own_table_or_has_a_note(name):
+    table = ledger.read(FILES[name])
+    base = {row.model: row for row in table.rows if row.method == "base"}
+    for row in table.rows:
+        for column, cell in row.cells.items():
+            if cell and cell.value:
+                of_base = base[row.model].cells[column]
+                assert of_base and of_base.value
+                assert f"{cell.value / of_base.value:.2f}" == str(cell.normalised) or cell.note, (row.method, column)
+
+
+def test_a_number_that_stands_in_several_places_is_the_same_in_all_of_them():
+    found = defaultdict(list)
+    for name in SCORES:
+        table = ledger.read(FILES[name])
+        for row in table.rows:
+            for column in table.columns:
+                cell = row.cells[column.name]
+                if cell and cell.value:
+                    key = f"{row.model}/{cell.method or row.method}/{column.task}"
+                    found[key].append(f"{cell.value} ({cell.normalised})")
+    assert (len(found), sum(len(printed) > 1 for printed in found.values())) == (118, 94)
+    assert {key: set(printed) for key, printed in found.items() if len(set(printed)) > 1} == CONTRADICTIONS
+
+
+def test_both_documents_have_the_same_hyper_parameters_but_one():
+    arxiv, workshop = (
+        {(row.method, row.label): row.values for row in ledger.read_settings(FILES[name]).rows} for name in SETTINGS
+    )
+    assert arxiv.keys() == workshop.keys()
+    assert {key for key in arxiv if arxiv[key] != workshop[key]} == SWEPT_OTHERWISE
+    assert arxiv["svf", "Learning rate"] == (Decimal("0.002"),)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("method: lora, label: Rank", "method: dora, label: Rank", "row of method dora, which is not one of svf, lora"),
+        ("label: Rank", "label: LoRA alpha", "two rows have the same method and label"),
+        ('["16"]', "[16]", r'rows.6.values.0: quote the number \("16"\)'),
+        ('["16"]', "[]", "rows.6.values: "),
+    ],
+)
+def test_a_mistake_among_hyper_parameters_is_one_line_that_names_file_and_place(old, new, message, tmp_path):
+    text = FILES["workshop/table4"].read_text(encoding="utf-8")
+    assert old in text
+    file = tmp_path / "table4.yaml"
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"table4\.yaml: {message}") as caught:
+        ledger.read_settings(file)
+    assert "\n" not in str(caught.value)
+
+
+# ---- tables of which nothing was run, or what the default run has
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_table_of_which_nothing_was_run_is_rendered_and_drawn(name, tmp_path):
+    table = ledger.read(FILES[name])
+    scores = write(scores_of("m", "", "base", "gsm8k", 1), tmp_path / "scores.csv")
+    render(FILES[name], scores, tmp_path)
+    text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+    assert text.count("ours **not run**") == sum(cell is not None for row in table.rows for cell in row.cells.values())
+    assert all(str(cell.value) in text for row in table.rows for cell in row.cells.values() if cell and cell.value)
+    draw(FILES[name], scores, tmp_path / "figure.svg")
+    assert "reported by the paper" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
+
+
+def test_a_column_may_belong_to_experts_of_another_task(tmp_path):
+    rows = scores_of("toy", "mistral-7b", "svf_from_llama3-8b", "math", 3)
+    rows = [row | {"trained_on": "gsm8k"} for row in rows] + scores_of("toy", "mistral-7b", "base", "math", 2)
+    scores = read_scores(write(rows, tmp_path / "scores.csv"))
+    found = {cell.id: cell.ours for cell in cells(ledger.read(FILES["arxiv/table5"]), scores, "strict") if cell.ours}
+    assert {id.removeprefix("arxiv/table5/mistral-7b/"): ours.correct for id, ours in found.items()} == {
+        "base/math": 2, "svf_from_llama3-8b/math": 3,
+    }  # fmt: skip
+
+
+def test_latex_of_a_table_that_was_run_as_a_whole_fits_the_page(tmp_path):
+    if not shutil.which("pdflatex") or subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode:
+        pytest.skip("no TeX with booktabs.sty here")
+    names = ("arxiv/table4", "arxiv/table5", "arxiv/table7a", "arxiv/table7b", "arxiv/table9")
+    for name in names:
+        table = ledger.read(FILES[name])
+        rows = [
+            score | {"trained_on": (column.trained_on or column.task) if row.trained_on == "column task" else ""}
+            for row in table.rows
+            for column in table.columns
+            for score in scores_of("toy_llama", row.model, row.method, column.task, 20 + len(row.label) % 9)
+        ]
+        render(FILES[name], write(rows, tmp_path / "scores.csv"), tmp_path)
+        assert "& not run" not in (tmp_path / f"{name}.tex").read_text(encoding="utf-8")
+    inputs = "".join(rf"\input{{{name}.tex}}" for name in names)
+    preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
+    (tmp_path / "main.tex").write_text(preamble + r"\begin{document}" + inputs + r"\end{document}")
+    subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)
+    log = (tmp_path / "main.log").read_text(encoding="latin-1")
+    assert "Overfull" not in log and "Float too large" not in log
+
+
+def test_trained_parameters_stand_below_the_label(tmp_path):
+    render(FILES["arxiv/table4"], write(scores_of("m", "", "base", "gsm8k", 1), tmp_path / "s.csv"), tmp_path)
+    text = (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8")
+    assert "| 1 SVF, policy gradient, MLP<br>*paper: 0.39M parameters* |" in text
