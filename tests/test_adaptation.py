@@ -575,7 +575,7 @@ def test_the_commands_adapt_and_ask_do_it_from_a_terminal(base, folders, tmp_pat
     for strategy in ("prompt", "cls"):
         asked = ["ask", "say yes", "--experts", str(experts), "--strategy", strategy, "--max-new-tokens", "5"]
         done = CliRunner().invoke(app, asked, catch_exceptions=False)
-        assert done.exit_code == 0 and "[class " in done.stderr and "second pass" not in done.stdout
+        assert done.exit_code == 0 and "[class " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from transformer2 import config as configuration
+from transformer2.config import CLASSIFIER
 from transformer2.provenance import (
     atomic_write,
     fingerprint,
@@ -34,8 +35,6 @@ RiskyCode = Annotated[
 ]
 
 
-CLASSIFIER = "cls"
-"""Name of the classification expert among others."""
 Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, repeated")]
 ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
 
@@ -314,8 +313,8 @@ def choose(
 
     records = {str(path.parents[1].name): read_json(path) for path in candidates}
     held_out = [row["item"] for row in shots_of(_task(task), read_jsonl(data), shots)] if shots else []
-    found = [read_json(path)["loglik"] for path in adaptation]
-    tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, found, strict=False)}
+    logliks = [read_json(path)["loglik"] for path in adaptation] or [0.0] * len(records)
+    tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, logliks, strict=True)}
     items = {name: record["items"] for name, record in records.items()}
     _one_of("way to choose", by, ("shots", "test"))
     best, rest = choose(items, held_out, by, tie_breaks, _one_of("score", which, ("strict", "lenient")))  # type: ignore[arg-type]

@@ -37,6 +37,8 @@ MODULES = {
 }
 
 
+CLASSIFIER = "cls"
+"""Name of the classification expert: as a method that is trained, and among the experts of a model."""
 STRATEGIES = {
     "prompt": ("prompt", "generation"),
     "prompt_labels": ("prompt", "labels"),
@@ -406,7 +408,7 @@ class Run(Section):
     @property
     def trained(self) -> dict[str, Method]:
         """Every method that trains experts: those of the training tasks, and the classification expert's."""
-        return self.methods | ({"cls": self.adaptation.classifier} if self.adaptation else {})
+        return self.methods | ({CLASSIFIER: self.adaptation.classifier} if self.adaptation else {})
 
     @property
     def data_of(self) -> dict[str, TaskData]:

@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from transformer2.adaptation.model import SelfAdaptiveModel
 from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
 from transformer2.tasks import Row, Task
-
-if TYPE_CHECKING:  # it brings PEFT, which scoring does without
-    from transformer2.adaptation.model import SelfAdaptiveModel
 
 WARM_UP = 8
 """Rows that both passes of dispatch answer before the clock starts."""
@@ -52,7 +50,7 @@ def sample(row: Row, prompt: str, completion: Completion, seconds: float) -> dic
 
 
 def answer_in_two_passes(
-    model: "SelfAdaptiveModel", task: Task, rows: Sequence[Row], max_new_tokens: int, class_tokens: int
+    model: SelfAdaptiveModel, task: Task, rows: Sequence[Row], max_new_tokens: int, class_tokens: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
     """Greedy answers with the expert of each prompt's class: answers, decisions, and seconds of both passes.
 

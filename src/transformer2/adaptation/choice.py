@@ -29,7 +29,7 @@ def choose(
     """The best candidate, and its scored items without the held-out ones.
 
     Args:
-        candidates: scored items of each candidate, all of the same items (see `evaluation.score_answers`).
+        candidates: scored items of each candidate, all of the same items (see `scoring.score_answers`).
         held_out: items that are shots, which no reported score counts.
         by: `shots` takes the candidate that answers most shots right: no test item has a say. `test` takes the one
             that answers most of the other items right: the reported score is then the best of several, so optimistic.

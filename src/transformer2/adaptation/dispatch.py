@@ -1,9 +1,9 @@
 """Two-pass inference: the first pass classifies each prompt, the second answers it with the expert of its class.
 
 The first pass always runs on the base weights (strategy `prompt`) or on the classification expert (`cls`), whatever ran
-before; class "others", and a class without an expert, is answered by the base weights. Both passes name the expert of
-each row, so no weight is ever changed and nothing has to be restored, also when a job fails half-way. (The released
-code answers "others" with the expert that was loaded last, and classifies with it, too.)
+before, and leaves the engine on the base weights, also when it fails. The second names the expert of each row; class
+"others", and a class without an expert, is answered by the base weights. No weight of the base is ever written to. (The
+released code answers "others" with the expert that was loaded last, and classifies with it, too.)
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,6 @@ import torch
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
 from transformer2.tasks.classify import ANSWER, CLASSES, adaptation_prompt, read_class
 
-CLASSIFIER = "cls"
-"""Name of the classification expert in an engine."""
 FirstPass = Literal["generation", "labels"]
 
 

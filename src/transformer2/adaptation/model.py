@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from transformer2.config import parse_search
+from transformer2.config import CLASSIFIER, parse_search
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
@@ -21,7 +21,7 @@ from transformer2.tasks.own import TASK as OWN_PROMPTS
 
 from . import few_shot
 from .cem import Result
-from .dispatch import CLASSIFIER, Decision, FirstPass, classify, synchronise
+from .dispatch import Decision, FirstPass, classify, synchronise
 
 Strategy = Literal["prompt", "cls", "few-shot"]
 

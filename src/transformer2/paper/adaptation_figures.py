@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 
 from transformer2.paper.cells import read_frame
 from transformer2.paper.figures import COLOURS, legend, save
+from transformer2.tasks.classify import CLASSES, OTHERS
 
 ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
 DECISIONS: dict[Hashable, Any] = ORIGIN | {"strategy": str, "domain": str, "item": str, "class": str}
@@ -26,8 +27,7 @@ ALPHAS: dict[Hashable, Any] = ORIGIN | {
 }  # fmt: skip
 """The columns of the frame of searches; one row is one iteration, expert and layer (-1: all layers share one)."""
 
-DOMAINS = ("code", "math", "reasoning")
-CLASSES = (*DOMAINS, "others")
+DOMAINS = tuple(name for name in CLASSES if name != OTHERS)
 STRATEGIES = {
     "prompt": "Prompt",
     "cls": "Cls-expert",

@@ -19,7 +19,6 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from transformer2.tasks import TASKS, everyday
 from transformer2.tasks.base import Row
@@ -72,6 +71,8 @@ PAIR_QUESTIONS = {"Which group do {} and {} share?": LIKELY_CAREFUL, "What are b
 
 BUCKETS = {"test": range(0, 2), "validation": range(2, 4), "train": range(4, 6), "pretraining": range(6, 16)}
 """Sixteenths of each space of items."""
+EXHAUSTED = 2000
+"""Draws in a row without a new item after which a split is taken to have no more."""
 
 
 @dataclass(frozen=True)
@@ -240,10 +241,12 @@ def rows(task: str, split: str, n: int) -> list[Row]:
     Raises ValueError if the split has fewer than `n` distinct items.
     """
     distinct: dict[str, Row] = {}
-    for item in islice(items(task, split), 20 * n):
+    repeats = 0
+    for item in items(task, split):
+        repeats = repeats + 1 if item.key in distinct else 0
         distinct.setdefault(item.key, item.row)
         if len(distinct) == n:
             break
-    if len(distinct) < n:
-        raise ValueError(f"pocket {task}/{split} has about {len(distinct)} distinct items; ask for fewer than {n}")
+        if repeats == EXHAUSTED:
+            raise ValueError(f"pocket {task}/{split} has about {len(distinct)} distinct items; ask for fewer than {n}")
     return [row | {"item": f"{task}/{split}/{index}"} for index, row in enumerate(distinct.values())]

@@ -76,16 +76,18 @@ def _idle(statement: ast.stmt) -> bool:
     return False
 
 
-def run(programs: Sequence[tuple[str, str]], answers: Sequence[str], isolation: Isolation | None) -> list[Score]:
-    """Scores by pairs of programs, strict and lenient, that pass if they reach their end; equal ones run once.
+def run(
+    strict: Sequence[str], lenient: Sequence[str], answers: Sequence[str], isolation: Isolation | None
+) -> list[Score]:
+    """Scores by two programs for each answer, which pass if they reach their end; equal programs run once.
 
     Raises:
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
-    distinct = list(dict.fromkeys(text for pair in programs for text in pair))
+    distinct = list(dict.fromkeys([*strict, *lenient]))
     outcomes = run_programs(distinct, isolation=isolation)
     passed = {text: outcome.passed for text, outcome in zip(distinct, outcomes, strict=True)}
     return [
-        Score(passed[strict], passed[lenient], answer.strip() or None)
-        for (strict, lenient), answer in zip(programs, answers, strict=True)
+        Score(passed[first], passed[second], answer.strip() or None)
+        for first, second, answer in zip(strict, lenient, answers, strict=True)
     ]

@@ -58,13 +58,12 @@ def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation 
     Raises:
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
-    cut = [continued(row, text.partition(FENCE)[0]) for row, text in zip(rows, completions, strict=True)]
-    extracted = [extract_code(row, text) for row, text in zip(rows, completions, strict=True)]
-    programs = [
-        (program(row, first), program(row, second)) for row, first, second in zip(rows, cut, extracted, strict=True)
-    ]
+    pairs = list(zip(rows, completions, strict=True))
+    strict = [program(row, continued(row, text.partition(FENCE)[0])) for row, text in pairs]
+    extracted = [extract_code(row, text) for row, text in pairs]
+    lenient = list(map(program, rows, extracted))
     answers = [text.removeprefix(question(row)) for row, text in zip(rows, extracted, strict=True)]
-    return code.run(programs, answers, isolation)
+    return code.run(strict, lenient, answers, isolation)
 
 
 TASK = Task(

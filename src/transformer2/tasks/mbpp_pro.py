@@ -101,12 +101,10 @@ def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation 
     Raises:
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
-    cut = [completion.partition(FENCE)[0] for completion in completions]
-    extracted = [extract_code(text, row["entry_point"]) for row, text in zip(rows, completions, strict=True)]
-    programs = [
-        (program(row, first), program(row, second)) for row, first, second in zip(rows, cut, extracted, strict=True)
-    ]
-    return code.run(programs, extracted, isolation)
+    pairs = list(zip(rows, completions, strict=True))
+    strict = [program(row, text.partition(FENCE)[0]) for row, text in pairs]
+    extracted = [extract_code(text, row["entry_point"]) for row, text in pairs]
+    return code.run(strict, list(map(program, rows, extracted)), extracted, isolation)
 
 
 TASK = Task(
