@@ -30,6 +30,8 @@ class Measured:
     model: str
     standin: bool
     seeds: tuple[int, ...]
+    files: tuple[str, ...]
+    """The files of scores that it is counted from, one a seed, in the folder of the run."""
     correct: int
     """Over all seeds."""
     items: int
@@ -107,6 +109,11 @@ def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell
     return found
 
 
+def adapter(method: str, trained_on: str) -> str:
+    """Folder of what a method measured: an expert's name says what it was trained on."""
+    return f"{method}-{trained_on}" if trained_on else method
+
+
 def _method(row: Row, reported: Reported) -> str:
     return reported.method or row.method
 
@@ -125,6 +132,10 @@ def _measure(scores: pd.DataFrame, method: str, trained_on: str, task: str, whic
         model=samples["model"].iloc[0],
         standin=bool(samples["standin"].iloc[0]),
         seeds=tuple(int(seed) for seed in verdicts.index),
+        files=tuple(
+            f"scores/{samples['model'].iloc[0]}/{adapter(method, trained_on)}/{task}/seed{seed}.json"
+            for seed in verdicts.index
+        ),
         correct=correct,
         items=items,
         score=Estimate(100 * correct / (seeds * items), 100 * low, 100 * high),

@@ -74,12 +74,13 @@ def _printed(number: Decimal | None) -> str | None:
 
 def _origin(ours: Measured | None) -> dict[str, Any]:
     if ours is None:
-        return {"status": "not run", "model_run": None, "standin": None, "seeds": None, "n": None}
+        return {"status": "not run", "model_run": None, "standin": None, "seeds": None, "files": None, "n": None}
     return {
         "status": "run",
         "model_run": ours.model,
         "standin": ours.standin,
         "seeds": " ".join(map(str, ours.seeds)),
+        "files": " ".join(ours.files),
         "n": ours.items,
     }
 
