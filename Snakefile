@@ -37,9 +37,10 @@ rule all:
             ext=["md", "tex", "html", "csv"],
         ),
         collect(
-            "results/{run}/figures/{table}.{format}",
+            "results/{run}/figures/{table}.svg",
             run=RUN.run,
             table=TABLES + ALL_ADAPTATION_FIGURES,
-            format=["svg", "png"],
         ),
+        f"results/{RUN.run}/audit.csv",
+        f"results/{RUN.run}/claims.csv",
     localrule: True

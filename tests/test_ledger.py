@@ -6,8 +6,6 @@ The texts come from the folder in T2_PAPER, or from ../shared/paper next to the 
 import re
 import shutil
 import subprocess
-from collections import defaultdict
-from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 
@@ -16,32 +14,18 @@ import pytest
 from conftest import ROOT
 from test_tables import scores_of, write
 from transformer2.paper import ledger
-from transformer2.paper.cells import cells, read_scores
+from transformer2.paper.cells import cells
 from transformer2.paper.figures import draw
-from transformer2.paper.ledger import LedgerTable, SettingsTable, TimeTable
+from transformer2.paper.ledger import LedgerTable, Reported, SettingsTable, TimeTable
+from transformer2.paper.measured import read_scores
 from transformer2.paper.tables import render
 
 FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(ROOT.glob("paper_tables/*/*.yaml"))}
 TIMES = ("arxiv/table3",)
 SETTINGS = ("arxiv/table6", "workshop/table4")
 SCORES = [name for name in FILES if name not in (*TIMES, *SETTINGS)]
-
-CONTRADICTIONS = {
-    # LoRA, measured anew between the documents; Table 4 of the arXiv document normalises it otherwise than Table 1.
-    "llama3-8b/lora/gsm8k": {"77.18 (1.02)", "77.18 (0.98)", "70.58 (0.93)"},
-    "llama3-8b/lora_on_test/math": {"24.12 (0.98)", "21.68 (0.88)"},
-    "mistral-7b/lora/gsm8k": {"44.66 (1.04)", "36.09 (0.84)"},
-    "mistral-7b/lora/mbpp_pro": {"51.52 (1.04)", "47.47 (0.96)"},
-    "mistral-7b/lora_on_test/math": {"13.16 (1.01)", "11.18 (0.86)"},
-    "mistral-7b/lora_on_test/humaneval": {"37.80 (0.87)", "31.71 (0.73)"},
-    # Table 1 of the workshop document repeats the column of MBPP-Pro.
-    "mistral-7b/base/arc_easy": {"81.65 (1.00)", "49.50 (1.00)"},
-    "mistral-7b/lora/arc_easy": {"81.19 (0.98)", "47.47 (0.96)"},
-    "mistral-7b/svf/arc_easy": {"85.14 (1.04)", "85.14 (1.72)"},
-}
-"""Cells that the documents print more than once and not alike: model, method and task, and what is printed."""
-SWEPT_OTHERWISE = {("lora", "Learning rate")}
-"""Hyper-parameters that the documents do not print alike."""
+TABLES = [name for name in SCORES if "/table" in name]
+"""Without what the documents print outside of tables."""
 
 
 def text_of(table: LedgerTable | TimeTable | SettingsTable, folder: Path) -> str:
@@ -57,13 +41,17 @@ def scanned(scan: str | None, printed: str) -> str:
     return re.sub(r"\s", "", scan or printed)
 
 
+def printed(cell: Reported) -> str:
+    return f"{cell.value}({cell.normalised})" if cell.normalised else str(cell.value)
+
+
 def in_order(table: LedgerTable) -> list[list[str]]:
     """The entries of every row and of every column, as the text shows them one after the other.
 
     Where the text runs several rows into one, a row is no longer in one piece, but its entries still have that order.
     """
     grid = [
-        [scanned(cell.scan, f"{cell.value}({cell.normalised})") if cell and cell.value else "" for cell in line]
+        [scanned(cell.scan, printed(cell)) if cell and cell.value else "" for cell in line]
         for line in (row.cells.values() for row in table.rows)
     ]
     counts = [f"{row.parameters}M" if row.parameters else "" for row in table.rows]
@@ -79,7 +67,7 @@ def test_every_score_stands_in_the_lines_that_its_source_names_in_its_place(name
         assert re.search(".*?".join(map(re.escape, line)), text), line
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", TABLES)
 def test_those_lines_hold_no_score_that_the_ledger_has_not(name, paper):
     table = ledger.read(FILES[name])
     text = text_of(table, paper)
@@ -105,41 +93,6 @@ def test_every_hyper_parameter_stands_in_the_lines_that_its_source_names(name, p
         for row, of_row in zip(table.rows, values, strict=True)
     ]
     assert re.search(r".*?(?<![\d.])".join(["", *printed]), text_of(table, paper))
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_a_normalised_score_fits_its_own_table_or_has_a_note(name):
-    table = ledger.read(FILES[name])
-    base = {row.model: row for row in table.rows if row.method == "base"}
-    for row in table.rows:
-        for column, cell in row.cells.items():
-            if cell and cell.value:
-                of_base = base[row.model].cells[column]
-                assert of_base and of_base.value
-                assert f"{cell.value / of_base.value:.2f}" == str(cell.normalised) or cell.note, (row.method, column)
-
-
-def test_a_number_that_stands_in_several_places_is_the_same_in_all_of_them():
-    found = defaultdict(list)
-    for name in SCORES:
-        table = ledger.read(FILES[name])
-        for row in table.rows:
-            for column in table.columns:
-                cell = row.cells[column.name]
-                if cell and cell.value:
-                    key = f"{row.model}/{cell.method or row.method}/{column.task}"
-                    found[key].append(f"{cell.value} ({cell.normalised})")
-    assert (len(found), sum(len(printed) > 1 for printed in found.values())) == (118, 94)
-    assert {key: set(printed) for key, printed in found.items() if len(set(printed)) > 1} == CONTRADICTIONS
-
-
-def test_both_documents_have_the_same_hyper_parameters_but_one():
-    arxiv, workshop = (
-        {(row.method, row.label): row.values for row in ledger.read_settings(FILES[name]).rows} for name in SETTINGS
-    )
-    assert arxiv.keys() == workshop.keys()
-    assert {key for key in arxiv if arxiv[key] != workshop[key]} == SWEPT_OTHERWISE
-    assert arxiv["svf", "Learning rate"] == (Decimal("0.002"),)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +125,9 @@ def test_a_table_of_which_nothing_was_run_is_rendered_and_drawn(name, tmp_path):
     text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
     assert text.count("ours **not run**") == sum(cell is not None for row in table.rows for cell in row.cells.values())
     assert all(str(cell.value) in text for row in table.rows for cell in row.cells.values() if cell and cell.value)
-    draw(FILES[name], scores, tmp_path / "figure.svg")
-    assert "reported by the paper" in (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    draw(FILES[name], scores, tmp_path / "figure")
+    drawn = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert ("reported by the paper" in drawn) == any(entry.reported.value for entry in ledger.entries(table))
 
 
 def test_a_column_may_belong_to_experts_of_another_task(tmp_path):

@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 from transformer2.paper import ledger
-from transformer2.paper.cells import Cell, Scoring, cells, read_scores
+from transformer2.paper.cells import Cell, Scoring, cells
 from transformer2.paper.layout import environment, escape_latex
+from transformer2.paper.measured import read_scores
 from transformer2.paper.tables import render
 from transformer2.statistics import mcnemar_exact, paired_bootstrap, wilson
 

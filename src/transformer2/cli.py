@@ -404,7 +404,7 @@ def table(ledger: File, out: File, scores: Path | None = None, timings: Path | N
 
 @app.command()
 def adaptation_figure(kind: Text, data: File, out: File) -> None:
-    """Draw how prompts were classified (confusion), or how experts were mixed (weights, convergence)."""
+    """Draw how prompts were classified (confusion), or experts mixed (weights, convergence): files as `figure`."""
     from transformer2.paper import adaptation_figures as figures
 
     kinds = {"confusion": figures.confusion, "weights": figures.weights, "convergence": figures.convergence}
@@ -413,10 +413,26 @@ def adaptation_figure(kind: Text, data: File, out: File) -> None:
 
 @app.command()
 def figure(ledger: File, scores: File, out: File) -> None:
-    """Draw one table of the documents: reported beside measured; the format is that of the suffix."""
+    """Draw one table of the documents, reported beside measured: <out>.pdf, .svg, .png, and the data as .csv."""
     from transformer2.paper.figures import draw
 
     draw(ledger, scores, out)
+
+
+@app.command()
+def audit(out: File, ledger: File = Path("paper_tables")) -> None:
+    """Check the documents' numbers against each other: writes <out>.csv and <out>.md."""
+    from transformer2.paper.audit import audit
+
+    print(f"{audit(ledger, out)} findings, in {out}.csv and {out}.md")
+
+
+@app.command()
+def claims(run: File, out: File, ledger: File = Path("paper_tables")) -> None:
+    """Judge the documents' sentences by a run (results/<run>): writes <out>.csv and <out>.md."""
+    from transformer2.paper.claims import judge
+
+    print(f"{judge(ledger, run, out)} claims, in {out}.csv and {out}.md")
 
 
 @app.command()

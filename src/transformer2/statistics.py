@@ -1,17 +1,24 @@
-"""Intervals and paired tests for accuracies: thin glue on statsmodels and numpy.
+"""Intervals, tests and power for accuracies: thin glue on scipy, statsmodels and numpy.
 
-Verdicts are booleans, one an item (or one a seed and item); two methods are compared on the same items only.
+Verdicts are booleans, one an item (or one a seed and item). Two methods are compared on the same items; where nobody
+knows which items were right, as for the documents' own numbers, as two independent samples.
 All intervals are two-sided with 95 % coverage.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, test_proportions_2indep
 
 LEVEL = 0.95
+POWER = 0.8
 N_RESAMPLES = 10_000
 BLOCK = 250  # resamples drawn side by side: bounds the memory on large test sets
 
@@ -27,7 +34,7 @@ class Estimate(NamedTuple):
 UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """Wilson score interval (1927) of a proportion, as fractions of 1.
 
     `successes` may be a mean over seeds. Raises ValueError if it lies outside 0..n.
@@ -47,6 +54,70 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     result = mcnemar([[0, only_first], [only_second, 0]], exact=True)
     return float(result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p of several tests, adjusted by Holm (1979) so that all of them together keep the level; NaN stays NaN and
+    is no test."""
+    adjusted = np.array(p_values, dtype=float)
+    tested = ~np.isnan(adjusted)
+    if tested.any():
+        adjusted[tested] = multipletests(adjusted[tested], method="holm")[1]
+    return adjusted.tolist()
+
+
+class Contrast(NamedTuple):
+    """A difference or ratio of two proportions, and p of the test that they are equal."""
+
+    estimate: Estimate
+    p_value: float
+
+
+def independent(
+    correct: float, n: float, other_correct: float, other_n: float, statistic: Literal["difference", "ratio"]
+) -> Contrast:
+    """Compares two proportions of independent samples: Newcombe's hybrid score interval of the difference (1998,
+    method 10) or the adjusted log interval of the ratio (Walter 1975), and the score test.
+
+    Answers to the same items are correlated, as a rule positively: taken for independent, their interval is too wide
+    and their p too large, never the other way. A ratio to nothing is `UNDEFINED`. Counts may be means over seeds.
+
+    Raises:
+        ValueError: a count lies outside 0..n.
+    """
+    wilson(correct, n)
+    wilson(other_correct, other_n)
+    samples = correct, n, other_correct, other_n
+    share, other = correct / n, other_correct / other_n
+    same = share == other and share in (0, 1)  # no variance to test with
+    with np.errstate(divide="ignore"):  # statsmodels reports odds as well
+        test = test_proportions_2indep(*samples, method="score", correction=False)
+    p_value = 1.0 if same else float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    if statistic == "difference":
+        low, high = confint_proportions_2indep(*samples, method="newcomb", compare="diff", alpha=1 - LEVEL)
+        return Contrast(Estimate(share - other, float(low), float(high)), p_value)
+    if not other_correct or not correct:
+        return Contrast(UNDEFINED, p_value)
+    low, high = confint_proportions_2indep(*samples, method="log-adjusted", compare="ratio", alpha=1 - LEVEL)
+    return Contrast(Estimate(share / other, float(low), float(high)), p_value)
+
+
+def detectable_gain(n: int, discordant: float) -> float:
+    """Smallest gain that McNemar's test at level 0.05 shows in `POWER` of the samples of `n` items (Connor 1987).
+
+    `discordant` is the share of items that one method alone solves, in either direction; where it is less than the
+    gain itself, all of them are taken to favour the method. In shares of 1; `inf` if not even a gain on all items would
+    be seen. The exact test needs slightly more.
+    """
+    level, power = float(norm.ppf(1 - (1 - LEVEL) / 2)), float(norm.ppf(POWER))
+
+    def shortfall(gain: float) -> float:
+        psi = max(discordant, gain)
+        return float(level * math.sqrt(psi) + power * math.sqrt(max(psi - gain**2, 0.0)) - gain * math.sqrt(n))
+
+    if shortfall(1.0) > 0:
+        return math.inf
+    return float(brentq(shortfall, 1e-9, 1.0))  # pyright: ignore[reportArgumentType]
 
 
 def paired_bootstrap(

@@ -16,6 +16,7 @@ environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
 from transformer2 import (
     config as configuration,
 )  # not its names: Snakemake has a `parse` of its own
+from transformer2.paper import ledger
 
 try:
     RUN = configuration.parse(config)
@@ -28,17 +29,17 @@ ADAPTATION_FIGURES = {
     "convergence": ("convergence", "alphas"),
 }
 """Figure -> (what it shows, the frame that it is drawn from)."""
-TIMES = ["arxiv/table3"]
-"""Tables of seconds."""
-SETTINGS = ["arxiv/table6", "workshop/table4"]
-"""Tables of hyper-parameters, which are not rendered; all others are of scores."""
-TABLES = sorted(
-    {
-        str(path.relative_to(ROOT / "paper_tables").with_suffix(""))
-        for path in (ROOT / "paper_tables").glob("*/*.yaml")
-    }
-    - {*TIMES, *SETTINGS}
+try:
+    LEDGER = ledger.read_all(ROOT / "paper_tables")
+except ValueError as error:
+    raise WorkflowError(f"ledger: {error}")
+LEDGER_FILES = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "paper_tables").rglob("*.yaml")
 )
+TABLES = [f"{table.document}/{table.name}" for table in LEDGER.scores]
+"""Tables of scores."""
+TIMES = [f"{table.document}/{table.name}" for table in LEDGER.times]
+"""Tables of seconds."""
 POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
 UNSEEN = list(RUN.unseen) if ADAPT else []
@@ -139,7 +140,6 @@ wildcard_constraints:
     configuration="|".join(configuration.CONFIGURATIONS),
     split="train|validation|test",
     table="|".join([*TABLES, *TIMES]),
-    format="svg|png",
     point=r"[\w.,=+-]+",
     seed=r"\d+",
 

@@ -4,6 +4,7 @@
 rule table:
     input:
         ledger="paper_tables/{table}.yaml",
+        everything=LEDGER_FILES,  # the audit's notes stand below each table
         scores=rules.collect_scores.output,
         templates=sorted(
             str(path.relative_to(ROOT))
@@ -99,8 +100,10 @@ rule figure:
         mem_mb=1000,
         runtime=10,
         gpu=0,
+    params:
+        out=lambda wc: f"results/{wc.run}/figures/{wc.table}",
     shell:
-        "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {output} > {log} 2>&1"
+        "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
 
 
 rule adaptation_figure:
@@ -130,5 +133,71 @@ rule adaptation_figure:
         gpu=0,
     params:
         kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
+        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
-        "python -m transformer2 adaptation-figure --kind {params.kind} --data {input.data} --out {output} > {log} 2>&1"
+        "python -m transformer2 adaptation-figure --kind {params.kind} --data {input.data} --out {params.out}"
+        " > {log} 2>&1"
+
+
+rule audit:
+    input:
+        LEDGER_FILES,
+        code=code(
+            "paper/audit.py", "paper/claims.py", "paper/ledger.py", "statistics.py"
+        ),
+    output:
+        "results/{run}/audit.csv",
+        report(
+            "results/{run}/audit.md",
+            caption="../report/audit.rst",
+            category="Audit",
+            labels={"what": "the documents against themselves"},
+        ),
+    log:
+        "results/{run}/audit.log",
+    benchmark:
+        "results/{run}/audit.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        out=lambda wc: f"results/{wc.run}/audit",
+    shell:
+        "python -m transformer2 audit --out {params.out} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        LEDGER_FILES,
+        rules.collect_scores.output,
+        rules.gather.output if ADAPT else [],
+        code=code("paper/*.py", "statistics.py"),
+    output:
+        "results/{run}/claims.csv",
+        report(
+            "results/{run}/claims.md",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"what": "the documents' sentences"},
+        ),
+    log:
+        "results/{run}/claims.log",
+    benchmark:
+        "results/{run}/claims.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        run_folder=lambda wc: f"results/{wc.run}",
+    shell:
+        "python -m transformer2 claims --run {params.run_folder} --out {params.run_folder}/claims > {log} 2>&1"

@@ -1,6 +1,6 @@
 """Self-adaptation as pictures: where prompts are sent (Figure 6) and what the search finds (Figure 7)."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from transformer2.paper.cells import read_frame
+from transformer2.paper import measured
 from transformer2.paper.figures import COLOURS, legend, save
+from transformer2.paper.measured import SEARCH, read_decisions
 from transformer2.tasks.classify import CLASSES, OTHERS
-
-ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
-DECISIONS: dict[Hashable, Any] = ORIGIN | {"strategy": str, "domain": str, "item": str, "class": str}
-"""The columns of the frame of decisions; one row is one prompt of one strategy."""
-SEARCH = ["model", "task", "budget", "granularity", "normalised"]
-"""What tells the searches of a run apart."""
-ALPHAS: dict[Hashable, Any] = ORIGIN | {
-    "budget": str, "granularity": str, "normalised": bool, "iteration": int, "layer": int, "expert": str,
-    "std": float, "best": float, "best_accuracy": float,
-}  # fmt: skip
-"""The columns of the frame of searches; one row is one iteration, expert and layer (-1: all layers share one)."""
 
 DOMAINS = tuple(name for name in CLASSES if name != OTHERS)
 STRATEGIES = {
@@ -49,18 +39,20 @@ BUDGET = "10"
 def confusion(decisions_file: Path, out: Path) -> None:
     """Writes Figure 6: for each model (a row of panels) and strategy, the share of each domain's prompts by class.
 
-    Format by the suffix of `out`. Raises ValueError as `read_frame`, or for an unknown domain or class.
+    Files as `figures.save`. Raises ValueError as `measured`, or for an unknown domain or class.
     """
-    decisions = read_frame(decisions_file, DECISIONS, ["model", "strategy", "task", "item"])
+    decisions = read_decisions(decisions_file)
     for column, known in (("domain", DOMAINS), ("class", CLASSES)):
         if unknown := sorted(set(decisions[column]) - set(known)):
             raise ValueError(f"{decisions_file}: unknown {column} {unknown[0]!r}")
     models = list(dict.fromkeys(decisions["model"]))
     figure = Figure(figsize=(8.6, 1.2 * len(models) + 1.2), layout="constrained")
     axes = figure.subplots(len(models), len(STRATEGIES), sharex=True, sharey=True, squeeze=False)
+    shown = {}
     for (model, strategy), axis in zip(product(models, STRATEGIES), axes.flat, strict=True):
         chosen = decisions.loc[(decisions["model"] == model) & (decisions["strategy"] == strategy)]
-        _matrix(axis, counts(chosen))
+        shown[model, strategy] = counts(chosen)
+        _matrix(axis, shown[model, strategy])
     for axis, label in zip(axes[0], STRATEGIES.values(), strict=True):
         axis.set_title(label, fontsize=9, loc="left")
     for axis, model in zip(axes[:, 0], models, strict=True):
@@ -73,7 +65,8 @@ def confusion(decisions_file: Path, out: Path) -> None:
         "percent of each true domain (row) by predicted class",
         fontsize=10,
     )
-    save(figure, out)
+    data = pd.concat(shown, names=["model", "strategy"]).stack().reset_index(name="prompts")
+    save(figure, data, out)
 
 
 def counts(decisions: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +96,7 @@ def _matrix(axis: Axes, table: pd.DataFrame) -> None:
 def weights(alphas_file: Path, out: Path) -> None:
     """Writes Figure 7: what share of the best mix each expert has, by model (row of panels), task and configuration.
 
-    Searches with `BUDGET` shots; format by the suffix of `out`. Raises ValueError as `read_alphas`.
+    Searches with `BUDGET` shots; files as `figures.save`. Raises ValueError as `read_alphas`.
     """
     alphas = read_alphas(alphas_file)
     shared = shares(alphas)
@@ -131,7 +124,7 @@ def weights(alphas_file: Path, out: Path) -> None:
         f"Figure 7 of the arxiv document, run “{alphas['run'].iloc[0]}”: weights of the experts, {BUDGET} shots",
         fontsize=10,
     )
-    save(figure, out)
+    save(figure, shared.stack().reset_index(name="share"), out)
 
 
 def shares(alphas: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +152,7 @@ def convergence(alphas_file: Path, out: Path) -> None:
     """Writes how each search went: accuracy of its best candidate on the shots, and the deviation that it draws with.
 
     Two rows of panels a model, one column a task, one line a configuration; the deviation is the mean over experts and
-    layers after each iteration. Searches with `BUDGET` shots; format by the suffix of `out`. Raises ValueError as
+    layers after each iteration. Searches with `BUDGET` shots; files as `figures.save`. Raises ValueError as
     `read_alphas`.
     """
     alphas = read_alphas(alphas_file)
@@ -190,7 +183,7 @@ def convergence(alphas_file: Path, out: Path) -> None:
     legend(figure, axes.flat, ncols=2)
     figure.align_ylabels()
     figure.suptitle(f"Search for the mix of experts, {BUDGET} shots, run “{alphas['run'].iloc[0]}”", fontsize=10)
-    save(figure, out)
+    save(figure, traces.reset_index(), out)
 
 
 def _line(axis: Axes, iterations: Iterable[int], values: pd.Series, number: int) -> None:
@@ -205,9 +198,9 @@ def read_alphas(path: Path) -> pd.DataFrame:
     """The searches of one run with `BUDGET` shots.
 
     Raises:
-        ValueError: as `read_frame`, or there is no such search, or one of an unknown configuration.
+        ValueError: as `measured`, or there is no such search, or one of an unknown configuration.
     """
-    alphas = read_frame(path, ALPHAS, [*SEARCH, "iteration", "layer", "expert"])
+    alphas = measured.read_alphas(path)
     alphas = alphas.loc[alphas["budget"] == BUDGET]
     if alphas.empty:
         raise ValueError(f"{path}: no search with {BUDGET} shots")

@@ -1,26 +1,27 @@
 """From the scores of a run to the cells of a paper's table: what was reported beside what was measured."""
 
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from transformer2.paper.ledger import Column, LedgerTable, Reported, Row
-from transformer2.statistics import UNDEFINED, Estimate, mcnemar_exact, paired_bootstrap, wilson
+from transformer2.paper.ledger import Column, Entry, LedgerTable, Reported, Row, entries
+from transformer2.statistics import (
+    UNDEFINED,
+    Contrast,
+    Estimate,
+    detectable_gain,
+    independent,
+    mcnemar_exact,
+    paired_bootstrap,
+    wilson,
+)
 
 Scoring = Literal["strict", "lenient"]
 
-COLUMNS: dict[Hashable, Any] = {
-    "run": str, "model": str, "stands_in_for": str, "standin": bool, "method": str, "trained_on": str,
-    "task": str, "seed": int, "item": str, "strict": bool, "lenient": bool,
-}  # fmt: skip
-"""The columns of the frame of scores that a table needs; one row is one scored sample."""
-
-SAMPLE = ["model", "method", "trained_on", "task", "seed", "item"]
+UNPAIRED = "/unpaired/"
+"""Part of the name of an item of which only the count is known: it is the same item as no other."""
 
 
 @dataclass(frozen=True)
@@ -41,72 +42,49 @@ class Measured:
     """Ours over our base on the same items, with its bootstrap interval; undefined if no base solves any."""
     p_value: float
     """Exact McNemar test against our base on the same items, the largest over seeds; NaN without a base."""
+    detectable: float
+    """Gain over our base, in percentage points, that so many items show with a power of 80 %; NaN without a base."""
+    paired: bool
+    """Whether it is known which items were right, not only how many."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One number of the paper, and ours; `ours` is None if the run holds no score for it."""
 
-    id: str
-    """<document>/<table>/<model>/<method>/<column>"""
-    row: Row
-    column: Column
-    reported: Reported
+    entry: Entry
     ours: Measured | None
 
     @property
-    def method(self) -> str:
-        """Whose scores of ours belong here."""
-        return _method(self.row, self.reported)
+    def id(self) -> str:
+        return self.entry.id
 
+    @property
+    def row(self) -> Row:
+        return self.entry.row
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """The frame of scores of one run, columns of `COLUMNS`.
+    @property
+    def column(self) -> Column:
+        return self.entry.column
 
-    Raises:
-        ValueError: as `read_frame`, or the file holds a sample twice or has several models in the place of one of
-            the paper's.
-    """
-    scores = read_frame(path, COLUMNS, SAMPLE)
-    for slug, of_slug in scores.loc[scores["stands_in_for"] != ""].groupby("stands_in_for"):
-        models = sorted(set(of_slug["model"]))
-        if len(models) > 1:
-            raise ValueError(f"{path}: several models in place of {slug}: {', '.join(models)}")
-    return scores
-
-
-def read_frame(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
-    """What a run measured (CSV, gzipped or not): these columns with these types; one row for each value of `once`.
-
-    Raises:
-        ValueError: a column is missing, the file has no rows, holds several runs or two rows with the same `once`.
-    """
-    present = pd.read_csv(path, nrows=0).columns
-    missing = [str(column) for column in columns if column not in present]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}")
-    frame = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
-    runs = frame["run"].unique()
-    if len(runs) != 1:
-        raise ValueError(f"{path}: expected one run, found {', '.join(runs) or 'no rows'}")
-    twice = frame.loc[frame.duplicated(once), once]
-    if len(twice):
-        raise ValueError(f"{path}: measured twice: {' '.join(map(str, twice.iloc[0]))}")
-    return frame
+    @property
+    def reported(self) -> Reported:
+        return self.entry.reported
 
 
 def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell]:
     """Every cell of the table where something can stand, row by row, scored strictly or leniently."""
-    found = []
-    for row, column in product(table.rows, table.columns):
-        reported = row.cells[column.name]
-        if reported is None:
-            continue
-        method, of_model = _method(row, reported), scores.loc[scores["stands_in_for"] == row.model]
-        trained_on = (column.trained_on or column.task) if row.trained_on == "column task" else ""
-        id = f"{table.document}/{table.name}/{row.model}/{method}/{column.name}"
-        found.append(Cell(id, row, column, reported, _measure(of_model, method, trained_on, column.task, which)))
-    return found
+    return [Cell(entry, _measure(entry, scores, which)) for entry in entries(table)]
+
+
+def samples_of(entry: Entry, scores: pd.DataFrame) -> pd.DataFrame:
+    """The scored samples that belong to a cell."""
+    return _select(_of_row(scores, entry.row), entry.method, entry.trained_on, entry.column.task)
+
+
+def _of_row(scores: pd.DataFrame, row: Row) -> pd.DataFrame:
+    """The scores of the model that ran in the row."""
+    return scores.loc[scores["stands_in_for"] == row.model]
 
 
 def adapter(method: str, trained_on: str) -> str:
@@ -114,47 +92,63 @@ def adapter(method: str, trained_on: str) -> str:
     return f"{method}-{trained_on}" if trained_on else method
 
 
-def _method(row: Row, reported: Reported) -> str:
-    return reported.method or row.method
-
-
-def _measure(scores: pd.DataFrame, method: str, trained_on: str, task: str, which: Scoring) -> Measured | None:
-    """`scores` are those of the model that ran in the row."""
-    samples = _select(scores, method, trained_on, task)
+def _measure(entry: Entry, scores: pd.DataFrame, which: Scoring) -> Measured | None:
+    samples, task = samples_of(entry, scores), entry.column.task
     if samples.empty:
         return None
-    verdicts = _verdicts(samples, which)
-    seeds, items = verdicts.shape
+    verdicts = item_verdicts(samples, which)
+    model, (seeds, items) = samples["model"].iloc[0], verdicts.shape
     correct = int(verdicts.to_numpy().sum())
     low, high = wilson(correct / seeds, items)
-    normalised, p_value = _against_base(verdicts, _select(scores, "base", "", task), method, which)
+    base = _select(_of_row(scores, entry.row), "base", "", task)
+    normalised, p_value, detectable = _against_base(verdicts, base, entry.method, which)
+    folder = f"scores/{model}/{adapter(entry.method, entry.trained_on)}/{task}"
     return Measured(
-        model=samples["model"].iloc[0],
+        model=model,
         standin=bool(samples["standin"].iloc[0]),
         seeds=tuple(int(seed) for seed in verdicts.index),
-        files=tuple(
-            f"scores/{samples['model'].iloc[0]}/{adapter(method, trained_on)}/{task}/seed{seed}.json"
-            for seed in verdicts.index
-        ),
+        files=tuple(f"{folder}/seed{seed}.json" for seed in verdicts.index),
         correct=correct,
         items=items,
         score=Estimate(100 * correct / (seeds * items), 100 * low, 100 * high),
         normalised=normalised,
         p_value=p_value,
+        detectable=100 * detectable,
+        paired=paired(verdicts, verdicts),
     )
 
 
 def _against_base(
     verdicts: pd.DataFrame, base_samples: pd.DataFrame, method: str, which: Scoring
-) -> tuple[Estimate, float]:
-    """Normalised score and p of McNemar's test."""
+) -> tuple[Estimate, float, float]:
+    """Normalised score, p of the test against the base, and the gain (share of 1) that would have been seen."""
+    nan = float("nan")
     if base_samples.empty:
-        return UNDEFINED, float("nan")
-    ours, base = verdicts.to_numpy(), _same_items(_verdicts(base_samples, which), verdicts)
+        return UNDEFINED, nan, nan
+    base = item_verdicts(base_samples, which)
     if method == "base":
-        return (Estimate(1.0, 1.0, 1.0) if base.any() else UNDEFINED), float("nan")
-    p_values = [mcnemar_exact(*pair) for pair in zip(ours, base, strict=True)]
-    return paired_bootstrap(ours, base, "ratio"), max(p_values)
+        return (Estimate(1.0, 1.0, 1.0) if base.any(axis=None) else UNDEFINED), nan, nan
+    normalised, p_value = contrast(verdicts, base, "ratio")
+    if not paired(verdicts, base):
+        return normalised, p_value, nan
+    ours, theirs = same_items(verdicts, base)
+    return normalised, p_value, detectable_gain(ours.shape[1], float((ours != theirs).mean()))
+
+
+def contrast(method: pd.DataFrame, other: pd.DataFrame, statistic: Literal["difference", "ratio"]) -> Contrast:
+    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar with the largest p over seeds),
+    or, where only counts are known, as independent samples. Differences and ratios are of shares of 1."""
+    if not paired(method, other):
+        correct, other_correct = (of.to_numpy().sum() / len(of) for of in (method, other))
+        return independent(correct, method.shape[1], other_correct, other.shape[1], statistic)
+    ours, theirs = same_items(method, other)
+    p_value = max(mcnemar_exact(*pair) for pair in zip(ours, theirs, strict=True))
+    return Contrast(paired_bootstrap(ours, theirs, statistic), p_value)
+
+
+def paired(method: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether both know which item is which."""
+    return not any(UNPAIRED in str(item) for of in (method, other) for item in of.columns[:1])
 
 
 def _select(scores: pd.DataFrame, method: str, trained_on: str, task: str) -> pd.DataFrame:
@@ -162,8 +156,8 @@ def _select(scores: pd.DataFrame, method: str, trained_on: str, task: str) -> pd
     return scores.loc[of_expert & (scores["task"] == task)]
 
 
-def _verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
-    """Booleans, one row a seed, one column an item."""
+def item_verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
+    """Which items of one cell are right: booleans, one row a seed, one column an item."""
     verdicts = samples.pivot(index="seed", columns="item", values=which)
     if verdicts.isna().any(axis=None):
         model, method, task = samples[["model", "method", "task"]].iloc[0]
@@ -171,11 +165,15 @@ def _verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
     return verdicts.astype(bool)
 
 
-def _same_items(base: pd.DataFrame, method: pd.DataFrame) -> np.ndarray:
-    """The base's verdicts (seeds, items) on the method's items and seeds; one seed of the base serves all."""
-    absent = method.columns.difference(base.columns)
+def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Both as (seeds, items) on the method's items and seeds; one seed of the other serves all.
+
+    Raises:
+        ValueError: the other (its base, as a rule) was not scored on these items or seeds.
+    """
+    absent = method.columns.difference(other.columns)
     if len(absent):
         raise ValueError(f"the base was not scored on {len(absent)} items of its method, such as {absent[0]}")
-    if len(base) > 1 and not base.index.equals(method.index):
-        raise ValueError(f"the base has seeds {list(base.index)}, its method {list(method.index)}")
-    return np.broadcast_to(base[method.columns].to_numpy(), method.shape)
+    if len(other) > 1 and not other.index.equals(method.index):
+        raise ValueError(f"the base has seeds {list(other.index)}, its method {list(method.index)}")
+    return method.to_numpy(), np.broadcast_to(other[method.columns].to_numpy(), method.shape)

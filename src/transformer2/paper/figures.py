@@ -5,14 +5,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from transformer2.paper import ledger
-from transformer2.paper.cells import Cell, cells, read_scores
+from transformer2.paper.cells import Cell, cells
 from transformer2.paper.ledger import LedgerTable, Row
-from transformer2.provenance import whole_file
+from transformer2.paper.measured import read_scores
+from transformer2.provenance import atomic_write, whole_file
 
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "transformer2"}
 """Text stays text, and the same picture is the same file."""
@@ -22,7 +24,7 @@ blindness (Okabe and Ito 2008)."""
 
 
 def draw(ledger_file: Path, scores_file: Path, out: Path) -> None:
-    """Writes a dot plot of one ledger table of accuracies to `out` (format by its suffix).
+    """Writes a dot plot of one ledger table of accuracies (`save`).
 
     One panel a column, one line a row of the table: filled dots with 95 % intervals are this run's, hollow diamonds the
     paper's. Rows and values are those of the rendered table (strict scores).
@@ -42,7 +44,17 @@ def draw(ledger_file: Path, scores_file: Path, out: Path) -> None:
     legend(figure, axes[0], ncols=2)
     run = scores["run"].iloc[0]
     figure.suptitle(f"{table.number} of the {table.document} document, run “{run}”", fontsize=11)
-    save(figure, out)
+    save(figure, _drawn(drawn), out)
+
+
+def _drawn(cells: list[Cell]) -> pd.DataFrame:
+    """What is drawn, in percent: one row a cell."""
+    columns = ["cell", "model", "method", "task", "reported", "ours", "low", "high", "n"]
+    rows = []
+    for cell in cells:
+        ours = (*cell.ours.score, cell.ours.items) if cell.ours else (None,) * 4
+        rows.append((cell.id, cell.row.model, cell.entry.method, cell.column.task, cell.reported.value, *ours))
+    return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"})
 
 
 def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
@@ -56,15 +68,16 @@ def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
     )
 
 
-def save(figure: Figure, out: Path) -> None:
-    """Writes the figure, whole or not at all, in the format of the suffix."""
-    with whole_file(out) as temporary, rc_context(STYLE):
-        figure.savefig(
-            temporary,
-            format=out.suffix.removeprefix("."),
-            dpi=160,
-            metadata={"Date": None} if out.suffix == ".svg" else {},
-        )
+FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+"""Formats of every figure -> metadata that would make two files of the same picture differ."""
+
+
+def save(figure: Figure, data: pd.DataFrame, out: Path) -> None:
+    """Writes `<out>.pdf`, `.svg` and `.png`, and what they show as `<out>.csv`; each whole or not at all."""
+    for kind, metadata in FORMATS.items():
+        with whole_file(out.with_name(f"{out.name}.{kind}")) as temporary, rc_context(STYLE):
+            figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
+    atomic_write(out.with_name(f"{out.name}.csv"), data.to_csv(index=False, float_format="%.6g"))
 
 
 def _panel(axis: Axes, table: LedgerTable, of_column: list[Cell]) -> None:

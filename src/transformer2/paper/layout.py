@@ -1,5 +1,6 @@
 """A table as text, and the templates in `paper_tables/templates/` that lay it out and escape it."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ import pandas as pd
 from transformer2.paper.ledger import LedgerTable, TimeTable
 from transformer2.provenance import atomic_write
 
-LINES = ("paper", "ours", "95 %", "n", "lenient")
+LINES = ("paper", "ours", "95 %", "n", "lenient", "verdict")
 """The lines of a cell, from top to bottom."""
-FLOAT_ROWS = 12
-"""Rows, or rows and notes, that fit onto one page of LaTeX, which does not break a table."""
+PAGE_LINES = 54
+"""Lines of a table and its notes that fit onto one page of LaTeX, which does not break a table."""
+NOTE_LETTERS = 105
+"""Letters of a line of notes there."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,28 @@ class Page:
     def parts(self) -> list[list[Group]]:
         """The groups, as many together as fit onto a page of LaTeX; an empty part has room for the notes alone."""
         parts: list[list[Group]] = []
-        for group in self.groups:
-            if parts and _rows([*parts[-1], group]) <= FLOAT_ROWS:
-                parts[-1].append(group)
+        for piece in itertools.chain.from_iterable(map(_pieces, self.groups)):
+            if parts and _lines([*parts[-1], piece]) <= PAGE_LINES:
+                parts[-1].append(piece)
             else:
-                parts.append([group])
-        return parts if _rows(parts[-1]) + len(self.notes) <= FLOAT_ROWS else [*parts, []]
+                parts.append([piece])
+        texts = [self.items, *self.footnotes, *(note for _, note in self.notes)]
+        below = sum(1 + len(text) // NOTE_LETTERS for text in texts)
+        return parts if _lines(parts[-1]) + below <= PAGE_LINES else [*parts, []]
 
 
-def _rows(groups: list[Group]) -> int:
-    return sum(len(group.rows) for group in groups)
+def _pieces(group: Group) -> list[Group]:
+    """The group, or where it is longer than a page its rows in several groups."""
+    pieces = [Group(group.ran, [])]
+    for row in group.rows:
+        if _lines([pieces[-1]]) + len(row.lines) > PAGE_LINES:
+            pieces.append(Group(f"{group.ran}, continued", []))
+        pieces[-1].rows.append(row)
+    return pieces
+
+
+def _lines(groups: list[Group]) -> int:
+    return sum(1 + sum(len(row.lines) for row in group.rows) for group in groups)
 
 
 def write(page: Page, tidy: pd.DataFrame, templates: Path, out_dir: Path) -> list[Path]:

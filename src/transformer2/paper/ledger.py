@@ -1,11 +1,14 @@
 """The ledger: numbers that the documents report, one YAML file a table under `paper_tables/<document>/`."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from transformer2.config import MODULES
 
 
 def _quoted(value: Any) -> Any:
@@ -39,8 +42,6 @@ class Reported(_Entry):
     """Whose scores of ours stand beside the number, where that is not the row's method."""
     scan: str | None = None
     """What the text file shows instead, where the scan slipped; no fault of the document."""
-    note: str | None = None
-    """What is wrong with the document's own number; printed under the table."""
 
 
 class Column(_Entry):
@@ -55,6 +56,16 @@ class Column(_Entry):
     """What the experts of this column learnt, where that is not its own task."""
 
 
+class Trained(_Entry):
+    """What a row trains; its number of parameters follows from the model's shapes (`parameters`)."""
+
+    adapter: Literal["svf", "lora", "ia3"]
+    modules: tuple[str, ...]
+    """Projections, or names of sets of them (`config.MODULES`)."""
+    rank: PositiveInt | None = None
+    """Of LoRA."""
+
+
 class Row(_Entry):
     model: str
     """Slug of the document's model: a key of `LedgerTable.models`."""
@@ -64,8 +75,11 @@ class Row(_Entry):
     """How ours is measured, in a few words, where the label does not say it; printed below the label."""
     note: str | None = None
     """The same at length, printed under the table."""
+    shots: int = 0
+    """Items of each test set that the method adapts or chooses on; its scores leave them out."""
     parameters: AsPrinted | None = None
     """Millions of trained parameters that the document prints for the row."""
+    trains: Trained | None = None
     trained_on: Literal["nothing", "column task"] = "nothing"
     """Which scores belong here: those of no single training task, or those of the expert that learnt the column's task,
     or what the column names in its place."""
@@ -89,6 +103,7 @@ Kind = TypeVar("Kind", bound=_Table)
 class LedgerTable(_Table):
     """One table of accuracies of one document."""
 
+    kind: Literal["scores"] = "scores"
     columns: tuple[Column, ...]
     models: dict[str, str]
     """Name that the document gives each model, by slug, in the order of the table."""
@@ -105,6 +120,41 @@ class LedgerTable(_Table):
             if list(row.cells) != names:
                 raise ValueError(f"row {row.model}/{row.method}: cells {list(row.cells)} for columns {names}")
         return self
+
+
+class Entry(NamedTuple):
+    """One cell of a ledger table."""
+
+    id: str
+    """<document>/<table>/<model>/<method>/<column>"""
+    row: Row
+    column: Column
+    reported: Reported
+
+    @property
+    def method(self) -> str:
+        """Whose scores of ours stand beside the number."""
+        return self.reported.method or self.row.method
+
+    @property
+    def trained_on(self) -> str:
+        """The task whose expert the cell is about, or nothing."""
+        return (self.column.trained_on or self.column.task) if self.row.trained_on == "column task" else ""
+
+
+def entries(table: LedgerTable) -> list[Entry]:
+    """Every cell where something can stand, row by row."""
+    return [
+        Entry(
+            f"{table.document}/{table.name}/{row.model}/{reported.method or row.method}/{column.name}",
+            row,
+            column,
+            reported,
+        )
+        for row in table.rows
+        for column in table.columns
+        if (reported := row.cells[column.name]) is not None
+    ]
 
 
 class TimeRow(_Entry):
@@ -124,6 +174,7 @@ class TimeRow(_Entry):
 class TimeTable(_Table):
     """A table of the seconds that two-pass inference takes."""
 
+    kind: Literal["times"]
     strategies: dict[str, str]
     """Ways to dispatch that are timed here, and what the table calls them."""
     rows: tuple[TimeRow, ...]
@@ -140,9 +191,32 @@ class Setting(_Entry):
     """As in `Reported`."""
 
 
+class Shape(_Entry):
+    """Sizes of a decoder-only model: layers, and features of its matrices."""
+
+    layers: PositiveInt
+    hidden: PositiveInt
+    key_value: PositiveInt
+    """Output features of the key and value projections."""
+    intermediate: PositiveInt
+
+    def matrix(self, module: str) -> tuple[int, int]:
+        """(inputs, outputs) of a projection."""
+        return {
+            "q_proj": (self.hidden, self.hidden),
+            "k_proj": (self.hidden, self.key_value),
+            "v_proj": (self.hidden, self.key_value),
+            "o_proj": (self.hidden, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }[module]
+
+
 class SettingsTable(_Table):
     """A table of hyper-parameters; no page is rendered from it."""
 
+    kind: Literal["settings"]
     methods: dict[str, str]
     """What the document calls the settings of each method."""
     rows: tuple[Setting, ...]
@@ -176,15 +250,56 @@ def read_settings(path: Path) -> SettingsTable:
     return _read(path, SettingsTable)
 
 
+@dataclass(frozen=True)
+class Ledger:
+    """Everything that the documents report, and the shapes of their models."""
+
+    scores: tuple[LedgerTable, ...]
+    times: tuple[TimeTable, ...]
+    settings: tuple[SettingsTable, ...]
+    shapes: dict[str, Shape]
+    """By slug of the document's model."""
+
+
+def read_all(folder: Path) -> Ledger:
+    """Every table under `paper_tables/`, and `models.yaml` there; ValueError as `read`."""
+    kinds: dict[str, list[Path]] = {"scores": [], "times": [], "settings": []}
+    for path in sorted(folder.glob("*/*.yaml")):
+        kinds[yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "scores")].append(path)
+    shapes = yaml.safe_load((folder / "models.yaml").read_text(encoding="utf-8"))
+    return Ledger(
+        scores=tuple(map(read, kinds["scores"])),
+        times=tuple(map(read_times, kinds["times"])),
+        settings=tuple(map(read_settings, kinds["settings"])),
+        shapes={slug: Shape(**shape) for slug, shape in shapes.items()},
+    )
+
+
+def parameters(trained: Trained, shape: Shape) -> int:
+    """How many numbers are trained: SVF has one a singular value, LoRA two factors a matrix, IA3 one an output feature
+    of a projection of attention and one an input feature of `down_proj` (as in PEFT)."""
+    total = 0
+    for module in dict.fromkeys(name for names in trained.modules for name in MODULES.get(names, (names,))):
+        inputs, outputs = shape.matrix(module)
+        if trained.adapter == "svf":
+            total += min(inputs, outputs)
+        elif trained.adapter == "lora":
+            assert trained.rank
+            total += trained.rank * (inputs + outputs)
+        else:
+            total += inputs if module == "down_proj" else outputs
+    return shape.layers * total
+
+
 def _read(path: Path, kind: type[Kind]) -> Kind:
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         return kind(document=path.parent.name, name=path.stem, **entries)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_first_fault(error)}") from None
+        raise ValueError(f"{path}: {first_fault(error)}") from None
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     """In one line; an unknown key comes before the missing one that it may stand for."""
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     place = ".".join(str(step) for step in fault["loc"])

@@ -4,19 +4,22 @@ Numbers become text here, once; the templates only lay them out and escape them 
 """
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
-from string import ascii_lowercase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 import pandas as pd
 
-from transformer2.paper import ledger
-from transformer2.paper.cells import Cell, Measured, Scoring, cells, read_scores
+from transformer2.paper import audit, ledger
+from transformer2.paper.cells import Cell, Measured, Scoring, cells
 from transformer2.paper.layout import Group, Page, TextCell, TextColumn, TextRow, items, write
 from transformer2.paper.ledger import LedgerTable, Reported, Row
-from transformer2.statistics import N_RESAMPLES, Estimate
+from transformer2.paper.measured import read_scores
+from transformer2.paper.verdicts import Judged, judge
+from transformer2.statistics import N_RESAMPLES, Estimate, holm
 
 SCORING = (
     "“ours” is scored strictly, as the released code does and so the paper; "
@@ -26,16 +29,24 @@ INTERVALS = (
     "95 % intervals: Wilson for scores; for normalised scores, in parentheses, a paired percentile bootstrap "
     f"over items, and over seeds where there are several ({N_RESAMPLES:,} resamples). "
     "A normalised score is undefined where our base solved nothing or was not run. "
-    "p: exact McNemar test against our base on the same items, not corrected for the number of tests; "
-    "with several seeds the largest."
+    "p: exact McNemar test against our base on the same items, with several seeds the largest, adjusted by Holm for "
+    "the number of tests in this table."
+)
+UNPAIRED_COUNTS = (
+    "Where only counts are known, not which items were right, ours and our base are compared as independent samples: "
+    "adjusted log interval, score test."
+)
+VERDICTS = (
+    "Verdict, with ours minus the paper's in points: the two, each k of its own n, as independent samples (score test, "
+    "p < 0.05 by Holm over the table); reproduced: no difference, on as many items as the paper has."
 )
 REMAINDERS = (
     "Where n is below that of our base, the prompts that the method adapted or chose on are left out of its score; "
     "its normalised score and p compare it with the base on the same items."
 )
 STANDINS = (
-    "A stand-in is another model than the paper's: its absolute numbers are not compared with the paper's, "
-    "only what a method adds to its own base; nor need its test items be the paper's."
+    "A stand-in is another model than the paper's, or was tested on other data: its absolute numbers are not compared "
+    "with the paper's, only what a method adds to its own base."
 )
 
 
@@ -43,29 +54,77 @@ def render(ledger_file: Path, scores_file: Path, out_dir: Path) -> list[Path]:
     """Writes `<out_dir>/<document>/<table>.{md,tex,html,csv}` and returns the four paths.
 
     `ledger_file` is `paper_tables/<document>/<table>.yaml`, with the templates in `paper_tables/templates/`;
-    `scores_file` is the frame of scores of one run (see `cells.read_scores`).
+    `scores_file` is the frame of scores of one run (see `measured.read_scores`).
     """
-    table = ledger.read(ledger_file)
+    table, everything = ledger.read(ledger_file), ledger.read_all(ledger_file.parents[1])
     scores = read_scores(scores_file)
     run = str(scores["run"].iloc[0])
-    strict, lenient = cells(table, scores, "strict"), cells(table, scores, "lenient")
-    page, frame = _page(table, run, strict, lenient), tidy(table, run, strict, lenient)
+    strict, lenient = _holm(cells(table, scores, "strict")), _holm(cells(table, scores, "lenient"))
+    verdicts = judge(strict)
+    page = _page(table, run, strict, lenient, verdicts, _Notes(table, everything))
+    frame = tidy(table, run, strict, lenient, verdicts)
     return write(page, frame, ledger_file.parents[1] / "templates", out_dir)
 
 
-def tidy(table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell]) -> pd.DataFrame:
+def _holm(measured: list[Cell]) -> list[Cell]:
+    """The cells of one table, their p adjusted for its number of tests."""
+    adjusted = iter(holm([cell.ours.p_value for cell in measured if cell.ours]))
+    return [replace(cell, ours=replace(cell.ours, p_value=next(adjusted))) if cell.ours else cell for cell in measured]
+
+
+class _Notes:
+    """What the audit says of the cells and rows of a table, lettered in their order with the rows' own notes."""
+
+    def __init__(self, table: LedgerTable, everything: ledger.Ledger):
+        found: dict[str, list[str]] = {}
+        for finding in (*audit.of_cells(everything), *audit.counts(table, everything)):
+            for place in finding.places:
+                found.setdefault(place, []).append(f"{finding.finding} ({finding.evidence}).")
+        self._found = found
+        self.letters: dict[str, str] = {}
+        letters = iter(ascii_lowercase + ascii_uppercase)
+        for entry in ledger.entries(table):
+            for note in (self.of_row(entry.row), self.of_cell(entry.id)):
+                if note and note not in self.letters:
+                    self.letters[note] = next(letters)
+
+    def of_cell(self, id: str) -> str:
+        return " ".join(self._found.get(id, []))
+
+    def of_row(self, row: Row) -> str:
+        places = [place for place in self._found if place.endswith(f"/{row.model}/{row.method}")]
+        return " ".join([row.note or "", *(text for place in places for text in self._found[place])]).strip()
+
+    def mark(self, note: str) -> str:
+        return self.letters.get(note, "")
+
+
+def tidy(
+    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged]
+) -> pd.DataFrame:
     """One row a cell with all its numbers; those of ours are missing where nothing was run."""
     records = [
         {
             "cell": cell.id, "document": table.document, "table": table.name, "model": cell.row.model,
-            "method": cell.method, "task": cell.column.task, "metric": cell.column.metric,
+            "method": cell.entry.method, "task": cell.column.task, "metric": cell.column.metric,
             "reported": _printed(cell.reported.value), "reported_normalised": _printed(cell.reported.normalised),
-            "reported_n": cell.column.n, "note": cell.reported.note, "run": run,
-            **_origin(cell.ours), **_numbers(cell.ours, "strict"), **_numbers(loose.ours, "lenient"),
+            "reported_k": _k(cell), "reported_n": cell.column.n - cell.row.shots, "run": run,
+            **_origin(cell.ours), "verdict": verdicts[cell.id].verdict,
+            **dict(zip(("difference", "difference_low", "difference_high"), verdicts[cell.id].difference, strict=True)),
+            **_numbers(cell.ours, "strict"), **_numbers(loose.ours, "lenient"),
+            "detectable": cell.ours.detectable if cell.ours else None,
         }
         for cell, loose in zip(strict, lenient, strict=True)
     ]  # fmt: skip
-    return pd.DataFrame(records).astype({"n": "Int64", "strict_correct": "Int64", "lenient_correct": "Int64"})
+    whole = ("n", "reported_k", "strict_correct", "lenient_correct")
+    return pd.DataFrame(records).astype(dict.fromkeys(whole, "Int64"))
+
+
+def _k(cell: Cell) -> int | None:
+    """How many items the document's number is, where that can be decoded."""
+    value = cell.reported.value
+    fitting = audit.decode(value, cell.column.n - cell.row.shots) if value is not None else []
+    return fitting[0] if fitting else None
 
 
 def _printed(number: Decimal | None) -> str | None:
@@ -91,10 +150,14 @@ def _numbers(ours: Measured | None, scoring: Scoring) -> dict[str, Any]:
     return {f"{scoring}_{name}": number for name, number in zip(names, numbers, strict=True)}
 
 
-def _page(table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell]) -> Page:
-    marks = _marks(strict)
+def _page(
+    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], notes: "_Notes"
+) -> Page:
     leniently = {cell.id: cell.ours for cell in lenient}
-    texts = {cell.id: TextCell(_lines(cell, leniently[cell.id]), marks[cell.reported.note]) for cell in strict}
+    texts = {
+        cell.id: TextCell(_lines(cell, leniently[cell.id], verdicts[cell.id]), notes.mark(notes.of_cell(cell.id)))
+        for cell in strict
+    }
     return Page(
         table=table,
         run=run,
@@ -102,22 +165,16 @@ def _page(table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell])
         stub="Method",
         columns=[TextColumn(column.label, f"{column.metric}, paper n = {column.n}") for column in table.columns],
         groups=[
-            _group(table, list(of_model), texts, marks)
+            _group(table, list(of_model), texts, notes)
             for _, of_model in groupby(strict, key=lambda cell: cell.row.model)
         ],
         footnotes=_footnotes(run, strict),
         items=items((column.label, column.n) for column in table.columns),
-        notes=[(mark, note) for note, mark in marks.items() if note],
+        notes=[(letter, note) for note, letter in notes.letters.items()],
     )
 
 
-def _marks(strict: list[Cell]) -> dict[str | None, str]:
-    """The letter of each note on a row or a cell, in their order; the same words share one, and no note has none."""
-    notes = [note for cell in strict for note in (cell.row.note, cell.reported.note) if note]
-    return {None: ""} | dict(zip(dict.fromkeys(notes), ascii_lowercase, strict=False))
-
-
-def _group(table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell], marks: dict[str | None, str]) -> Group:
+def _group(table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell], notes: "_Notes") -> Group:
     """The rows of one of the paper's models, headed by the model that ran."""
     name = table.models[of_model[0].row.model]
     ours = next((cell.ours for cell in of_model if cell.ours), None)
@@ -131,7 +188,7 @@ def _group(table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell],
         in_row = [
             texts[in_column[column.name].id] if column.name in in_column else TextCell() for column in table.columns
         ]
-        rows.append(TextRow(row.label, in_row, _remark(row), marks[row.note]))
+        rows.append(TextRow(row.label, in_row, _remark(row), notes.mark(notes.of_row(row))))
     return Group(ran, rows)
 
 
@@ -141,19 +198,31 @@ def _remark(row: Row) -> str:
     return "; ".join(part for part in (row.remark, counted) if part)
 
 
-def _lines(cell: Cell, lenient: Measured | None) -> dict[str, str]:
+def _lines(cell: Cell, lenient: Measured | None, judged: Judged) -> dict[str, str]:
     """The lines of a cell; `lenient` is our measurement of the same cell, scored leniently."""
     lines, ours = {"paper": _reported(cell.reported)}, cell.ours
     if ours is None or lenient is None:
         return lines | {"ours": "not run"}
-    normalised_span = "" if cell.method == "base" else f" ({_span(ours.normalised)})"
+    normalised_span = "" if cell.entry.method == "base" else f" ({_span(ours.normalised)})"
     seeds = f"{len(ours.seeds)} × " if len(ours.seeds) > 1 else ""
-    return lines | {
-        "ours": _score(ours),
-        "95 %": _span(ours.score) + normalised_span,
-        "n": f"{seeds}{ours.items}{_p(ours.p_value)}",
-        "lenient": _score(lenient),
-    }
+    return (
+        lines
+        | {
+            "ours": _score(ours),
+            "95 %": _span(ours.score) + normalised_span,
+            "n": f"{seeds}{ours.items}{_p(ours.p_value)}",
+            "lenient": _score(lenient),
+        }
+        | _verdict(judged)
+    )
+
+
+def _verdict(judged: Judged) -> dict[str, str]:
+    if judged.verdict == "ours alone":
+        return {}
+    if math.isnan(judged.difference.value):
+        return {"verdict": "stand-in"}
+    return {"verdict": f"{judged.verdict}, {judged.difference.value:+.2f}"}
 
 
 def _reported(reported: Reported) -> str:
@@ -185,15 +254,17 @@ def _p(p_value: float) -> str:
 
 
 def _footnotes(run: str, strict: list[Cell]) -> list[str]:
-    measured = [(cell.method, cell.ours) for cell in strict if cell.ours]
+    measured = [(cell.entry.method, cell.ours) for cell in strict if cell.ours]
     seeds: dict[str, set[int]] = {}
     for method, ours in measured:
         seeds.setdefault(method, set()).update(ours.seeds)
     by_method = "; ".join(f"{method} {', '.join(map(str, sorted(used)))}" for method, used in seeds.items())
     standins = [STANDINS] if any(ours.standin for _, ours in measured) else []
+    compared = [VERDICTS] if any(not ours.standin for _, ours in measured) else []
+    counted = [UNPAIRED_COUNTS] if any(not ours.paired for _, ours in measured) else []
     origin = f"Run: {run}. Seeds: {by_method or 'none'}. n: test items, or seeds × test items."
     remainders = [REMAINDERS] if any(len(sizes) > 1 for sizes in _sizes(strict).values()) else []
-    return [origin, SCORING, INTERVALS, *remainders, *standins]
+    return [origin, SCORING, INTERVALS, *counted, *remainders, *compared, *standins]
 
 
 def _sizes(strict: list[Cell]) -> dict[tuple[str, str], set[int]]:

@@ -1,21 +1,14 @@
 """Renders the table of what two-pass inference takes: the paper's seconds, then those of each model that ran."""
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from transformer2.paper import ledger
-from transformer2.paper.cells import read_frame
 from transformer2.paper.layout import Group, Page, TextCell, TextColumn, TextRow, write
 from transformer2.paper.ledger import TimeRow, TimeTable
-
-COLUMNS: dict[Hashable, Any] = {
-    "run": str, "model": str, "stands_in_for": str, "standin": bool, "strategy": str, "task": str, "items": int,
-    "first_seconds": float, "second_seconds": float,
-}  # fmt: skip
-"""The columns of the frame of timings; one row is one task's whole problem set, answered once."""
+from transformer2.paper.measured import read_timings
 
 MEASURED = (
     "Seconds for the whole problem set, measured once for each line, in one process after a warm-up (other jobs may "
@@ -31,10 +24,10 @@ def render(ledger_file: Path, timings_file: Path, out_dir: Path) -> list[Path]:
     """Writes `<out_dir>/<document>/<table>.{md,tex,html,csv}` and returns the four paths.
 
     `ledger_file` is a table of times, `paper_tables/<document>/<table>.yaml`, with the templates in
-    `paper_tables/templates/`; `timings_file` has the columns of `COLUMNS`.
+    `paper_tables/templates/`; `timings_file` is the frame of seconds of one run.
     """
     table = ledger.read_times(ledger_file)
-    timings = read_frame(timings_file, COLUMNS, ["model", "strategy", "task"])
+    timings = read_timings(timings_file)
     run = str(timings["run"].iloc[0])
     standins = list(dict.fromkeys(timings.loc[timings["standin"], "model"]))
     named = [f"Stand-ins, no models of the paper: {', '.join(standins)}."] if standins else []

@@ -1,0 +1,75 @@
+"""The tidy frames of a run, as `transformer2.frames` writes them, read back with their types and checked."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
+SCORES: dict[Hashable, Any] = ORIGIN | {
+    "method": str, "trained_on": str, "seed": int, "item": str, "strict": bool, "lenient": bool,
+}  # fmt: skip
+"""One row is one scored sample."""
+DECISIONS: dict[Hashable, Any] = ORIGIN | {"strategy": str, "domain": str, "item": str, "class": str}
+"""One row is one prompt of one strategy."""
+TIMINGS: dict[Hashable, Any] = ORIGIN | {
+    "strategy": str, "items": int, "first_seconds": float, "second_seconds": float,
+}  # fmt: skip
+"""One row is one task's whole problem set, answered once."""
+ALPHAS: dict[Hashable, Any] = ORIGIN | {
+    "budget": str, "granularity": str, "normalised": bool, "iteration": int, "layer": int, "expert": str,
+    "std": float, "best": float, "best_accuracy": float,
+}  # fmt: skip
+"""One row is one iteration, expert and layer of a search (layer -1: all layers share one weight)."""
+SEARCH = ["model", "task", "budget", "granularity", "normalised"]
+"""What tells the searches of a run apart."""
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """The frame of scores of one run.
+
+    Raises:
+        ValueError: as `_read`, or the file has several models in the place of one of the paper's.
+    """
+    scores = _read(path, SCORES, ["model", "method", "trained_on", "task", "seed", "item"])
+    for slug, of_slug in scores.loc[scores["stands_in_for"] != ""].groupby("stands_in_for"):
+        models = sorted(set(of_slug["model"]))
+        if len(models) > 1:
+            raise ValueError(f"{path}: several models in place of {slug}: {', '.join(models)}")
+    return scores
+
+
+def read_decisions(path: Path) -> pd.DataFrame:
+    """The frame of decisions of one run; ValueError as `_read`."""
+    return _read(path, DECISIONS, ["model", "strategy", "task", "item"])
+
+
+def read_timings(path: Path) -> pd.DataFrame:
+    """The frame of seconds of one run; ValueError as `_read`."""
+    return _read(path, TIMINGS, ["model", "strategy", "task"])
+
+
+def read_alphas(path: Path) -> pd.DataFrame:
+    """The frame of searches of one run; ValueError as `_read`."""
+    return _read(path, ALPHAS, [*SEARCH, "iteration", "layer", "expert"])
+
+
+def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
+    """A frame (CSV, gzipped or not): these columns with these types; one row for each value of `once`.
+
+    Raises:
+        ValueError: a column is missing, the file has no rows, holds several runs or two rows with the same `once`.
+    """
+    present = pd.read_csv(path, nrows=0).columns
+    missing = [str(column) for column in columns if column not in present]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}")
+    frame = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
+    runs = frame["run"].unique()
+    if len(runs) != 1:
+        raise ValueError(f"{path}: expected one run, found {', '.join(runs) or 'no rows'}")
+    twice = frame.loc[frame.duplicated(once), once]
+    if len(twice):
+        raise ValueError(f"{path}: measured twice: {' '.join(map(str, twice.iloc[0]))}")
+    return frame
