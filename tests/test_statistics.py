@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from transformer2.statistics import mcnemar_exact, paired_bootstrap, wilson
+from transformer2.statistics import detectable_gain, holm, independent, mcnemar_exact, paired_bootstrap, wilson
 
 
 def paired_verdicts(rng: np.random.Generator, items: int, method: float, base: float, both: float):
@@ -152,3 +153,75 @@ def test_bootstrap_refuses_arrays_of_different_items_or_seeds():
 @pytest.mark.parametrize("n", [1, 7, 99, 400, 1319, 2376])
 def test_wilson_contains_the_proportion_itself_at_both_ends(n):
     assert wilson(0, n)[0] <= 0.0 and wilson(n, n)[1] >= 1.0
+
+
+# ---- several tests at once
+
+
+def test_holm_multiplies_the_smallest_p_most_and_keeps_their_order():
+    # Wikipedia's example of the Holm-Bonferroni method: 0.01, 0.04, 0.03, 0.005.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 50])
+def test_holm_is_that_of_statsmodels(n):
+    p_values = np.random.default_rng(n).random(n) ** 3
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_holm_leaves_out_what_is_no_test():
+    assert holm([]) == []
+    adjusted = holm([0.01, math.nan, 0.04])
+    assert adjusted[0] == 0.02 and math.isnan(adjusted[1]) and adjusted[2] == 0.04
+
+
+# ---- independent samples
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090), ((10, 10, 0, 20), 0.6791, 1.0000)],
+)
+def test_difference_of_two_samples_has_the_interval_of_newcombe_1998_method_10(counts, low, high):
+    found = independent(*counts, "difference").estimate
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize("statistic", ["difference", "ratio"])
+def test_intervals_of_two_samples_cover_the_truth(statistic):
+    rng, trials, covered, called_different = np.random.default_rng(7), 600, 0, 0
+    for _ in range(trials):
+        counts = rng.binomial(300, 0.55), 300, rng.binomial(200, 0.5), 200
+        found = independent(*counts, statistic).estimate
+        covered += found.low <= (0.05 if statistic == "difference" else 1.1) <= found.high
+        called_different += independent(counts[0], 300, rng.binomial(200, 0.55), 200, statistic).p_value < 0.05
+    error = 3 * math.sqrt(0.05 * 0.95 / trials)
+    assert covered / trials == pytest.approx(0.95, abs=error)
+    assert called_different / trials == pytest.approx(0.05, abs=error)
+
+
+def test_two_samples_without_spread_are_equal_or_as_different_as_can_be():
+    assert independent(10, 10, 20, 20, "difference").p_value == 1
+    assert all(math.isnan(number) for number in independent(0, 10, 0, 20, "ratio").estimate)
+    assert independent(10, 10, 0, 10, "difference").p_value < 0.001
+    with pytest.raises(ValueError, match="11 successes of 10 items"):
+        independent(11, 10, 1, 10, "difference")
+
+
+# ---- power
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(100, 0.3), (400, 0.1), (1319, 0.2)])
+def test_a_detectable_gain_is_seen_in_four_of_five_samples(n, discordant):
+    gain = detectable_gain(n, discordant)
+    shares = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]
+    rng = np.random.default_rng(8)
+    draws = rng.multinomial(n, shares, size=2000)
+    p_values = stats.binom.cdf(np.minimum(draws[:, 0], draws[:, 1]), draws[:, 0] + draws[:, 1], 0.5) * 2
+    assert 0.72 < (p_values < 0.05).mean() < 0.85  # the exact test needs a little more than the formula says
+
+
+def test_where_all_differences_favour_the_method_few_are_enough():
+    assert detectable_gain(400, 0.0) == pytest.approx(8 / 400, abs=0.003)
+    assert detectable_gain(400, 0.0) < detectable_gain(400, 0.2) < detectable_gain(100, 0.2)
+    assert detectable_gain(2, 0.0) == math.inf

@@ -410,6 +410,10 @@ class Run(Section):
         """Every method that trains experts: those of the training tasks, and the classification expert's."""
         return self.methods | ({CLASSIFIER: self.adaptation.classifier} if self.adaptation else {})
 
+    def standin(self, model: str) -> bool:
+        """Whether what runs in the model's row is another model than the paper's, or is tested on other data."""
+        return self.models[model].standin or self.data == "pocket"
+
     @property
     def data_of(self) -> dict[str, TaskData]:
         """How much is used of every task: training tasks, unseen ones, and the classification of prompts."""

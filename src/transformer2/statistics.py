@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, test_proportions_2indep
 
 LEVEL = 0.95
@@ -58,11 +57,11 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p of several tests, adjusted by Holm (1979) so that all of them together keep the level; NaN stays NaN and
-    is no test."""
+    is no test. (statsmodels' `multipletests` gives the same, and collects garbage for 0.1 s at every call.)"""
     adjusted = np.array(p_values, dtype=float)
-    tested = ~np.isnan(adjusted)
-    if tested.any():
-        adjusted[tested] = multipletests(adjusted[tested], method="holm")[1]
+    order = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * adjusted[order]), 1.0)
     return adjusted.tolist()
 
 
@@ -90,7 +89,7 @@ def independent(
     samples = correct, n, other_correct, other_n
     share, other = correct / n, other_correct / other_n
     same = share == other and share in (0, 1)  # no variance to test with
-    with np.errstate(divide="ignore"):  # statsmodels reports odds as well
+    with np.errstate(divide="ignore", invalid="ignore"):  # statsmodels reports odds as well
         test = test_proportions_2indep(*samples, method="score", correction=False)
     p_value = 1.0 if same else float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
     if statistic == "difference":

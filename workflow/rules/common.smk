@@ -239,7 +239,7 @@ def whose(wildcards, **more):
             "run": RUN.run,
             "model": wildcards.model,
             "stands_in_for": model.row,
-            "standin": model.standin,
+            "standin": RUN.standin(wildcards.model),
             "task": wildcards.task,
             "seed": int(wildcards.seed),
             **more,

@@ -65,7 +65,11 @@ def confusion(decisions_file: Path, out: Path) -> None:
         "percent of each true domain (row) by predicted class",
         fontsize=10,
     )
-    data = pd.concat(shown, names=["model", "strategy"]).stack().reset_index(name="prompts")
+    data = (
+        pd.concat(shown, names=["model", "strategy"])
+        .melt(ignore_index=False, var_name="class", value_name="prompts")
+        .reset_index()
+    )
     save(figure, data, out)
 
 
@@ -124,7 +128,7 @@ def weights(alphas_file: Path, out: Path) -> None:
         f"Figure 7 of the arxiv document, run “{alphas['run'].iloc[0]}”: weights of the experts, {BUDGET} shots",
         fontsize=10,
     )
-    save(figure, shared.stack().reset_index(name="share"), out)
+    save(figure, shared.melt(ignore_index=False, value_name="share").reset_index(), out)
 
 
 def shares(alphas: pd.DataFrame) -> pd.DataFrame:

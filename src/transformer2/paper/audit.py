@@ -4,6 +4,7 @@ No finding is listed by hand. A rule says what must hold (a normalised score is 
 place where the printed digits cannot come from any numbers that obey it is a finding.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -100,8 +101,8 @@ def normalised(table: LedgerTable) -> Iterator[Finding]:
 
 def decode(value: Decimal, n: int) -> list[int]:
     """Every k for which 100 k / n, rounded to two digits in either way, prints as `value`."""
-    near = int(value * n / 100)
-    return [k for k in (near, near + 1) if 0 <= k <= n and abs(Decimal(100 * k) / n - value) <= HALF]
+    low, high = math.ceil((value - HALF) * n / 100), math.floor((value + HALF) * n / 100)
+    return list(range(max(low, 0), min(high, n) + 1))
 
 
 def grid(table: LedgerTable, ledger: Ledger) -> Iterator[Finding]:

@@ -90,6 +90,8 @@ class Claim(_Entry):
     section: str
     quote: str
     """The document's words; … leaves some out."""
+    scan: str | None = None
+    """What the text file shows instead, where the scan slipped."""
     reading: str
     """What the cells must show for the sentence to hold."""
     tests: tuple[Test, ...] = Field(min_length=1)

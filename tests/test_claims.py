@@ -1,0 +1,272 @@
+"""The documents' sentences: each stands in its document, is tied to cells, and is judged by what they hold."""
+
+import re
+from decimal import Decimal
+
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import ROOT
+from test_tables import scores_of, write
+from transformer2.paper.claims import Claim, Higher, Measurements, by_run, cells_of, judge, on_paper, read_claims
+from transformer2.paper.ledger import Ledger, entries, read_all
+from transformer2.paper.measured import read_scores
+
+FILE = ROOT / "paper_tables" / "claims.yaml"
+CLAIMS = read_claims(FILE)
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    return read_all(ROOT / "paper_tables")
+
+
+def claim(*tests: dict, document: str = "arxiv") -> Claim:
+    return Claim(document=document, section="1", quote="q", reading="r", tests=tests)  # type: ignore[arg-type]
+
+
+SVF_GAINS = {"higher": "arxiv/table1/*/svf/*", "than": ["base"]}
+
+
+# ---- the sentences
+
+
+def letters(text: str) -> str:
+    """Only letters and digits: a sentence may be broken and hyphenated anywhere, and marked up."""
+    return re.sub(r"[^a-z0-9.%]", "", re.sub(r"<sup>\d</sup>|[²³]|\\\w+", "", text).lower())
+
+
+@pytest.mark.parametrize("id", CLAIMS)
+def test_a_sentence_stands_in_its_document(id, paper):
+    file = {"arxiv": "arxiv.txt", "workshop": "workshop.md"}[CLAIMS[id].document]
+    text = letters((paper / file).read_text(encoding="utf-8"))
+    parts = [re.escape(letters(part)) for part in (CLAIMS[id].scan or CLAIMS[id].quote).split("…")]
+    assert all(parts) and re.search(".{0,2500}?".join(parts), text)
+
+
+def test_there_are_at_least_thirty_and_each_is_tied_to_cells_or_frames(ledger):
+    assert len(CLAIMS) >= 30
+    known = {entry.id for table in ledger.scores for entry in entries(table)}
+    rows = {id.rsplit("/", 1)[0] for id in known}
+    for id, of in CLAIMS.items():
+        cells = cells_of(of, ledger)
+        assert set(cells) <= known | rows, id
+        assert cells or {type(test).__name__ for test in of.tests} <= {"Classified", "LowestWeight", "FirstPass"}, id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reading": None}, "x: reading: "),
+        ({"colour": "red"}, "x: unknown key colour"),
+        ({"tests": []}, "x: tests: "),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_and_claim(change, message, tmp_path):
+    entry = {"document": "arxiv", "section": "1", "quote": "q", "reading": "r", "tests": [SVF_GAINS]} | change
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"x": entry}))
+    with pytest.raises(ValueError, match=rf"claims\.yaml: {message}") as caught:
+        read_claims(tmp_path / "claims.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "test", [{"higher": "arxiv/table1/*/svg/*", "than": ["base"]}, {"higher": "arxiv/table1/*/svf/*", "than": ["bas"]}]
+)
+def test_a_test_of_unknown_cells_is_refused(test, ledger):
+    with pytest.raises(ValueError, match="no cell of the ledger is arxiv/table1"):
+        on_paper(claim(test), ledger)
+
+
+# ---- by the documents' own numbers
+
+
+@pytest.mark.parametrize(
+    ("test", "printed"),
+    [
+        (SVF_GAINS, "does not hold"),  # 80.81 against 80.81, 88.47 against 89.10
+        (SVF_GAINS | {"at_least": 7}, "holds"),
+        (SVF_GAINS | {"at_least": 8}, "does not hold"),
+        ({"higher": "arxiv/table1/mistral-7b/svf/gsm8k", "than": ["base"], "factor": "1.16"}, "holds"),
+        ({"higher": "arxiv/table1/mistral-7b/svf/gsm8k", "than": ["base"], "factor": "1.17"}, "does not hold"),
+        ({"within": "arxiv/table8/llama3-8b/few_shot_5/transformer2", "of": "few_shot_3", "points": "0.2"}, "holds"),
+        ({"within": "arxiv/table8/llama3-8b/few_shot_5/transformer2", "of": "few_shot_3", "points": "0.1"},
+         "does not hold"),
+        ({"parameters": "arxiv/table4/llama3-8b/svf_mlp_attention_pg", "than": "lora", "below": "0.1"}, "holds"),
+        ({"parameters": "arxiv/table4/llama3-8b/svf_mlp_attention_pg", "than": "lora", "below": "0.08"},
+         "does not hold"),
+        ({"first_pass": "arc_challenge", "than": ["math"]}, "holds"),
+        ({"first_pass": "math", "than": ["humaneval"]}, "does not hold"),
+        ({"classified": "cls", "than": "prompt"}, "no number printed"),
+        ({"higher": "arxiv/figure5/llava-next-8b/svf/textvqa", "than": ["base"], "factor": "1.39"},
+         "no number printed"),
+    ],
+)  # fmt: skip
+def test_a_claim_is_held_against_the_printed_numbers(test, printed, ledger):
+    assert on_paper(claim(test), ledger)[0] == printed
+
+
+def test_all_tests_of_a_claim_must_hold(ledger):
+    easy = SVF_GAINS | {"at_least": 1}
+    assert on_paper(claim(easy, easy), ledger)[0] == "holds"
+    assert on_paper(claim(easy, SVF_GAINS), ledger)[0] == "does not hold"
+
+
+def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printed_cells_count(ledger):
+    printed, evidence = on_paper(claim({"higher": "arxiv/table2/*/few_shot_10/*", "than": ["base"]}), ledger)
+    assert printed == "holds"
+    assert "6 for of 6" in evidence and "25.47 against 24.54" in evidence and "llama3-70b" not in evidence
+
+
+# ---- by a run
+
+
+def run_of(rows: list[dict], tmp_path) -> Measurements:
+    return Measurements(read_scores(write(rows, tmp_path / "scores.csv")))
+
+
+def rows_of(gains: dict[str, int], standin: bool = True, base: int = 10) -> list[dict]:
+    """Scores of 40 items a cell of Table 1 for one model: a base, and SVF that solves so many more."""
+    rows = []
+    for task, gain in gains.items():
+        rows += scores_of("toy", "llama3-8b", "base", task, base, standin=standin)
+        rows += scores_of("toy", "llama3-8b", "svf", task, base + gain, standin=standin)
+    return rows
+
+
+LLAMA = {"higher": "arxiv/table1/llama3-8b/svf/*", "than": ["base"]}
+
+
+@pytest.mark.parametrize(
+    ("gains", "at_least", "verdict"),
+    [
+        ((20, 20, 20), None, "supported"),
+        ((20, 20, 2), None, "inconclusive"),  # two more right answers are no evidence
+        ((20, 20, 2), 2, "supported"),
+        ((20, 20, -10), None, "not supported"),
+        ((20, -10, -10), 2, "not supported"),
+        ((20, -10, 2), 2, "inconclusive"),
+        ((0, 0, 0), 1, "inconclusive"),
+        ((7, 7, 7), None, "supported"),  # p = 0.0156 each, 0.047 by Holm
+        ((6, 6, 6), None, "inconclusive"),  # p = 0.03125 each: alone it would be enough
+    ],
+)
+@pytest.mark.parametrize("standin", [True, False])
+def test_a_claim_is_judged_by_the_paired_tests_of_a_run(gains, at_least, verdict, standin, ledger, tmp_path):
+    rows = rows_of(dict(zip(("gsm8k", "mbpp_pro", "arc_easy"), gains, strict=True)), standin)
+    of = claim(LLAMA | {"at_least": at_least})
+    assert by_run(of, ledger, run_of(rows, tmp_path))[0] == ("on stand-ins: " if standin else "") + verdict
+
+
+def test_a_claim_of_which_a_part_was_run_can_be_refuted_but_not_supported(ledger, tmp_path):
+    found = run_of(rows_of({"gsm8k": 20}), tmp_path)
+    assert by_run(claim(SVF_GAINS), ledger, found)[0] == "on stand-ins: inconclusive"
+    assert by_run(claim(SVF_GAINS | {"at_least": 1}), ledger, found)[0] == "on stand-ins: supported"
+    refuted = run_of(rows_of({"gsm8k": -10}), tmp_path)
+    assert by_run(claim(SVF_GAINS), ledger, refuted)[0] == "on stand-ins: not supported"
+
+
+def test_what_was_not_run_has_no_verdict(ledger, tmp_path):
+    found = run_of(rows_of({"gsm8k": 3}), tmp_path)
+    for test in (
+        {"higher": "arxiv/table4/llama3-8b/svf_mlp_pg/gsm8k", "than": ["base"]},
+        {"classified": "cls", "than": "prompt"},
+        {"lowest_weight": "gsm8k", "task": "math"},
+        {"first_pass": "arc_challenge", "than": ["math"]},
+    ):
+        assert by_run(claim(test), ledger, found) == ("not run", "")
+
+
+def test_a_cell_must_be_above_all_that_it_is_compared_with(ledger, tmp_path):
+    rows = rows_of({"gsm8k": 20}) + scores_of("toy", "llama3-8b", "lora", "gsm8k", 29)
+    both = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base", "lora"]}
+    verdict, evidence = by_run(claim(both), ledger, run_of(rows, tmp_path))
+    assert verdict == "on stand-ins: inconclusive" and "1 open, 1 for of 2" in evidence
+
+
+@pytest.mark.parametrize(
+    ("gain", "points", "verdict"), [(0, "1", "supported"), (2, "1", "inconclusive"), (20, "5", "not supported")]
+)
+def test_a_plateau_needs_an_interval_within_the_points(gain, points, verdict, ledger, tmp_path):
+    within = {"within": "arxiv/table1/llama3-8b/svf/gsm8k", "of": "base", "points": points}
+    assert by_run(claim(within), ledger, run_of(rows_of({"gsm8k": gain}), tmp_path))[0] == f"on stand-ins: {verdict}"
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [("1.5", "supported"), ("3", "inconclusive"), ("9", "not supported")])
+def test_a_factor_needs_an_interval_of_the_ratio_beyond_it(factor, verdict, ledger, tmp_path):
+    test = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"], "factor": factor}
+    assert by_run(claim(test), ledger, run_of(rows_of({"gsm8k": 20}), tmp_path))[0] == f"on stand-ins: {verdict}"
+
+
+def test_counts_of_parameters_need_no_run(ledger, tmp_path):
+    fewer = claim({"parameters": "arxiv/table4/llama3-8b/svf_mlp_attention_pg", "than": "lora", "below": "0.1"})
+    verdict, evidence = by_run(fewer, ledger, run_of(rows_of({"gsm8k": 0}), tmp_path))
+    assert verdict == "supported" and "557,056 of 6,815,744" in evidence
+
+
+def adapted(tmp_path, **frames: list[dict]) -> Measurements:
+    for name, rows in ({"scores": rows_of({"gsm8k": 0})} | frames).items():
+        suffix = "csv" if name == "timings" else "csv.gz"
+        pd.DataFrame(rows).to_csv(tmp_path / f"{name}.{suffix}", index=False)
+    return Measurements.of_run(tmp_path)
+
+
+WHO = {"run": "toy", "model": "toy", "stands_in_for": "llama3-8b", "standin": True}
+
+
+def decisions_of(strategy: str, right: int) -> list[dict]:
+    same = WHO | {"task": "math", "strategy": strategy, "domain": "math"}
+    return [same | {"item": f"math/test/{i}", "class": "math" if i < right else "code"} for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cls", "than", "above"),
+    [(10, 40, "supported", "supported"), (10, 11, "inconclusive", "not supported"),
+     (40, 10, "not supported", "not supported"), (10, 22, "supported", "inconclusive")],
+)  # fmt: skip
+def test_classification_is_judged_on_the_same_prompts(prompt, cls, than, above, ledger, tmp_path):
+    found = adapted(tmp_path, decisions=decisions_of("prompt", prompt) + decisions_of("cls", cls))
+    better, most = {"classified": "cls", "than": "prompt"}, {"classified": "cls", "above": "0.5"}
+    assert by_run(claim(better), ledger, found)[0] == f"on stand-ins: {than}"
+    assert by_run(claim(most), ledger, found)[0] == f"on stand-ins: {above}"
+
+
+@pytest.mark.parametrize(
+    ("lowest", "verdict"), [((1, 1), "supported"), ((1, 0), "inconclusive"), ((0, 0), "not supported")]
+)
+def test_the_lowest_weight_is_that_of_the_last_iteration(lowest, verdict, ledger, tmp_path):
+    rows = []
+    for normalised, low in zip((False, True), lowest, strict=True):
+        for iteration in (0, 1):
+            for expert in ("gsm8k", "mbpp_pro"):
+                best = 0.1 if (expert == "gsm8k") == (bool(low) if iteration else not low) else 0.9
+                rows.append(WHO | {
+                    "task": "math", "budget": "10", "granularity": "vector", "normalised": normalised,
+                    "iteration": iteration, "layer": -1, "expert": expert, "std": 0.1, "best": best,
+                    "best_accuracy": 0.5,
+                })  # fmt: skip
+    test = claim({"lowest_weight": "gsm8k", "task": "math"})
+    assert by_run(test, ledger, adapted(tmp_path, alphas=rows))[0] == f"on stand-ins: {verdict}"
+
+
+@pytest.mark.parametrize(("first", "verdict"), [(9.0, "supported"), (2.0, "not supported")])
+def test_the_first_pass_is_compared_as_a_share_of_the_second(first, verdict, ledger, tmp_path):
+    rows = [
+        WHO | {"strategy": "prompt", "task": task, "items": 40, "first_seconds": seconds, "second_seconds": 10.0}
+        for task, seconds in (("arc_challenge", first), ("math", 4.0))
+    ]
+    test = claim({"first_pass": "arc_challenge", "than": ["math"]})
+    assert by_run(test, ledger, adapted(tmp_path, timings=rows))[0] == f"on stand-ins: {verdict}"
+
+
+def test_all_claims_are_written_with_both_verdicts(tmp_path):
+    write(rows_of({"gsm8k": 20, "mbpp_pro": 20, "arc_easy": 20}), tmp_path / "scores.csv.gz")
+    assert judge(ROOT / "paper_tables", tmp_path, tmp_path / "claims") == len(CLAIMS)
+    frame = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("id")
+    assert list(frame.index) == list(CLAIMS)
+    assert set(frame["printed"]) == {"holds", "does not hold", "no number printed"}
+    assert set(frame["verdict"]) == {"on stand-ins: inconclusive", "not run", "supported", "not supported"}
+    assert "reproduced" not in (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert frame.loc["svf-gains-nearly-everywhere", "cells"].split()[0] == "arxiv/table1/llama3-8b/svf/gsm8k"
+    assert Higher(higher="a", than=("b",)).factor == Decimal(1)
