@@ -428,6 +428,15 @@ def record(run: File, command: Text, out: File) -> None:
 
 
 @app.command()
+def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_tables")) -> None:
+    """Follow a cell of a table (arxiv/table1/llama3-8b/svf/gsm8k) back to the answers that it is counted from."""
+    from transformer2.paper.explain import explain
+
+    folder = results or Path("results") / configuration.load(Path("config.yaml")).run
+    print(explain(cell, folder, ledger), end="")
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:
