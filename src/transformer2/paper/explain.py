@@ -1,5 +1,6 @@
 """Where one cell of a table comes from: from the printed number back to the answers that ours is counted from."""
 
+import math
 import shlex
 import zlib
 from collections import Counter
@@ -142,15 +143,13 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
         f"seeds       {', '.join(map(str, ours.seeds))}",
     ]
     if strict.method != "base":
-        compared = (
-            f"p = {ours.p_value:.2g} (McNemar)" if ours.p_value == ours.p_value else "not tested against the base"
-        )
-        lines.insert(3, f"normalised  {_estimate(ours.normalised)}; {compared}")
+        p_value = "not tested against the base" if math.isnan(ours.p_value) else f"p = {ours.p_value:.2g} (McNemar)"
+        lines.insert(3, f"normalised  {_estimate(ours.normalised)}; {p_value}")
     return lines
 
 
 def _estimate(estimate: Estimate) -> str:
-    if estimate.value != estimate.value:
+    if math.isnan(estimate.value):
         return "undefined"
     return f"{estimate.value:.2f} (95 %: {estimate.low:.2f} to {estimate.high:.2f})"
 
@@ -430,4 +429,5 @@ def _of_adaptation(run: Run) -> dict[str, tuple[str | None, configuration.Budget
     found: dict[str, Any] = {name: (strategy, None) for name, (strategy, _) in STRATEGIES.items()}
     for name, budget in adaptation.budgets.items():
         found |= {f"few_shot_{name}{by}": ("few-shot", budget) for by in ("", "_on_test")}
-    return found | {f"{adaptation.compared}_{by}": (None, None) for by in ("on_shots", "on_test")}
+    found |= {f"{adaptation.compared}_{by}": (None, None) for by in ("on_shots", "on_test")}
+    return found
