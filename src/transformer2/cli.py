@@ -437,6 +437,17 @@ def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_t
 
 
 @app.command()
+def crate(run: File, settings: Text, snakemake: Text, out: File, root: Path = Path()) -> None:
+    """Pack the provenance and results of a finished run (results/<run>) as a Workflow Run RO-Crate.
+
+    `settings` is JSON: the configuration of the run; `snakemake` is its version, `root` the project.
+    """
+    from transformer2.paper.crate import crate
+
+    crate(run, configuration.parse(json.loads(settings)).model_dump(mode="json"), root, snakemake, out)
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:

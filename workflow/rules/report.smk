@@ -1,4 +1,5 @@
 # Tables of the documents: what they report beside what this run measured.
+from importlib import metadata
 
 
 rule table:
@@ -132,3 +133,46 @@ rule adaptation_figure:
         kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
     shell:
         "python -m transformer2 adaptation-figure --kind {params.kind} --data {input.data} --out {output} > {log} 2>&1"
+
+
+rule crate:
+    # What the rest of the workflow made of this run, for repositories and registries.
+    input:
+        workflow=["Snakefile"]
+        + sorted(
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "workflow" / "rules").glob("*.smk")
+        ),
+        scores=rules.collect_scores.output,
+        frames=rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
+        tables=collect(
+            "results/{{run}}/paper_tables/{table}.{ext}",
+            table=TABLES + ALL_TIMES,
+            ext=["md", "tex", "html", "csv"],
+        ),
+        figures=collect(
+            "results/{{run}}/figures/{figure}.{format}",
+            figure=TABLES + ALL_ADAPTATION_FIGURES,
+            format=["svg", "png"],
+        ),
+        code=code("paper/crate.py"),
+    output:
+        "results/{run}/run.crate.zip",
+    log:
+        "results/{run}/crate.log",
+    benchmark:
+        "results/{run}/crate.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        settings=RUN.model_dump_json(),
+        snakemake=metadata.version("snakemake"),
+    shell:
+        "python -m transformer2 crate --run results/{wildcards.run} --settings {params.settings:q}"
+        " --snakemake {params.snakemake} --out {output} > {log} 2>&1"
