@@ -448,6 +448,19 @@ def crate(run: File, settings: Text, snakemake: Text, out: File, root: Path = Pa
 
 
 @app.command()
+def import_scores(scores: Path, run: Text, out: File, ledger: Path = Path("paper_tables")) -> None:
+    """Put scores that were measured elsewhere (docs/own-scores.md) into the tidy frame of a run."""
+    from transformer2.elsewhere import MANIFEST, read
+    from transformer2.frames import write_frame
+
+    with manifest(out.with_name(MANIFEST), file=str(scores), sha256=sha256(scores)) as facts:
+        frame = read(scores, run, ledger)
+        write_frame(frame, out)
+        facts["rows"] = len(frame)
+    print(f"{len(frame)} scored answers")
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:

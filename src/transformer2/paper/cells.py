@@ -59,6 +59,11 @@ class Cell:
         """Whose scores of ours belong here."""
         return _method(self.row, self.reported)
 
+    @property
+    def trained_on(self) -> str:
+        """The task that the expert learnt whose scores belong here; empty for those of no single task."""
+        return (self.column.trained_on or self.column.task) if self.row.trained_on == "column task" else ""
+
 
 def read_scores(path: Path) -> pd.DataFrame:
     """The frame of scores of one run, columns of `COLUMNS`.

@@ -386,10 +386,9 @@ def _not_run(cell: Cell, results: Path, run_file: Path | None, run: Run | None) 
     needs = list(_needs(cell, run))
     if needs:
         return lines + [f"{INDENT}needs {need}" for need in needs]
-    trained_on = (cell.column.trained_on or cell.column.task) if cell.row.trained_on == "column task" else ""
     seeds = run.seeds[:1] if cell.method == "base" else run.seeds
     model = next(name for name, model in run.models.items() if model.row == cell.row.model)
-    folder = results / "scores" / model / adapter(cell.method, trained_on) / cell.column.task
+    folder = results / "scores" / model / adapter(cell.method, cell.trained_on) / cell.column.task
     files = [folder / f"seed{seed}.json" for seed in seeds]
     return lines + [f"{INDENT}made by {_command(files, run_file, run.run).replace(' --force', '')}"]
 
@@ -403,9 +402,8 @@ def _needs(cell: Cell, run: Run) -> Iterator[str]:
         yield f"{task} under {'`tasks:`' if cell.row.trained_on == 'column task' else '`tasks:` or `unseen:`'}"
     adaptive = {} if run.adaptation is None else _of_adaptation(run)
     if method in run.methods or method == "base":
-        trained_on = cell.column.trained_on or task
-        if method != "base" and trained_on not in run.tasks:
-            yield f"an expert of {method} for {trained_on}, which is not under `tasks:`"
+        if method != "base" and cell.trained_on not in run.tasks:
+            yield f"an expert of {method} for {cell.trained_on}, which is not under `tasks:`"
     elif method in adaptive:
         strategy, limits = adaptive[method]
         if models and strategy and all(strategy not in model.strategies for model in models):
