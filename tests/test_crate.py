@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from test_cli import run
 from transformer2.config import Run
 from transformer2.paper.crate import PROFILES, crate
 from transformer2.provenance import atomic_write, write_json
@@ -140,6 +141,14 @@ def test_the_crate_says_what_ran_on_what_and_what_came_out(results):
 def test_the_same_run_gives_the_same_bytes(results):
     first = made(results).read_bytes()
     assert made(results).read_bytes() == first and len(first) < 200_000
+
+
+def test_the_command_packs_the_crate(results):
+    settings = Run().model_dump_json(exclude_defaults=True)
+    arguments = {"run": results, "settings": settings, "snakemake": "9.27.1", "out": results / "by.zip", "root": ROOT}
+    done = run("crate", *(f"--{name}={value}" for name, value in arguments.items()))
+    assert done.returncode == 0, done.stderr
+    assert (results / "by.zip").read_bytes() == made(results).read_bytes()
 
 
 def test_what_is_no_run_is_one_line(results, tmp_path):

@@ -148,6 +148,20 @@ def test_a_file_of_answers_that_changed_is_told(results):
     assert "DIFFERS: the file now has sha256" in explained(SVF, results)
 
 
+def test_scores_that_changed_since_they_were_collected_are_told(results):
+    assert "DIFFERS" not in explained(SVF, results)
+    scored(results, "svf", "gsm8k", "gsm8k", 7)
+    assert "DIFFERS     7 right in the files of scores, 5 in scores.csv.gz" in explained(SVF, results)
+
+
+def test_scores_that_were_measured_elsewhere_end_at_their_file(results, tmp_path):
+    (tmp_path / "own.json").write_text("{}")
+    found = {"file": str(tmp_path / "own.json"), "sha256": sha256(tmp_path / "own.json"), "started": "2026-11-01"}
+    write_json(results / "scores.manifest.json", found)
+    text = explained(SVF, results)
+    assert "own.json, sha256 44136fa355b3, read 2026-11-01; checksum OK" in text and "Seed 0" not in text
+
+
 @pytest.mark.parametrize(
     ("cell", "need"),
     [

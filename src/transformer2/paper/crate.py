@@ -132,7 +132,7 @@ def _workflow(made: _Crate, manifests: list[dict[str, Any]], root: Path, snakema
     return _describe(
         workflow,
         name="Transformer², reproduced",
-        version=", ".join(sorted({str(found["git"]) for found in manifests})),
+        version=", ".join(sorted({found["git"] for found in manifests if found["git"]})) or "unknown",
         license={"@id": LICENSE},
         encodingFormat="text/plain",
         conformsTo={"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"},

@@ -58,6 +58,7 @@ def explain(cell_id: str, results: Path, folder: Path) -> str:
         parts.append(["The scores were measured elsewhere", *_indented(_link(elsewhere, _elsewhere))])
         return _text(parts)
     files = [results / file for file in strict.ours.files]
+    parts[-1] += _indented(_collected(files, strict.ours.correct))
     for seed, file in zip(strict.ours.seeds, files, strict=True):
         parts.append([f"Seed {seed}", *_indented(_chain(file, results, cell.column.task))])
     base = results.parent / "models" / strict.ours.model / "base" / "manifest.json"
@@ -97,7 +98,11 @@ def _table_of(cell_id: str, folder: Path) -> LedgerTable:
 def _configuration_of(name: str) -> tuple[Path | None, Run | None]:
     """The configuration of this project that a run is named in, and the run."""
     for file in [Path("config.yaml"), *sorted(Path("config").glob("*.yaml"))]:
-        if file.is_file() and (run := configuration.load(file)).run == name:
+        try:
+            run = configuration.load(file)
+        except configuration.ConfigError:
+            continue  # not the one that this run was made with
+        if run.run == name:
             return file, run
     return None, None
 
@@ -146,6 +151,17 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
         p_value = "not tested against the base" if math.isnan(ours.p_value) else f"p = {ours.p_value:.2g} (McNemar)"
         lines.insert(3, f"normalised  {_estimate(ours.normalised)}; {p_value}")
     return lines
+
+
+def _collected(files: list[Path], correct: int) -> list[str]:
+    """A line if the files of scores have changed since they were put into the frame."""
+    try:
+        right = sum(item["strict"] for file in files for item in read_json(file)["items"])
+    except BROKEN:
+        return []  # the chain of each seed says what is wrong
+    if right == correct:
+        return []
+    return [f"DIFFERS     {right} right in the files of scores, {correct} in scores.csv.gz: collect them again"]
 
 
 def _estimate(estimate: Estimate) -> str:
