@@ -160,6 +160,8 @@ def test_scores_that_were_measured_elsewhere_end_at_their_file(results, tmp_path
     write_json(results / "scores.manifest.json", found)
     text = explained(SVF, results)
     assert "own.json, sha256 44136fa355b3, read 2026-11-01; checksum OK" in text and "Seed 0" not in text
+    text = explained("arxiv/table1/llama3-8b/lora/gsm8k", results)
+    assert "needs an entry in the file of scores: row llama3-8b, method lora, trained_on gsm8k, task gsm8k" in text
 
 
 @pytest.mark.parametrize(

@@ -397,6 +397,10 @@ def _command(files: list[Path], run_file: Path | None, run: str) -> str:
 def _not_run(cell: Cell, results: Path, run_file: Path | None, run: Run | None) -> list[str]:
     """That the run has no score for the cell, and what it would need."""
     lines = [f"Not run: {results} has no score for it"]
+    if (results / "scores.manifest.json").is_file():
+        fields = {"row": cell.row.model, "method": cell.method, "trained_on": cell.trained_on, "task": cell.column.task}
+        entry = ", ".join(f"{name} {value}" for name, value in fields.items() if value)
+        return lines + [f"{INDENT}needs an entry in the file of scores: {entry}"]
     if run is None:
         return lines + [f"{INDENT}config.yaml and config/ have no run named {results.name}"]
     needs = list(_needs(cell, run))
