@@ -43,4 +43,5 @@ rule all:
         ),
         f"results/{RUN.run}/audit.csv",
         f"results/{RUN.run}/claims.csv",
+        f"results/{RUN.run}/run.crate.zip",
     localrule: True

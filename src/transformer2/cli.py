@@ -444,6 +444,39 @@ def record(run: File, command: Text, out: File) -> None:
 
 
 @app.command()
+def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_tables")) -> None:
+    """Follow a cell of a table (arxiv/table1/llama3-8b/svf/gsm8k) back to the answers that it is counted from."""
+    from transformer2.paper.explain import explain
+
+    folder = results or Path("results") / configuration.load(Path("config.yaml")).run
+    print(explain(cell, folder, ledger), end="")
+
+
+@app.command()
+def crate(run: File, settings: Text, snakemake: Text, out: File, root: Path = Path()) -> None:
+    """Pack the provenance and results of a finished run (results/<run>) as a Workflow Run RO-Crate.
+
+    `settings` is JSON: the configuration of the run; `snakemake` is its version, `root` the project.
+    """
+    from transformer2.paper.crate import crate
+
+    crate(run, configuration.parse(json.loads(settings)).model_dump(mode="json"), root, snakemake, out)
+
+
+@app.command()
+def import_scores(scores: Path, run: Text, out: File, ledger: Path = Path("paper_tables")) -> None:
+    """Put scores that were measured elsewhere (docs/own-scores.md) into the tidy frame of a run."""
+    from transformer2.elsewhere import MANIFEST, read
+    from transformer2.frames import write_frame
+
+    with manifest(out.with_name(MANIFEST), file=str(scores), sha256=sha256(scores)) as facts:
+        frame = read(scores, run, ledger)
+        write_frame(frame, out)
+        facts["rows"] = len(frame)
+    print(f"{len(frame)} scored answers")
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:

@@ -350,6 +350,8 @@ class Run(Section):
     """Prompts that are answered side by side."""
     allow_unsandboxed_code: bool = False
     """Accept the risk of running model-written code with resource limits alone where no isolation works."""
+    scores: str | None = None
+    """A file of scores measured elsewhere (docs/own-scores.md): tables are rendered from it, and no model is run."""
 
     @field_validator("tasks", "unseen")
     @classmethod

@@ -20,7 +20,7 @@ def collect(files: Sequence[Path], out: Path) -> int:
         items = pd.DataFrame(record["items"])
         parts.append(items.assign(**{key: record[key] for key in IDENTITY}))
     frame = pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
-    _write_frame(frame, out)
+    write_frame(frame, out)
     return len(frame)
 
 
@@ -44,12 +44,13 @@ def gather(decisions: Sequence[Path], mixes: Sequence[Path], out: Path) -> None:
                 ):
                     where = {"expert": expert, "layer": -1 if record["granularity"] == "vector" else layer}
                     found.append(same | of_step | where | {"mean": mean, "std": std, "best": best})
-    _write_frame(pd.DataFrame(made), out / "decisions.csv.gz")
-    _write_frame(pd.DataFrame(timed), out / "timings.csv")
-    _write_frame(pd.DataFrame(found), out / "alphas.csv.gz")
+    write_frame(pd.DataFrame(made), out / "decisions.csv.gz")
+    write_frame(pd.DataFrame(timed), out / "timings.csv")
+    write_frame(pd.DataFrame(found), out / "alphas.csv.gz")
 
 
-def _write_frame(frame: pd.DataFrame, out: Path) -> None:
+def write_frame(frame: pd.DataFrame, out: Path) -> None:
+    """Writes a frame as CSV, gzipped if the name ends so; the same frame gives the same bytes."""
     with whole_file(out) as temporary:
         frame.to_csv(
             temporary, index=False, compression={"method": "gzip", "mtime": 0} if out.suffix == ".gz" else None

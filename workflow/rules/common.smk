@@ -23,6 +23,20 @@ try:
 except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
+# Here and not in a job: Snakemake deletes the outputs of a job before it runs.
+if RUN.scores:
+    from transformer2 import elsewhere
+
+    try:
+        elsewhere.check_folder(Path("results") / RUN.run)
+        elsewhere.read(Path(RUN.scores), RUN.run, ROOT / "paper_tables")
+    except ValueError as error:
+        raise WorkflowError(f"scores: {error}")
+elif (Path("results") / RUN.run / "scores.manifest.json").exists():
+    raise WorkflowError(
+        f"run: results/{RUN.run} holds scores that were measured elsewhere; choose another `run`, or delete it"
+    )
+
 ADAPTATION_FIGURES = {
     "arxiv/figure6": ("confusion", "decisions"),
     "arxiv/figure7": ("weights", "alphas"),
@@ -128,6 +142,9 @@ ALL_ADAPTATION_FIGURES = [
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
 )
+
+if RUN.scores:  # what needs models, or what only they leave behind
+    ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
 
 
 wildcard_constraints:

@@ -76,8 +76,9 @@ rule score:
 
 rule collect_scores:
     input:
-        scores=all_scores,
-        code=code("frames.py"),
+        scores=RUN.scores or all_scores,
+        ledger=collect("paper_tables/{table}.yaml", table=TABLES) if RUN.scores else [],
+        code=code("frames.py", *(["elsewhere.py"] if RUN.scores else [])),
     output:
         "results/{run}/scores.csv.gz",
     log:
@@ -92,5 +93,7 @@ rule collect_scores:
         mem_mb=1000,
         runtime=10,
         gpu=0,
+    params:
+        command=f"import-scores --run {RUN.run}" if RUN.scores else "collect",
     shell:
-        "python -m transformer2 collect {input.scores} --out {output} > {log} 2>&1"
+        "python -m transformer2 {params.command} {input.scores:q} --out {output} > {log} 2>&1"

@@ -1,4 +1,5 @@
 # Tables of the documents: what they report beside what this run measured.
+from importlib import metadata
 
 
 rule table:
@@ -175,7 +176,7 @@ rule claims:
     input:
         LEDGER_FILES,
         rules.collect_scores.output,
-        rules.gather.output if ADAPT else [],
+        rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
         code=code("paper/*.py", "statistics.py"),
     output:
         "results/{run}/claims.csv",
@@ -201,3 +202,48 @@ rule claims:
         run_folder=lambda wc: f"results/{wc.run}",
     shell:
         "python -m transformer2 claims --run {params.run_folder} --out {params.run_folder}/claims > {log} 2>&1"
+
+
+rule crate:
+    # What the rest of the workflow made of this run, for repositories and registries.
+    input:
+        workflow=["Snakefile"]
+        + sorted(
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "workflow" / "rules").glob("*.smk")
+        ),
+        scores=rules.collect_scores.output,
+        frames=rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
+        tables=collect(
+            "results/{{run}}/paper_tables/{table}.{ext}",
+            table=TABLES + ALL_TIMES,
+            ext=["md", "tex", "html", "csv"],
+        ),
+        figures=collect(
+            "results/{{run}}/figures/{figure}.{format}",
+            figure=TABLES + ALL_ADAPTATION_FIGURES,
+            format=["pdf", "svg", "png", "csv"],
+        ),
+        audit=rules.audit.output,
+        claims=rules.claims.output,
+        code=code("paper/crate.py"),
+    output:
+        "results/{run}/run.crate.zip",
+    log:
+        "results/{run}/crate.log",
+    benchmark:
+        "results/{run}/crate.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        settings=RUN.model_dump_json(),
+        snakemake=metadata.version("snakemake"),
+    shell:
+        "python -m transformer2 crate --run results/{wildcards.run} --settings {params.settings:q}"
+        " --snakemake {params.snakemake} --out {output} > {log} 2>&1"

@@ -1,0 +1,257 @@
+"""A finished run as a Workflow Run RO-Crate: what ran, on what, and what came out, for repositories and registries.
+
+The profiles are https://w3id.org/ro/wfrun/workflow/0.5 and those that it extends. Generations, scored answers and
+weights stay where they are: the crate has their paths and checksums, in the form that `sha256sum --check` reads.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rocrate.model.contextentity import ContextEntity
+from rocrate.rocrate import ROCrate
+
+from transformer2.provenance import read_json, sha256, whole_file
+
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
+    "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
+}
+TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+"""Where `sha256` is defined."""
+LICENSE = "https://spdx.org/licenses/Apache-2.0"
+PAPER = "https://arxiv.org/abs/2501.06252"
+FORMATS = {
+    ".csv": "text/csv", ".gz": "application/gzip", ".html": "text/html", ".json": "application/json",
+    ".md": "text/markdown", ".png": "image/png", ".svg": "image/svg+xml", ".tex": "application/x-tex",
+    ".yaml": "application/yaml",
+}  # fmt: skip
+"""Suffix -> encoding format; others are plain text."""
+FRAMES = {
+    "scores.csv.gz": "Every scored sample",
+    "decisions.csv.gz": "Classes that prompts were given",
+    "timings.csv": "Seconds of both passes",
+    "alphas.csv.gz": "Mixing weights of every search",
+    "claims.csv": "The documents' claims, and whether they hold here",
+    "audit.csv": "The documents' numbers, checked against each other",
+    "report.html": "Tables and figures on one page",
+}
+"""Files of a run that are put into the crate if they are there, besides tables and figures."""
+RENDERED = (".csv", ".html", ".md", ".png", ".svg", ".tex")
+KEPT = (
+    "generations/**/*.jsonl", "scores/**/*.json", "experts/**/adapter_model.safetensors",
+    "mixes/**/adapter_model.safetensors",
+)  # fmt: skip
+"""Files of a run that the crate describes by path and checksum alone."""
+README = """# Run “{run}” of the reproduction of Transformer²
+
+What ran (`Snakefile`), with what settings (`config.yaml`), on what (manifests of models and data), and what came out:
+`results/{run}/`. `ro-crate-metadata.json` describes all of it as a Workflow Run RO-Crate. Answers, scores and weights
+are not in here; in the folder of the project, `sha256sum --check SHA256SUMS` says whether those there are of this run.
+"""
+THEN = (1980, 1, 1, 0, 0, 0)
+"""Time of every file in the archive (the earliest that the format knows): the same run gives the same bytes."""
+
+
+class _Crate:
+    """A crate in the making, and the content of its files by name."""
+
+    def __init__(self) -> None:
+        self.crate = ROCrate(version="1.1")
+        self.crate.metadata.extra_contexts.append(TERMS)
+        self.contents: dict[str, bytes] = {}
+
+    def file(self, name: str, content: bytes, title: str, **more: Any) -> Any:
+        """Adds a file."""
+        self.contents[name] = content
+        about = {"name": title, "encodingFormat": FORMATS.get(Path(name).suffix, "text/plain"), **_size(content)}
+        return self.crate.add_file(BytesIO(content), dest_path=name, properties=about | more)
+
+    def thing(self, address: str, kind: str, **properties: Any) -> Any:
+        """Adds something that is no file of the crate; properties may be other entities."""
+        entity: Any = self.crate.add(ContextEntity(self.crate, address, properties={"@type": kind}))
+        return _describe(entity, **properties)
+
+
+def crate(results: Path, settings: dict[str, Any], root: Path, snakemake: str, out: Path) -> None:
+    """Writes the crate of the run in `results/<run>` to `out`, a zip archive.
+
+    Args:
+        results: of the run; base models lie beside it, in `models`.
+        settings: the resolved configuration of the run.
+        root: the project, with the Snakefile.
+        snakemake: its version.
+
+    The same run gives the same bytes; its times are those of its manifests. Raises ValueError if the run has no
+    manifest, or one that is damaged.
+    """
+    manifests = [_manifest(path) for path in sorted(results.rglob("*manifest.json"))]
+    if not manifests:
+        raise ValueError(f"{results} has no manifest: it is not the folder of a run that this workflow made")
+    made, (started, ended) = _Crate(), _times(manifests)
+    action = made.thing(
+        f"#run-{results.name}", "CreateAction", name=f"Run “{results.name}”", startTime=started, endTime=ended,
+        description=f"Snakemake, from {'scores measured elsewhere' if settings.get('scores') else 'base models'} "
+        "to the tables of the documents",
+        actionStatus="http://schema.org/CompletedActionStatus",
+        instrument=_workflow(made, manifests, root, snakemake),
+        object=_inputs(made, results, settings, root), result=_outputs(made, results),
+    )  # fmt: skip
+    made.file("README.md", README.format(run=results.name).encode(), "About this crate", about={"@id": "./"})
+    contributors = made.thing("#contributors", "Organization", name="The Transformer² reproduction contributors")
+    _describe(
+        made.crate.root_dataset,
+        name=f"Run “{results.name}” of the reproduction of Transformer²",
+        description="Tables, figures and scores of one run of the workflow, beside what the documents report.",
+        datePublished=ended,
+        conformsTo=[
+            made.thing(address, "CreativeWork", name=name, version=version)
+            for address, (name, version) in PROFILES.items()
+        ],
+        license=made.thing(LICENSE, "CreativeWork", name="Apache License 2.0", identifier="Apache-2.0", url=LICENSE),
+        author=contributors, publisher=contributors, mentions=action,
+        citation=made.thing(PAPER, "ScholarlyArticle", name="Transformer²: Self-adaptive LLMs", url=PAPER),
+    )  # fmt: skip
+    _write(made.contents | {"ro-crate-metadata.json": _json(made.crate.metadata.generate())}, out)
+
+
+def _workflow(made: _Crate, manifests: list[dict[str, Any]], root: Path, snakemake: str) -> Any:
+    """The Snakefile with the files that it includes, and what the jobs ran with."""
+    content = made.contents["Snakefile"] = (root / "Snakefile").read_bytes()
+    workflow: Any = made.crate.add_workflow(
+        BytesIO(content), "Snakefile", main=True, lang="snakemake", lang_version=snakemake
+    )
+    parts = [*sorted((root / "workflow" / "rules").glob("*.smk")), *sorted((root / "envs").glob("*.yaml"))]
+    return _describe(
+        workflow,
+        name="Transformer², reproduced",
+        version=", ".join(sorted({found["git"] for found in manifests if found["git"]})) or "unknown",
+        license={"@id": LICENSE},
+        encodingFormat="text/plain",
+        conformsTo={"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"},
+        hasPart=[made.file(_name(path, root), path.read_bytes(), f"Workflow: {path.stem}") for path in parts],
+        softwareRequirements=[
+            made.thing(address, "SoftwareApplication", name=name, softwareVersion=version, url=address)
+            for address, name, version in _software(manifests)
+        ],
+        **_size(content),
+    )  # fmt: skip
+
+
+def _inputs(made: _Crate, results: Path, settings: dict[str, Any], root: Path) -> list[Any]:
+    """The configuration, the ledger, and manifests of base models and data."""
+    found = [made.file("config.yaml", _yaml(settings), "Configuration of the run, with every default")]
+    for path in sorted((root / "paper_tables").glob("*/*.yaml")):
+        title = f"What the {path.parent.name} document reports: {path.stem}"
+        found.append(made.file(_name(path, root), path.read_bytes(), title))
+    models = [] if settings.get("scores") else settings["models"]
+    found += [_base_model(made, model, results.parent / "models" / model / "base") for model in models]
+    for path in sorted([*results.glob("data/*/*.manifest.json"), *results.glob("scores.manifest.json")]):
+        name = _name(path, results.parents[1])
+        found.append(made.file(name, path.read_bytes(), f"Manifest of {name.removesuffix('.manifest.json')}"))
+    return found
+
+
+def _base_model(made: _Crate, name: str, folder: Path) -> Any:
+    """A base model as its manifest describes it."""
+    path = folder / "manifest.json"
+    found = _manifest(path)
+    sums = [
+        made.thing(f"#model-{name}-{file}", "PropertyValue", name=f"sha256 of {file}", propertyID="sha256", value=value)
+        for file, value in sorted(found["sha256"].items())
+    ]
+    hub = found["source"].removeprefix("hub:")
+    return made.thing(
+        f"#model-{name}", "CreativeWork", name=f"Base model {name}", identifier=[found["source"], *sums],
+        subjectOf=made.file(f"results/models/{name}/base/manifest.json", path.read_bytes(), f"Manifest of {name}"),
+        **({"version": found["revision"]} if found.get("revision") else {}),
+        **({"url": f"https://huggingface.co/{hub}"} if hub != found["source"] else {}),
+    )  # fmt: skip
+
+
+def _outputs(made: _Crate, results: Path) -> list[Any]:
+    """What the run measured, as files; and a list of what stays where it is."""
+    found = [(results / name, title) for name, title in FRAMES.items() if (results / name).is_file()]
+    for folder, kind in (("paper_tables", "Table"), ("figures", "Figure")):
+        for path in sorted(path for path in (results / folder).rglob("*") if path.suffix in RENDERED):
+            found.append((path, f"{kind}: {path.relative_to(results / folder)}"))
+    files = [made.file(_name(path, results.parents[1]), path.read_bytes(), title) for path, title in found]
+    kept = sorted(path for pattern in KEPT for path in results.glob(pattern))
+    if kept:
+        sums = "".join(f"{sha256(path)}  {_name(path, results.parents[1])}\n" for path in kept)
+        files.append(made.file("SHA256SUMS", sums.encode(), "Checksums of answers, scores and weights"))
+    return files
+
+
+def _name(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder))
+
+
+def _size(content: bytes) -> dict[str, str]:
+    return {"contentSize": str(len(content)), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _describe(entity: Any, **properties: Any) -> Any:
+    for name, value in properties.items():
+        entity[name] = value
+    return entity
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path}: make it again") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete what it describes to make it again") from None
+    if missing := [key for key in ("started", "seconds", "git", "python", "packages") if key not in found]:
+        raise ValueError(f"{path} has no {missing[0]}; delete what it describes to make it again")
+    return found
+
+
+def _times(manifests: Iterable[dict[str, Any]]) -> tuple[str, str]:
+    """First start and last end of the run's jobs, in UTC."""
+    spans = [(datetime.fromisoformat(found["started"]), timedelta(seconds=found["seconds"])) for found in manifests]
+    ended = max(start + length for start, length in spans)
+    return _utc(min(start for start, _ in spans)), _utc(ended)
+
+
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _software(manifests: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """(address, name, version) of everything that the jobs ran with; several versions where jobs differ."""
+    versions = {("python", found["python"]) for found in manifests}
+    versions |= {pair for found in manifests for pair in found["packages"].items()}
+    return [(_address(name, version), name, version) for name, version in sorted(versions)]
+
+
+def _address(name: str, version: str) -> str:
+    if name == "python":
+        return f"https://www.python.org/downloads/release/python-{version.replace('.', '')}/"
+    release, plus, local = version.partition("+")
+    return f"https://pypi.org/project/{name}/{release}/" + (f"#{local}" if plus else "")
+
+
+def _yaml(value: Any) -> bytes:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).encode()
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _write(contents: dict[str, bytes], out: Path) -> None:
+    with whole_file(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in sorted(contents.items()):
+            entry = zipfile.ZipInfo(name, THEN)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, content)
