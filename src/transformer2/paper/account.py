@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ COST = "Seconds and memory of the jobs, by rule (Snakemake's benchmarks)."
 
 
 def jobs(run: Path) -> pd.DataFrame:
-    """Every job of `results/<run>`, or of its models, that left a benchmark: rule, seconds, peak resident MB, end.
+    """Every job of `results/<run>`, or of its models, that left a benchmark: rule, seconds, peak resident MB.
 
-    The end is in seconds since 1970, as the benchmark's file says. Raises ValueError if there is none.
+    Raises ValueError if there is none.
     """
     rows = list(_jobs(run))
     if not rows:
@@ -38,35 +38,37 @@ def jobs(run: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ended(of_run: pd.DataFrame) -> datetime:
-    """When the last of the jobs ended, in UTC."""
-    return datetime.fromtimestamp(of_run["end"].max(), UTC)
-
-
-def machine(run: Path, of_run: pd.DataFrame) -> dict[str, str]:
-    """Hardware, versions and code that the manifests of the run name, and how long its jobs took.
-
-    Where manifests differ, every value is named. Raises ValueError if the run has no manifest.
-    """
-    manifests = [read_json(path) for path in sorted(run.rglob("*manifest.json"))]
-    if not manifests:
+def manifests(run: Path) -> list[dict[str, Any]]:
+    """What the artifacts of `results/<run>` say of how they came to be; raises ValueError if there is none."""
+    found = [read_json(path) for path in sorted(run.rglob("*manifest.json"))]
+    if not found:
         raise ValueError(f"{run}: no manifest says what it ran on")
+    return found
+
+
+def span(of_run: list[dict[str, Any]]) -> tuple[datetime, datetime]:
+    """When the first of the manifests was begun and the last one ended, in UTC.
+
+    The times of files would not do: a copy of a run has others.
+    """
+    starts = [datetime.fromisoformat(manifest["started"]) for manifest in of_run]
+    ends = [start + timedelta(seconds=manifest["seconds"]) for start, manifest in zip(starts, of_run, strict=True)]
+    return min(starts), max(ends)
+
+
+def machine(of_run: list[dict[str, Any]]) -> dict[str, str]:
+    """Hardware, versions and code that the manifests of a run name; where they differ, every value."""
     versions = [
         ", ".join(f"{name} {manifest['packages'][name]}" for name in ("torch", "transformers", "peft"))
-        for manifest in manifests
+        for manifest in of_run
     ]
-    from_first_to_last = of_run["end"].max() - (of_run["end"] - of_run["s"]).min()
     return {
-        "CPU cores": _distinct(str(manifest["cpus"]) for manifest in manifests),
-        "GPU": _distinct(manifest["gpu"] for manifest in manifests if manifest.get("gpu")) or "no GPU",
-        "system": _distinct(manifest["platform"] for manifest in manifests),
-        "Python": _distinct(manifest["python"] for manifest in manifests),
+        "CPU cores": _distinct(str(manifest["cpus"]) for manifest in of_run),
+        "GPU": _distinct(manifest["gpu"] for manifest in of_run if manifest.get("gpu")) or "no GPU",
+        "system": _distinct(manifest["platform"] for manifest in of_run),
+        "Python": _distinct(manifest["python"] for manifest in of_run),
         "packages": _distinct(versions),
-        "commit": _distinct(manifest["git"] or "unknown" for manifest in manifests),
-        "first to last": f"{from_first_to_last / 60:.1f} minutes",
-        "at work": f"{_at_work(of_run) / 60:.1f} minutes",
-        "sum of jobs": f"{of_run['s'].sum() / 60:.1f} minutes",
-        "largest job": f"{of_run['max_rss'].max():.0f} MB",
+        "commit": _distinct(manifest["git"] or "unknown" for manifest in of_run),
     }
 
 
@@ -149,7 +151,7 @@ def _jobs(run: Path) -> Iterator[dict[str, Any]]:
         files += [(path.name.split(".")[0], path) for path in (run.parent / "models" / name).glob("*.benchmark.tsv")]
     for rule, path in files:
         row = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
-        yield {"rule": rule, "s": row["s"], "max_rss": row["max_rss"], "end": path.stat().st_mtime}
+        yield {"rule": rule, "s": row["s"], "max_rss": row["max_rss"]}
 
 
 def _stage(path: Path) -> str:
@@ -165,16 +167,6 @@ def _stage(path: Path) -> str:
 
 def _distinct(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
-
-
-def _at_work(of_run: pd.DataFrame) -> float:
-    """Seconds in which at least one job ran: pauses between two calls of Snakemake do not count."""
-    spans = sorted(zip(of_run["end"] - of_run["s"], of_run["end"], strict=True))
-    total, until = 0.0, float("-inf")
-    for start, end in spans:
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
 
 
 def _experts(run: Path) -> Iterator[dict[str, str]]:

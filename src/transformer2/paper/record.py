@@ -1,6 +1,7 @@
 """A page of Markdown that keeps what a finished run measured: its tables, experts, cost and machine."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,11 +12,11 @@ from transformer2.provenance import atomic_write
 def record(run: Path, command: str, out: Path) -> None:
     """Writes the page of the run in `results/<run>` to `out` as Markdown; `command` is how it was made."""
     name = pd.read_csv(run / "scores.csv.gz", usecols=["run"], nrows=1)["run"].iloc[0]
-    jobs = account.jobs(run)
+    jobs, manifests = account.jobs(run), account.manifests(run)
     parts = [
-        f"# Run “{name}”, {account.ended(jobs):%Y-%m-%d}",
+        f"# Run “{name}”, {account.span(manifests)[1]:%Y-%m-%d}",
         f"```bash\n{command}\n```",
-        _machine(account.machine(run, jobs)),
+        _machine(manifests, jobs),
         *(path.read_text().strip() for path in sorted(run.glob("paper_tables/*/*.md"))),
         *map(_section, account.sections(run)),
         f"## Cost\n\n{account.COST}",
@@ -24,11 +25,13 @@ def record(run: Path, command: str, out: Path) -> None:
     atomic_write(out, "\n\n".join(parts) + "\n")
 
 
-def _machine(facts: dict[str, str]) -> str:
+def _machine(manifests: list[dict[str, Any]], jobs: pd.DataFrame) -> str:
+    facts, (began, ended) = account.machine(manifests), account.span(manifests)
     return (
         f"{facts['CPU cores']} CPU cores, {facts['GPU']}; Python {facts['Python']}, {facts['packages']}; "
-        f"commit {facts['commit']}. From the first job's start to the last one's end {facts['first to last']}; "
-        f"{facts['sum of jobs']} of jobs in sum; largest job {facts['largest job']} resident."
+        f"commit {facts['commit']}. From the first artifact's start to the last one's end "
+        f"{(ended - began).total_seconds() / 60:.1f} minutes; {jobs['s'].sum() / 60:.1f} minutes of jobs in sum; "
+        f"largest job {jobs['max_rss'].max():.0f} MB resident."
     )
 
 

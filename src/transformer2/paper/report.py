@@ -135,8 +135,9 @@ class CellRow:
 class Count:
     kind: Kind
     number: int
-    share: float
-    """In percent of all."""
+    share: str
+    bar: str
+    """Length of its bar, in percent of the longest."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,11 @@ def render(run: Path, templates: Path, command: str, out: Path) -> None:
     findings = read(run / "audit.csv", AUDIT_COLUMNS, {"severity": SEVERITIES})
     cells = [cell_row(record, run, out.parent, command) for record in records]
     tables = paper_tables(run, records)
-    jobs = account.jobs(run)
+    jobs, manifests = account.jobs(run), account.manifests(run)
+    began, ended = account.span(manifests)
     page = {
         "run": records[0]["run"],
-        "date": f"{account.ended(jobs):%Y-%m-%d}",
+        "date": f"{ended:%Y-%m-%d}",
         "answer": answer(records, claims, findings),
         "standins": standins(records),
         "cell_counts": count(CELL_VERDICTS, [record["verdict"] for record in records]),
@@ -199,7 +201,11 @@ def render(run: Path, templates: Path, command: str, out: Path) -> None:
         "pictures": pictures(run, out.parent, tables),
         "findings": findings,
         "severities": SEVERITIES,
-        "machine": account.machine(run, jobs),
+        "machine": account.machine(manifests),
+        "began": f"{began:%Y-%m-%d %H:%M}",
+        "ended": f"{ended:%Y-%m-%d %H:%M}",
+        "minutes": f"{jobs['s'].sum() / 60:.0f}",
+        "memory": f"{jobs['max_rss'].max():.0f}",
         "facts": [_text_table(account.Section("Cost", account.COST, account.cost(jobs).reset_index()))]
         + [_text_table(section) for section in account.sections(run)],
         "command": command,
@@ -242,50 +248,60 @@ def read_cells(run: Path) -> list[Record]:
     return found
 
 
-def answer(cells: Sequence[Record], claims: Sequence[Record], findings: Sequence[Record]) -> list[str]:
-    """The page in a few sentences."""
+def answer(cells: Sequence[Record], claims: Sequence[Record], findings: Sequence[Record]) -> dict[str, str]:
+    """The page in a few sentences, each below what it is about."""
     verdicts = Counter(cell["verdict"] for cell in cells)
-    printed = len(cells) - verdicts["ours alone"]
-    compared = sum(verdicts[name] for name in COMPARED)
+    said = {"Numbers": _answer_numbers(verdicts)}
+    if claims:
+        said["Claims"] = _answer_claims(Counter(claim["verdict"] for claim in claims))
+    if gains := [float(cell["detectable"]) for cell in cells if cell["detectable"]]:
+        said["How sure"] = (
+            "Every number of ours has a 95 % interval. Depending on the cell, its test set would have shown, with 80 % "
+            f"power, a gain over the base of {min(gains):.1f} to {max(gains):.1f} percentage points; a smaller one may "
+            "go unnoticed."
+        )
+    if findings:
+        graded = Counter(finding["severity"] for finding in findings)
+        said["The documents"] = (
+            "Checked against themselves and against each other, they leave "
+            f"{_listed(_plural(graded[name], name) for name in SEVERITIES if graded[name])}."
+        )
+    return said
+
+
+def _answer_numbers(verdicts: Mapping[str, int]) -> str:
+    printed = sum(verdicts.values()) - verdicts["ours alone"]
     sentences = []
-    if compared:
+    if compared := sum(verdicts[name] for name in COMPARED):
         sentences.append(
-            f"Of the {printed} numbers that the tables of the documents print, {compared} were measured here with the "
-            f"documents' own models: {verdicts['reproduced']} came out again, {verdicts['higher']} are higher here and "
+            f"The documents' tables print {printed} numbers. {compared} of them were measured here with the documents' "
+            f"own models: {verdicts['reproduced']} came out again, {verdicts['higher']} are higher here, "
             f"{verdicts['lower']} lower, and for {verdicts['inconclusive']} this run is too small to tell."
         )
     else:
         sentences.append(
-            f"No number of the documents was put to the test: this run has none of their models. They print {printed} "
-            "numbers in their tables."
+            f"None of the {printed} numbers that the documents' tables print was put to the test: this run has none of "
+            "their models."
         )
     if beside := verdicts["not comparable (stand-in)"]:
         sentences.append(
-            f"For {beside} there is the number of a stand-in, which shows that the cell can be computed and what a "
+            f"{beside} have a stand-in's number beside them, which shows that the cell can be computed and what a "
             "method adds to its own base, but not whether the document's number is right."
         )
     if absent := verdicts["not run"]:
-        sentences.append(f"{absent} were not run.")
-    if claims:
-        held = count(CLAIM_VERDICTS, [claim["verdict"] for claim in claims])
-        sentences.append(
-            f"Of {len(claims)} claims in the text, {_listed(f'{c.number} are {c.kind.name}' for c in held)}.".replace(
-                "are not run", "were not run"
-            )
-        )
-    if gains := [float(cell["detectable"]) for cell in cells if cell["detectable"]]:
-        sentences.append(
-            "How sure that is: every number of ours has a 95 % interval, and its test set would have shown, with 80 % "
-            f"power, a gain over the base of {min(gains):.1f} percentage points at best and {max(gains):.1f} at worst; "
-            "what is smaller may go unnoticed."
-        )
-    if findings:
-        graded = count(SEVERITIES, [finding["severity"] for finding in findings])
-        sentences.append(
-            "Checked against themselves and against each other, the documents leave "
-            f"{_listed(_plural(grade.number, grade.kind.name) for grade in graded)}."
-        )
-    return sentences
+        sentences.append(f"{absent} {_were(absent)} not run.")
+    return " ".join(sentences)
+
+
+def _answer_claims(verdicts: Mapping[str, int]) -> str:
+    parts = []
+    for prefix, where in (("", "with the documents' own models"), ("on stand-ins: ", "on stand-ins")):
+        names = [name for name in ("supported", "not supported", "inconclusive") if verdicts[prefix + name]]
+        if names:
+            parts.append(f"{_listed(f'{verdicts[prefix + name]} {name}' for name in names)} {where}")
+    if absent := verdicts["not run"]:
+        parts.append(f"{absent} not run")
+    return f"{_plural(sum(verdicts.values()), 'claim')} of the documents' text: {'; '.join(parts)}."
 
 
 def standins(cells: Sequence[Record]) -> list[str]:
@@ -296,8 +312,11 @@ def standins(cells: Sequence[Record]) -> list[str]:
 def count(kinds: Mapping[str, Kind], names: Sequence[str]) -> list[Count]:
     """How many of each kind there are, those that there are, in the order of `kinds`."""
     numbers = Counter(names)
+    most = max(numbers.values(), default=1)
     return [
-        Count(kind, numbers[name], 100 * numbers[name] / len(names)) for name, kind in kinds.items() if name in numbers
+        Count(kind, numbers[name], f"{100 * numbers[name] / len(names):.0f} %", f"{100 * numbers[name] / most:.1f}")
+        for name, kind in kinds.items()
+        if name in numbers
     ]
 
 
@@ -460,6 +479,10 @@ def _signed(text: str) -> str:
 def _listed(parts: Iterable[str]) -> str:
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _plural(number: int, name: str) -> str:
