@@ -42,4 +42,5 @@ rule all:
             table=TABLES + ALL_ADAPTATION_FIGURES,
             format=["svg", "png"],
         ),
+        f"results/{RUN.run}/report.html",
     localrule: True

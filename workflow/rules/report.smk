@@ -1,14 +1,11 @@
-# Tables of the documents: what they report beside what this run measured.
+# What the documents report beside what this run measured: tables, figures, and the page that weighs them all.
 
 
 rule table:
     input:
         ledger="paper_tables/{table}.yaml",
         scores=rules.collect_scores.output,
-        templates=sorted(
-            str(path.relative_to(ROOT))
-            for path in (ROOT / "paper_tables" / "templates").glob("*.j2")
-        ),
+        templates=templates("table"),
         code=code("paper/*.py", "statistics.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
@@ -42,10 +39,7 @@ rule times:
     input:
         ledger="paper_tables/{table}.yaml",
         timings=rules.gather.output.timings,
-        templates=sorted(
-            str(path.relative_to(ROOT))
-            for path in (ROOT / "paper_tables" / "templates").glob("*.j2")
-        ),
+        templates=templates("table"),
         code=code("paper/*.py", "statistics.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
@@ -83,9 +77,10 @@ rule figure:
     output:
         report(
             "results/{run}/figures/{table}.{format}",
-            caption="../report/table.rst",
+            caption="../report/figure.rst",
             category="Figures",
-            labels={"table": "{table}", "format": "{format}"},
+            subcategory="Tables as pictures",
+            labels={"figure": "{table}", "format": "{format}"},
         ),
     log:
         "results/{run}/figures/{table}.{format}.log",
@@ -110,9 +105,10 @@ rule adaptation_figure:
     output:
         report(
             "results/{run}/figures/{figure}.{format}",
-            caption="../report/table.rst",
+            caption="../report/adaptation_figure.rst",
             category="Figures",
-            labels={"table": "{figure}", "format": "{format}"},
+            subcategory="Self-adaptation",
+            labels={"figure": "{figure}", "format": "{format}"},
         ),
     log:
         "results/{run}/figures/{figure}.{format}.log",
@@ -132,3 +128,46 @@ rule adaptation_figure:
         kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
     shell:
         "python -m transformer2 adaptation-figure --kind {params.kind} --data {input.data} --out {output} > {log} 2>&1"
+
+
+rule html_report:
+    input:
+        scores=rules.collect_scores.output,
+        frames=list(rules.gather.output) if ALL_ADAPTATION_FIGURES else [],
+        tables=collect(
+            "results/{{run}}/paper_tables/{table}.{ext}",
+            table=TABLES + ALL_TIMES,
+            ext=["csv", "html"],
+        ),
+        figures=collect(
+            "results/{{run}}/figures/{figure}.svg",
+            figure=TABLES + ALL_ADAPTATION_FIGURES,
+        ),
+        claims="results/{run}/claims.csv",
+        audit="results/{run}/audit.csv",
+        templates=templates("report"),
+        code=code("paper/*.py", "statistics.py"),
+    output:
+        report(
+            "results/{run}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"page": "what came out again"},
+        ),
+    log:
+        "results/{run}/report.log",
+    benchmark:
+        "results/{run}/report.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        folder=lambda wc: f"results/{wc.run}",
+        command=command(),
+    shell:
+        "python -m transformer2 report --run {params.folder} --command {params.command:q} --out {output} > {log} 2>&1"
