@@ -430,7 +430,7 @@ def _more(cell: Record) -> str:
 
 
 def _text_table(section: account.Section) -> TextTable:
-    rows = [[str(value) for value in row] for row in section.table.itertuples(index=False)]
+    rows = section.table.astype(object).where(section.table.notna(), "–").astype(str).to_numpy().tolist()
     return TextTable(section.title, section.about, [str(name) for name in section.table.columns], rows)
 
 
