@@ -166,7 +166,7 @@ def test_every_verdict_is_counted_first(tmp_path):
     assert page.text.index("Numbers in the documents' tables") < page.text.index("How it is tested")
     assert "print 6 numbers. 5 of them were measured here with the documents' own models: 2 came out again" in page.text
     assert "4 claims of the documents' text: 1 supported, 1 not supported and 1 inconclusive with" in page.text
-    assert "they leave 2 errors, 1 doubt, 1 rounding and 1 note." in page.text
+    assert "they leave 2 errors, 1 doubt, 1 rounding slip and 1 note." in page.text
     assert "Stand-ins cannot" not in page.text
 
 

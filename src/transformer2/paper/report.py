@@ -41,7 +41,7 @@ def _kinds(*kinds: Kind) -> dict[str, Kind]:
 
 CELL_VERDICTS = _kinds(
     Kind("reproduced", "✓", "good", "the document's number came out again, within the uncertainty of both"),
-    Kind("higher", "▲", "other", "ours is above the document's by more than chance explains"),
+    Kind("higher", "▲", "bad", "ours is above the document's by more than chance explains"),
     Kind("lower", "▼", "bad", "ours is below the document's by more than chance explains"),
     Kind("inconclusive", "≈", "doubtful", "too few items here to tell agreement from a difference"),
     Kind("not comparable (stand-in)", "≠", "other", "measured, but with another model than the document's"),
@@ -262,10 +262,9 @@ def answer(cells: Sequence[Record], claims: Sequence[Record], findings: Sequence
         )
     if findings:
         graded = Counter(finding["severity"] for finding in findings)
-        said["The documents"] = (
-            "Checked against themselves and against each other, they leave "
-            f"{_listed(_plural(graded[name], name) for name in SEVERITIES if graded[name])}."
-        )
+        names = dict.fromkeys(SEVERITIES) | {"rounding": "rounding slip"}
+        left = [_plural(graded[name], word or name) for name, word in names.items() if graded[name]]
+        said["The documents"] = f"Checked against themselves and against each other, they leave {_listed(left)}."
     return said
 
 
