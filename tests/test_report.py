@@ -266,6 +266,8 @@ def test_the_page_loads_nothing_and_its_links_lead_somewhere(make, tmp_path):
     text = page_of(run)
     page = _Page(text)
     assert not re.search(r"@import|url\(|https?://", text)
+    policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
+    assert policy.startswith("default-src 'none'; img-src data:;"), "a browser would refuse what is loaded by mistake"
     ids = page.values("id")
     assert [id for id, n in Counter(ids).items() if n > 1] == []
     links = [link for tag, a in page.tags if tag == "a" and (link := a["href"])]

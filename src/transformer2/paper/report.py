@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
+from shlex import join
 from urllib.parse import quote
 
 import pandas as pd
@@ -279,8 +280,8 @@ def _answer_numbers(verdicts: Mapping[str, int]) -> str:
         )
     else:
         sentences.append(
-            f"None of the {printed} numbers that the documents' tables print was put to the test: this run has none of "
-            "their models."
+            f"None of the {printed} numbers that the documents' tables print was put to the test: none of "
+            "their models was measured on them."
         )
     if beside := verdicts["not comparable (stand-in)"]:
         sentences.append(
@@ -351,7 +352,7 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
         ),
         detectable=Number(f"{float(cell['detectable']):.1f}" if cell["detectable"] else "–", key=cell["detectable"]),
         more=_more(cell),
-        command=f"{command} {REDO} {' '.join(_target(run, path) for path in files)}" if files else "",
+        command=f"{command} {REDO} {join(_target(run, path) for path in files)}" if files else "",
         links=links,
     )
 
@@ -372,7 +373,7 @@ def paper_tables(run: Path, cells: Sequence[Record]) -> list[PaperTable]:
         verdicts = [cell["verdict"] for cell in cells if f"{cell['document']}/{cell['table']}" == id]
         # The template that made it has escaped what it prints.
         name = Markup(title[1].removesuffix(": paper and ours"))
-        tables.append(PaperTable(id, name, Markup(html), count(CELL_VERDICTS, verdicts) if verdicts else []))
+        tables.append(PaperTable(id, name, Markup(html), count(CELL_VERDICTS, verdicts)))
     return tables
 
 
@@ -449,7 +450,7 @@ def _address(path: Path, page: Path) -> str:
 
 
 def _number(text: str, below: str, exact: bool = False) -> Number:
-    return Number((text if exact else _points(text)) or "–", text, below) if text else Number("–")
+    return Number(text if exact else _points(text), text, below) if text else Number("–")
 
 
 def _points(text: str) -> str:
