@@ -44,4 +44,5 @@ rule all:
         f"results/{RUN.run}/audit.csv",
         f"results/{RUN.run}/claims.csv",
         f"results/{RUN.run}/run.crate.zip",
+        f"results/{RUN.run}/report.html",
     localrule: True

@@ -145,7 +145,7 @@ def test_every_cell_of_the_ledger_takes_a_score(tmp_path):
     for entry in (entry for table in tables for entry in ledger.entries(table)):
         key = (entry.row.model, entry.method, entry.trained_on, entry.column.task)
         fields = dict(zip(("row", "method", "trained_on", "task"), key, strict=True))
-        entries[key] = {"model": f"model of {cell.row.model}", "correct": 1, "n": 2} | fields
+        entries[key] = {"model": f"model of {entry.row.model}", "correct": 1, "n": 2} | fields
     scores = read_scores(_written(frame(tmp_path, *entries.values()), tmp_path))
     for table in tables:
         assert all(cell.ours for cell in cells(table, scores, "strict"))

@@ -53,6 +53,7 @@ def test_every_configuration_can_be_planned(checkout, config):
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(config.relative_to(ROOT))))
     assert jobs["table"] == 15 and jobs["figure"] == 2 * 15
     assert jobs["times"] == 1 and jobs["adaptation_figure"] == 6 and jobs["train"] >= 7
+    assert jobs["html_report"] == 1
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
@@ -140,6 +141,8 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     assert len(lines) == 1 + trained + classes + unseen
     for figure in ("arxiv/figure6", "arxiv/figure7", "convergence", "arxiv/table2"):
         assert (results / "figures" / f"{figure}.png").stat().st_size > 10_000
+    page = (results / "report.html").read_text()
+    assert "tiny-llama for" in page and "--configfile tests/config/tiny.yaml --forcerun generate dispatch -- " in page
     assert "one forward pass" in (tables / "arxiv" / "table3.md").read_text()
     held_out = shots(TASKS["math"], read_jsonl(results / "data/math/test.jsonl"), 4)
     adapted = read_json(results / "scores/tiny-llama/few_shot_10/math/seed0.json")

@@ -477,6 +477,16 @@ def import_scores(scores: Path, run: Text, out: File, ledger: Path = Path("paper
 
 
 @app.command()
+def report(
+    run: File, out: File, command: Text = "snakemake --cores all", templates: Path = Path("paper_tables/templates")
+) -> None:
+    """Say on one page which of the documents' numbers and claims a run (results/<run>) bears out."""
+    from transformer2.paper.report import render
+
+    render(run, templates, command, out)
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:

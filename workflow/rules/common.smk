@@ -1,7 +1,9 @@
 # What all rules share: the validated configuration, names, and which code each stage runs.
 import json
+import shlex
 import sys
 from os import environ, pathsep
+from os.path import relpath
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -159,6 +161,26 @@ wildcard_constraints:
     table="|".join([*TABLES, *TIMES]),
     point=r"[\w.,=+-]+",
     seed=r"\d+",
+
+
+def templates(name):
+    """The templates of this name, and what they include."""
+    folder = ROOT / "paper_tables" / "templates"
+    return sorted(str(path.relative_to(ROOT)) for path in folder.glob(f"{name}.*"))
+
+
+def command():
+    """How this run was called for: the files and settings that replace those of config.yaml."""
+    files = [shlex.quote(relpath(file)) for file in workflow.overwrite_configfiles]
+    settings = [
+        shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+        for name, value in workflow.config_settings.config.items()
+    ]
+    return " ".join(
+        ["snakemake --cores all"]
+        + (["--configfile", *files] if files else [])
+        + (["--config", *settings] if settings else [])
+    )
 
 
 def code(*patterns):

@@ -1,4 +1,4 @@
-# Tables of the documents: what they report beside what this run measured.
+# What the documents report beside what this run measured: tables, figures, and the page that weighs them all.
 from importlib import metadata
 
 
@@ -7,10 +7,7 @@ rule table:
         ledger="paper_tables/{table}.yaml",
         everything=LEDGER_FILES,  # the audit's notes stand below each table
         scores=rules.collect_scores.output,
-        templates=sorted(
-            str(path.relative_to(ROOT))
-            for path in (ROOT / "paper_tables" / "templates").glob("*.j2")
-        ),
+        templates=templates("table"),
         code=code("paper/*.py", "statistics.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
@@ -44,10 +41,7 @@ rule times:
     input:
         ledger="paper_tables/{table}.yaml",
         timings=rules.gather.output.timings,
-        templates=sorted(
-            str(path.relative_to(ROOT))
-            for path in (ROOT / "paper_tables" / "templates").glob("*.j2")
-        ),
+        templates=templates("table"),
         code=code("paper/*.py", "statistics.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
@@ -85,9 +79,10 @@ rule figure:
     output:
         report(
             "results/{run}/figures/{table}.{format}",
-            caption="../report/table.rst",
+            caption="../report/figure.rst",
             category="Figures",
-            labels={"table": "{table}", "format": "{format}"},
+            subcategory="Tables as pictures",
+            labels={"figure": "{table}"},
         ),
     log:
         "results/{run}/figures/{table}.{format}.log",
@@ -114,9 +109,10 @@ rule adaptation_figure:
     output:
         report(
             "results/{run}/figures/{figure}.{format}",
-            caption="../report/table.rst",
+            caption="../report/adaptation_figure.rst",
             category="Figures",
-            labels={"table": "{figure}", "format": "{format}"},
+            subcategory="Self-adaptation",
+            labels={"figure": "{figure}"},
         ),
     log:
         "results/{run}/figures/{figure}.{format}.log",
@@ -152,7 +148,7 @@ rule audit:
             "results/{run}/audit.md",
             caption="../report/audit.rst",
             category="Audit",
-            labels={"what": "the documents against themselves"},
+            labels={"page": "the documents against themselves"},
         ),
     log:
         "results/{run}/audit.log",
@@ -184,7 +180,7 @@ rule claims:
             "results/{run}/claims.md",
             caption="../report/claims.rst",
             category="Claims",
-            labels={"what": "the documents' sentences"},
+            labels={"page": "the documents' sentences"},
         ),
     log:
         "results/{run}/claims.log",
@@ -202,6 +198,50 @@ rule claims:
         run_folder=lambda wc: f"results/{wc.run}",
     shell:
         "python -m transformer2 claims --run {params.run_folder} --out {params.run_folder}/claims > {log} 2>&1"
+
+
+rule html_report:
+    input:
+        scores=rules.collect_scores.output,
+        frames=list(rules.gather.output) if ALL_ADAPTATION_FIGURES else [],
+        tables=collect(
+            "results/{{run}}/paper_tables/{table}.{ext}",
+            table=TABLES + ALL_TIMES,
+            ext=["csv", "html"],
+        ),
+        figures=collect(
+            "results/{{run}}/figures/{figure}.{format}",
+            figure=TABLES + ALL_ADAPTATION_FIGURES,
+            format=["pdf", "svg", "csv"],
+        ),
+        claims=rules.claims.output,
+        audit=rules.audit.output,
+        templates=templates("report"),
+        code=code("paper/*.py", "statistics.py"),
+    output:
+        report(
+            "results/{run}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"page": "what came out again"},
+        ),
+    log:
+        "results/{run}/report.log",
+    benchmark:
+        "results/{run}/report.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        folder=lambda wc: f"results/{wc.run}",
+        command=command(),
+    shell:
+        "python -m transformer2 report --run {params.folder} --command {params.command:q} --out {output} > {log} 2>&1"
 
 
 rule crate:
@@ -226,6 +266,7 @@ rule crate:
         ),
         audit=rules.audit.output,
         claims=rules.claims.output,
+        page=rules.html_report.output,
         code=code("paper/crate.py"),
     output:
         "results/{run}/run.crate.zip",
