@@ -77,17 +77,18 @@ rule figure:
         scores=rules.collect_scores.output,
         code=code("paper/*.py", "statistics.py"),
     output:
-        report(
-            "results/{run}/figures/{table}.{format}",
+        multiext("results/{run}/figures/{table}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{table}.svg",
             caption="../report/figure.rst",
             category="Figures",
             subcategory="Tables as pictures",
             labels={"figure": "{table}"},
         ),
     log:
-        "results/{run}/figures/{table}.{format}.log",
+        "results/{run}/figures/{table}.log",
     benchmark:
-        "results/{run}/figures/{table}.{format}.benchmark.tsv"
+        "results/{run}/figures/{table}.benchmark.tsv"
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -107,17 +108,18 @@ rule adaptation_figure:
         data=lambda wc: rules.gather.output[ADAPTATION_FIGURES[wc.figure][1]],
         code=code("paper/*.py"),
     output:
-        report(
-            "results/{run}/figures/{figure}.{format}",
+        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{figure}.svg",
             caption="../report/adaptation_figure.rst",
             category="Figures",
             subcategory="Self-adaptation",
             labels={"figure": "{figure}"},
         ),
     log:
-        "results/{run}/figures/{figure}.{format}.log",
+        "results/{run}/figures/{figure}.log",
     benchmark:
-        "results/{run}/figures/{figure}.{format}.benchmark.tsv"
+        "results/{run}/figures/{figure}.benchmark.tsv"
     wildcard_constraints:
         figure="|".join(ADAPTATION_FIGURES),
     localrule: True
