@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from transformer2.paper import account
-from transformer2.paper.report import CELL_COLUMNS, CELL_VERDICTS, CLAIM_COLUMNS, CLAIM_VERDICTS, SEVERITIES, render
+from transformer2.paper.report import CELL_COLUMNS, CELL_VERDICTS, CLAIM_COLUMNS, CLAIM_VERDICTS, SEVERITY_KINDS, render
 from transformer2.provenance import write_json
 
 TEMPLATES = ROOT / "paper_tables" / "templates"
@@ -55,7 +55,7 @@ def claim(verdict: str, **changes) -> dict:
 
 def finding(severity: str, **changes) -> dict:
     return {
-        "rule": "sum", "severity": severity, "document": "workshop", "place": "Table 2, last row",
+        "rule": "sum", "severity": severity, "document": "workshop", "place": "workshop/table2/x/svf/gsm8k workshop/table2/y/svf/gsm8k",
         "finding": "The parts are not the whole.", "evidence": "1 + 1 = 3",
     } | changes  # fmt: skip
 
@@ -112,7 +112,7 @@ def own_run(folder: Path) -> Path:
         for i, verdict in enumerate(verdicts)
     ]
     claims = [claim(verdict) for verdict in CLAIM_VERDICTS if "stand-ins" not in verdict]
-    return write_run(folder / "results" / "toy", cells, claims, [finding(name) for name in (*SEVERITIES, "error")])
+    return write_run(folder / "results" / "toy", cells, claims, [finding(name) for name in (*SEVERITY_KINDS, "error")])
 
 
 def standin_run(folder: Path) -> Path:
@@ -158,14 +158,14 @@ class _Page(HTMLParser):
 def test_every_verdict_is_counted_first(tmp_path):
     page = _Page(page_of(own_run(tmp_path)))
     rows = [re.sub(r"\s+", " ", row) for row in page.rows]
-    for kinds, n in ((CELL_VERDICTS, 7), (CLAIM_VERDICTS, 4), (SEVERITIES, 5)):
+    for kinds, n in ((CELL_VERDICTS, 7), (CLAIM_VERDICTS, 4), (SEVERITY_KINDS, 5)):
         for name, kind in kinds.items():
             number = 0 if "stand-in" in name else 2 if name in ("reproduced", "error") else 1
             counted = [row for row in rows if f"{kind.name} {kind.meaning}" in row]
             assert sum(f"{number} {100 * number / n:.0f} %" in row for row in counted) == bool(number), name
     assert page.text.index("Numbers in the documents' tables") < page.text.index("How it is tested")
     assert "print 6 numbers. 5 of them were measured here with the documents' own models: 2 came out again" in page.text
-    assert "4 claims of the documents' text: 1 supported, 1 not supported and 1 inconclusive with" in page.text
+    assert "4 claims of the documents' text: 1 supported, 1 not supported and 1 inconclusive by" in page.text
     assert "they leave 2 errors, 1 doubt, 1 rounding slip and 1 note." in page.text
     assert "Stand-ins cannot" not in page.text
 
@@ -213,7 +213,7 @@ def test_claims_findings_machine_and_cost_are_told(tmp_path):
     page = _Page(page_of(own_run(tmp_path)))
     for text in (
         "SVF is supported.", "arxiv, section 4.2", "SVF above its base.", "9 of 9", "smallest gain 3.1",
-        "workshop, Table 2, last row", "The parts are not the whole.", "1 + 1 = 3", "2 CPU cores, no GPU",
+        "2 places", "workshop/table2/y/svf/gsm8k", "The parts are not the whole.", "1 + 1 = 3", "2 CPU cores, no GPU",
         "begun 2026-01-02 03:04, last one ended 2026-01-02 03:06", "2 minutes of jobs in sum", "512 MB",
     ):  # fmt: skip
         assert text in page.text, text

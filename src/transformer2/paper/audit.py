@@ -17,6 +17,7 @@ import pandas as pd
 
 from transformer2.config import MODULES
 from transformer2.paper.claims import Claim, on_paper, printed_contrast, read_claims
+from transformer2.paper.layout import markdown
 from transformer2.paper.ledger import Entry, Ledger, LedgerTable, Trained, entries, parameters, read_all
 from transformer2.provenance import atomic_write
 from transformer2.statistics import LEVEL
@@ -57,7 +58,7 @@ def audit(ledger_folder: Path, out: Path) -> int:
     counted = frame["severity"].value_counts()
     counts = "\n".join(f"- {name}: {counted.get(name, 0)} ({meaning})" for name, meaning in SEVERITIES.items())
     text = f"# The documents against themselves\n\nFound by rule from the printed numbers.\n\n{counts}\n\n"
-    atomic_write(out.with_suffix(".md"), text + frame.to_markdown(index=False, disable_numparse=True) + "\n")
+    atomic_write(out.with_suffix(".md"), f"{text}{markdown(frame)}\n")
     return len(found)
 
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transformer2.paper.cells import contrast, item_verdicts, paired, samples_of
+from transformer2.paper.layout import markdown
 from transformer2.paper.ledger import Entry, Ledger, entries, first_fault, parameters, read_all
 from transformer2.paper.measured import SEARCH, read_alphas, read_decisions, read_scores, read_timings
 from transformer2.provenance import atomic_write
@@ -147,9 +148,9 @@ def judge(ledger_folder: Path, run: Path, out: Path) -> int:
         })  # fmt: skip
     frame = pd.DataFrame(rows)
     atomic_write(out.with_suffix(".csv"), frame.to_csv(index=False))
-    shown = frame[["quote", "reading", "printed", "printed_evidence", "verdict", "evidence"]]
-    text = f"# The documents' sentences, run “{measured.scores['run'].iloc[0]}”\n\n"
-    atomic_write(out.with_suffix(".md"), text + shown.to_markdown(index=False, disable_numparse=True) + "\n")
+    title = f"# The documents' sentences, run “{measured.scores['run'].iloc[0]}”"
+    shown = frame.loc[:, ["quote", "reading", "printed", "printed_evidence", "verdict", "evidence"]]
+    atomic_write(out.with_suffix(".md"), f"{title}\n\n{markdown(shown)}\n")
     return len(frame)
 
 
@@ -382,13 +383,13 @@ def _verdict(test: Test, compared: list[Compared]) -> Verdict:
 
 
 def _summary(found: Found) -> str:
-    """How many comparisons speak for and against, and what they say, those against first."""
+    """A line on how many comparisons speak for and against, and one on each, those against first."""
     every = [one for _, compared in found for one in compared]
     order = ("against", "open", "for", "not run")
     counts = ", ".join(f"{n} {side}" for side in order if (n := sum(one.side == side for one in every)))
     ran = sorted((one for one in every if one.side != "not run"), key=lambda one: order.index(one.side))
-    told = "; ".join(f"{one.of}{f' against {one.against}' * bool(one.against)}: {one.says} ({one.side})" for one in ran)
-    return f"{counts} of {len(every)}: {told}"
+    lines = [f"{one.side}: {one.of}{f' against {one.against}' * bool(one.against)}: {one.says}" for one in ran]
+    return "\n".join([f"{counts} of {len(every)}", *lines])
 
 
 def _by_run(test: Test, ledger: Ledger, measured: Measurements) -> list[Compared]:

@@ -98,6 +98,8 @@ def _panel(axis: Axes, table: LedgerTable, of_column: list[Cell]) -> None:
             value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=2.5, markersize=5.5,
             label="measured here, 95 % interval (Wilson)",
         )  # fmt: skip
+    if not any(cell.ours or cell.reported.value is not None for cell in of_column):
+        axis.text(50, (len(table.rows) - 1) / 2, "not run", ha="center", va="center", fontsize=10, color="#595959")
     for y, (above, below) in enumerate(pairwise(table.rows)):
         if above.model != below.model:
             axis.axhline(y + 0.5, color="#dddddd", linewidth=0.8)

@@ -149,6 +149,14 @@ def escape_latex(text: str) -> str:
     return text.translate(LATEX)
 
 
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame of text as a table of Markdown, without the padding of `DataFrame.to_markdown`, which long cells blow up;
+    lines of a cell stay lines."""
+    escape = str.maketrans({"|": "\\|", "\n": "<br>"})
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(cell.translate(escape) for cell in row)} |" for row in rows)
+
+
 def items(counted: Iterable[tuple[str, int]]) -> str:
     """Label and n of each column, in a sentence."""
     return f"Test items in the paper: {', '.join(f'{label} {n}' for label, n in counted)}."

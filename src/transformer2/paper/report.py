@@ -52,8 +52,8 @@ CELL_VERDICTS = _kinds(
     Kind("ours alone", "+", "none", MEANING["ours alone"]),
 )
 CLAIM_VERDICTS = _kinds(
-    Kind("supported", "✓", "good", "this run's numbers bear the sentence out"),
-    Kind("not supported", "✗", "bad", "this run's numbers speak against the sentence"),
+    Kind("supported", "✓", "good", "this run's numbers, or the shapes of the documents' models, bear the sentence out"),
+    Kind("not supported", "✗", "bad", "this run's numbers, or the shapes of the documents' models, speak against it"),
     Kind("inconclusive", "≈", "doubtful", "this run's numbers allow both"),
     Kind("on stand-ins: supported", "✓", "good", "borne out by other models than the documents'"),
     Kind("on stand-ins: not supported", "✗", "bad", "contradicted by other models than the documents'"),
@@ -297,7 +297,7 @@ def _answer_numbers(verdicts: Mapping[str, int]) -> str:
 
 def _answer_claims(verdicts: Mapping[str, int]) -> str:
     parts = []
-    for prefix, where in (("", "with the documents' own models"), ("on stand-ins: ", "on stand-ins")):
+    for prefix, where in (("", "by the documents' own models"), ("on stand-ins: ", "on stand-ins")):
         names = [name for name in ("supported", "not supported", "inconclusive") if verdicts[prefix + name]]
         if names:
             parts.append(f"{_listed(f'{verdicts[prefix + name]} {name}' for name in names)} {where}")
@@ -441,10 +441,13 @@ def _standin(cell: Record) -> bool:
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
-    """By name, with numbers as numbers: Table 10 comes after Table 9."""
-    return sorted(
-        paths, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
-    )
+    """Tables before what else a document has; numbers as numbers: Table 10 comes after Table 9."""
+
+    def key(path: Path) -> list[int | str]:
+        parts = re.split(r"(\d+)", str(path))
+        return [str(path.parent), not path.name.startswith("table"), *(int(p) if p.isdigit() else p for p in parts)]
+
+    return sorted(paths, key=key)  # pyright: ignore[reportArgumentType]
 
 
 def _address(path: Path, page: Path) -> str:
