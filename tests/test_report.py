@@ -55,7 +55,8 @@ def claim(verdict: str, **changes) -> dict:
 
 def finding(severity: str, **changes) -> dict:
     return {
-        "rule": "sum", "severity": severity, "document": "workshop", "place": "workshop/table2/x/svf/gsm8k workshop/table2/y/svf/gsm8k",
+        "rule": "sum", "severity": severity, "document": "workshop",
+        "place": "workshop/table2/x/svf/gsm8k workshop/table2/y/svf/gsm8k",
         "finding": "The parts are not the whole.", "evidence": "1 + 1 = 3",
     } | changes  # fmt: skip
 

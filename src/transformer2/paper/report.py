@@ -441,11 +441,12 @@ def _standin(cell: Record) -> bool:
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
-    """Tables before what else a document has; numbers as numbers: Table 10 comes after Table 9."""
+    """Documents before what is of none, tables before what else they have, Table 10 after Table 9."""
 
     def key(path: Path) -> list[int | str]:
         parts = re.split(r"(\d+)", str(path))
-        return [str(path.parent), not path.name.startswith("table"), *(int(p) if p.isdigit() else p for p in parts)]
+        numbered = [int(part) if part.isdigit() else part for part in parts]
+        return [-len(path.parts), str(path.parent), not path.name.startswith("table"), *numbered]
 
     return sorted(paths, key=key)  # pyright: ignore[reportArgumentType]
 
