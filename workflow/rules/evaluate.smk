@@ -21,7 +21,7 @@ rule generate:
     benchmark:
         f"{ANSWERS}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join([*ADAPTERS, *MIXES]),
+        adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED]),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -58,7 +58,7 @@ rule score:
     benchmark:
         f"{SCORES}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join([*ADAPTERS, *MIXES, *STRATEGIES]),
+        adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED, *STRATEGIES]),
     conda:
         "../../envs/core.yaml"
     threads: 1
