@@ -408,13 +408,24 @@ def collect(scores: list[Path], out: File) -> None:
 
 
 @app.command()
-def table(ledger: File, out: File, scores: Path | None = None, timings: Path | None = None) -> None:
-    """Render one table of the documents: reported beside measured; scores, or seconds."""
+def experts(selections: list[Path], out: File) -> None:
+    """Put what is known of the experts of a run into one frame."""
+    from transformer2.frames import experts
+
+    experts(selections, out)
+
+
+@app.command()
+def table(
+    ledger: File, out: File, scores: Path | None = None, timings: Path | None = None, experts: Path | None = None
+) -> None:
+    """Render one table of the documents: reported beside measured; scores (with the counts of parameters of the
+    run's experts), or seconds."""
     from transformer2.paper import tables, times
 
     if (scores is None) == (timings is None):
         raise ValueError("a table is made of --scores or of --timings: give one of them")
-    for path in times.render(ledger, timings, out) if timings else tables.render(ledger, scores, out):  # type: ignore[arg-type]
+    for path in times.render(ledger, timings, out) if timings else tables.render(ledger, scores, out, experts):  # type: ignore[arg-type]
         print(path)
 
 

@@ -24,6 +24,23 @@ def collect(files: Sequence[Path], out: Path) -> int:
     return len(frame)
 
 
+def experts(selections: Sequence[Path], out: Path) -> None:
+    """Writes what is known of every expert of a training task as CSV, one row an expert, by
+    `experts/<model>/<task>/<method>/seed<seed>/selection.json`."""
+    rows = []
+    for file in selections:
+        model, task, method, seed = file.parent.parts[-4:]
+        choice = read_json(file)
+        training = choice["training"]
+        rows.append({
+            "model": model, "method": method, "trained_on": task, "seed": int(seed.removeprefix("seed")),
+            "chosen": choice["chosen"], "validation": training["best_validation"],
+            "best_step": training["best_step"], "steps": training["step"],
+            "parameters": training["trained_parameters"], "stopped": training["stopped"],
+        })  # fmt: skip
+    write_frame(pd.DataFrame(rows), out)
+
+
 def gather(decisions: Sequence[Path], mixes: Sequence[Path], out: Path) -> None:
     """Writes three frames to the folder `out`: decisions.csv.gz (one row a dispatched prompt), timings.csv (one row a
     dispatched task), alphas.csv.gz (one row an iteration, layer and expert of each search)."""

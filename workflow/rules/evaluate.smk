@@ -97,3 +97,27 @@ rule collect_scores:
         command=f"import-scores --run {RUN.run}" if RUN.scores else "collect",
     shell:
         "python -m transformer2 {params.command} {input.scores:q} --out {output} > {log} 2>&1"
+
+
+rule collect_experts:
+    input:
+        experts=lambda wc: [
+            f"{Path(file).parent}/selection.json" for file in ALL_EXPERTS
+        ],
+        code=code("frames.py"),
+    output:
+        "results/{run}/experts.csv",
+    log:
+        "results/{run}/experts.log",
+    benchmark:
+        "results/{run}/experts.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    shell:
+        "python -m transformer2 experts {input.experts} --out {output} > {log} 2>&1"

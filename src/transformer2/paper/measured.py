@@ -55,6 +55,11 @@ def read_alphas(path: Path) -> pd.DataFrame:
     return _read(path, ALPHAS, [*SEARCH, "iteration", "layer", "expert"])
 
 
+def read_experts(path: Path) -> pd.DataFrame:
+    """The frame of experts of one run (`frames.experts`)."""
+    return pd.read_csv(path)
+
+
 def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
     """A frame (CSV, gzipped or not): these columns with these types; one row for each value of `once`.
 
