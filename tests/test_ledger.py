@@ -175,9 +175,9 @@ def test_trained_parameters_stand_below_the_label(tmp_path):
     scores = write(scores_of("toy", "llama3-8b", "base", "gsm8k", 1), tmp_path / "s.csv")
     render(FILES["arxiv/table4"], scores, tmp_path)
     text = (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8")
-    assert "| 1 SVF, policy gradient, MLP<br>*parameters: paper 0.39M, by shapes 0.39M* |" in text
+    assert "| 1 SVF, policy gradient, MLP<br>*paper: 0.39M parameters; by shapes 0.39M* |" in text
     render(FILES["arxiv/table4"], scores, tmp_path, experts_of("toy", tmp_path))
     text = (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8")
-    assert "<br>*parameters: paper 0.58M, by shapes 0.56M, here 1,536* |" in text
+    assert "<br>*paper: 0.58M parameters; by shapes 0.56M; here 1,536* |" in text
     render(FILES["arxiv/table4"], scores, tmp_path, experts_of("another", tmp_path))
     assert "here" not in (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8").split("| --- |")[1].split("\n\n")[0]

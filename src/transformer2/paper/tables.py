@@ -82,13 +82,13 @@ class _Parameters:
     def of(self, row: Row, model: str | None) -> str:
         if not row.parameters:
             return ""
-        said = [f"parameters: paper {row.parameters}M"]
+        said = [f"paper: {row.parameters}M parameters"]
         if row.trains:
             said.append(f"by shapes {ledger.parameters(row.trains, self._shapes[row.model]) / 1e6:.2f}M")
         if self._experts is not None:
             mine = (self._experts["model"] == model) & (self._experts["method"] == row.method)
             said += [f"here {count:,}" for count in self._experts.loc[mine, "parameters"].unique()]
-        return ", ".join(said)
+        return "; ".join(said)
 
 
 class _Notes:
