@@ -39,7 +39,7 @@ rule all:
         collect(
             "results/{run}/figures/{table}.svg",
             run=RUN.run,
-            table=TABLES + ALL_ADAPTATION_FIGURES,
+            table=TABLES + ALL_ADAPTATION_FIGURES + STUDY,
         ),
         f"results/{RUN.run}/audit.csv",
         f"results/{RUN.run}/claims.csv",

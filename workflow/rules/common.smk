@@ -170,6 +170,7 @@ ALL_ADAPTATION_FIGURES = [
     for figure, (_, frame) in ADAPTATION_FIGURES.items()
     if (mixed() if frame == "alphas" else adaptive("prompt") + adaptive("cls"))
 ]
+STUDY = ["study"] if RUN.reference else []
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
 )
