@@ -533,7 +533,7 @@ class Run(Section):
     def data_of(self) -> dict[str, TaskData]:
         """How much is used of every task: training tasks, unseen ones, and the classification of prompts."""
         if self.adaptation is None:
-            return self.tasks
+            return self.tasks | {name: self.unseen[name] for method in self.methods.values() for name in method.also_on}
         return self.tasks | self.unseen | {"classify": self.adaptation.prompts}
 
     def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:

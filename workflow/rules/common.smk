@@ -60,6 +60,8 @@ POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
 UNSEEN = list(RUN.unseen) if ADAPT else []
 EVERY_TASK = RUN.data_of
+BENCHMARKS = [task for task in EVERY_TASK if task != "classify"]
+"""Tasks with data of their own."""
 
 # Every file of answers or scores belongs to an adapter: the base model, an expert, a mix of experts, a way to dispatch
 # prompts to experts, or the choice of one of several.
@@ -342,7 +344,7 @@ def all_scores(wildcards):
     is to be scored on besides; on the unseen tasks the choice among compared experts, the ways of dispatch, few-shot
     adaptation, and training on the shots.
     """
-    files = score_files(RUN.models, "base", [*RUN.tasks, *UNSEEN], RUN.seeds[0])
+    files = score_files(RUN.models, "base", BENCHMARKS, RUN.seeds[0])
     for model, method, task in TRAINED:
         tasks = [task, *RUN.methods[method].also_on]
         files += score_files(model, f"{method}-{task}", tasks, RUN.seeds)
