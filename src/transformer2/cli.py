@@ -353,7 +353,7 @@ def transfer(
     facts = {"expert": str(expert), "mapping": mapping, "shuffle": shuffle}
     with manifest(out / "manifest.json", **facts) as record:
         record |= transfer(expert, source_basis, model, basis, out, mapping, shuffle)
-        record["sha256"] = fingerprint(out)
+        record["sha256"] = sha256(out / "adapter_model.safetensors")
 
 
 @app.command()

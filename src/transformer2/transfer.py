@@ -152,6 +152,8 @@ def transfer(
         layers_to_transform=None if config.layers_to_transform is None else layers,  # type: ignore[union-attr]
     )  # fmt: skip
     placed.save_pretrained(str(out))
+    # Copies, as safetensors refuses one vector that two layers share.
+    vectors = {KEY.format(name): vector.clone() for name, vector in z.items()}
     with whole_file(out / WEIGHTS) as temporary:
-        save_file({KEY.format(name): vector.contiguous() for name, vector in z.items()}, temporary, {"format": "pt"})
+        save_file(vectors, temporary, {"format": "pt"})
     return {"matrices": len(z), "parameters": sum(len(vector) for vector in z.values())}

@@ -166,7 +166,7 @@ def item_verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
 
 
 def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Both as (seeds, items) on the method's items and seeds; one seed of the other serves all.
+    """Both as (seeds, items) on the method's items; one seed of either serves all of the other's.
 
     Raises:
         ValueError: the other (its base, as a rule) was not scored on these items or seeds.
@@ -174,6 +174,7 @@ def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, n
     absent = method.columns.difference(other.columns)
     if len(absent):
         raise ValueError(f"the base was not scored on {len(absent)} items of its method, such as {absent[0]}")
-    if len(other) > 1 and not other.index.equals(method.index):
+    if min(len(method), len(other)) > 1 and not other.index.equals(method.index):
         raise ValueError(f"the base has seeds {list(other.index)}, its method {list(method.index)}")
-    return method.to_numpy(), np.broadcast_to(other[method.columns].to_numpy(), method.shape)
+    ours, theirs = np.broadcast_arrays(method.to_numpy(), other[method.columns].to_numpy())
+    return ours, theirs
