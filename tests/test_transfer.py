@@ -229,6 +229,7 @@ def with_transfer(**changes) -> dict:
     raw = json.loads(Run().model_dump_json())
     raw["models"]["pocket-mistral"]["transfer"] |= changes.pop("transfer", {})
     raw["models"]["pocket-mistral"] |= changes.pop("model", {})
+    raw["methods"] |= {changes.pop("method"): {}} if "method" in changes else {}
     return raw | changes
 
 
@@ -241,7 +242,7 @@ def with_transfer(**changes) -> dict:
         ({"transfer": {"mapping": "nearest"}}, "models.pocket-mistral.transfer.mapping: Input should be 'resampled'"),
         ({"model": {"strategies": ["prompt"]}}, "add few-shot to the strategies of pocket-mistral"),
         ({"adaptation": None}, "models.pocket-mistral.transfer: without `adaptation` no experts are named"),
-        ({"methods": {n: {} for n in ("svf", "lora", "svf_from_llama3-8b")}}, "methods.svf_from_llama3-8b: models.poc"),
+        ({"method": "svf_from_llama3-8b"}, "methods.svf_from_llama3-8b: models.pocket-mistral.transfer uses this name"),
     ],
 )
 def test_a_transfer_that_makes_no_sense_is_one_line(changes, message):
@@ -255,7 +256,8 @@ def test_the_default_run_tries_three_shuffles_and_mixes_both_models_experts():
     assert run.transferred("pocket-mistral") == {"svf_from_llama3-8b": [0], "svf_from_llama3-8b_shuffled": [0, 1, 2]}
     assert run.transferred("pocket-llama") == {}
     cross = run.budgets["10_cross"]
-    assert (cross.rows, cross.shots) == (["mistral-7b"], 10) and "10_cross" not in parse(with_transfer(model={"transfer": None})).budgets
+    assert (cross.rows, cross.shots) == (["mistral-7b"], 10)
+    assert "10_cross" not in parse(with_transfer(model={"transfer": None})).budgets
     assert run.search("10_cross", "layer", "math") == run.search("10", "layer", "math")
 
 
