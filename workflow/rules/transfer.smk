@@ -33,10 +33,11 @@ rule transfer:
         gpu=0,
     params:
         out=TRANSFER,
+        expert=lambda wc, input: Path(input.expert).parent,
         mapping=lambda wc: option("mapping", RUN.models[wc.model].transfer.mapping),
         shuffle=lambda wc: option("shuffle", wc.seed if is_shuffled(wc) else None),
     shell:
-        "python -m transformer2 transfer --expert $(dirname {input.expert}) --source-basis {input.source_basis}"
+        "python -m transformer2 transfer --expert {params.expert} --source-basis {input.source_basis}"
         " --model {input.model} --basis {input.basis} {params.mapping} {params.shuffle} --out {params.out} > {log} 2>&1"
 
 
