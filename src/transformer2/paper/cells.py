@@ -136,13 +136,16 @@ def _against_base(
 
 
 def contrast(method: pd.DataFrame, other: pd.DataFrame, statistic: Literal["difference", "ratio"]) -> Contrast:
-    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar with the largest p over seeds),
-    or, where only counts are known, as independent samples. Differences and ratios are of shares of 1."""
+    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar), or, where only counts are known,
+    as independent samples. Differences and ratios are of shares of 1. Of several seeds the largest p counts, and it is
+    1 unless all of them differ in the direction of their mean."""
     if not paired(method, other):
         correct, other_correct = (of.to_numpy().sum() / len(of) for of in (method, other))
         return independent(correct, method.shape[1], other_correct, other.shape[1], statistic)
     ours, theirs = same_items(method, other)
-    p_value = max(mcnemar_exact(*pair) for pair in zip(ours, theirs, strict=True))
+    gains = ours.mean(axis=1) - theirs.mean(axis=1)
+    agree = len(gains) == 1 or (np.sign(gains) == np.sign(gains.mean())).all()
+    p_value = max(mcnemar_exact(*pair) for pair in zip(ours, theirs, strict=True)) if agree else 1.0
     return Contrast(paired_bootstrap(ours, theirs, statistic), p_value)
 
 
