@@ -412,6 +412,25 @@ def adaptation_figure(kind: Text, data: File, out: File) -> None:
 
 
 @app.command()
+def spectrum(
+    basis: Annotated[list[str], typer.Option(help="<model>=<its basis>, repeated")], whose: Text, out: File
+) -> None:  # fmt: skip
+    """Say what the top singular values of every matrix hold; `whose` is JSON: run, stands_in_for, standin by model."""
+    from transformer2.frames import write_frame
+    from transformer2.spectrum import spectra
+
+    write_frame(spectra(_named(basis), json.loads(whose)), out)
+
+
+@app.command()
+def spectrum_figure(spectra: File, model: Text, out: File) -> None:
+    """Draw what the top singular values of one model's matrices hold: files as `figure`."""
+    from transformer2.paper.spectrum_figures import draw
+
+    draw(spectra, model, out)
+
+
+@app.command()
 def figure(ledger: File, scores: File, out: File) -> None:
     """Draw one table of the documents, reported beside measured: <out>.pdf, .svg, .png, and the data as .csv."""
     from transformer2.paper.figures import draw

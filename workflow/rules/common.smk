@@ -45,6 +45,13 @@ ADAPTATION_FIGURES = {
     "convergence": ("convergence", "alphas"),
 }
 """Figure -> (what it shows, the frame that it is drawn from)."""
+SPECTRUM_FIGURES = {"llama3-8b": "arxiv/figure10", "mistral-7b": "arxiv/figure11"}
+"""Row of the documents' tables -> figure of its model's singular values."""
+SPECTRA = {
+    SPECTRUM_FIGURES.get(model.row, f"spectrum-{name}"): name
+    for name, model in RUN.models.items()
+}
+"""Figure -> model."""
 try:
     LEDGER = ledger.read_all(ROOT / "paper_tables")
 except ValueError as error:
@@ -141,12 +148,16 @@ ALL_ADAPTATION_FIGURES = [
     for figure, (_, frame) in ADAPTATION_FIGURES.items()
     if (mixed() if frame == "alphas" else adaptive("prompt") + adaptive("cls"))
 ]
+ALL_SPECTRA = list(SPECTRA)
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
 )
 
 if RUN.scores:  # what needs models, or what only they leave behind
     ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
+    ALL_SPECTRA = []
+ALL_TABLES = TABLES + ALL_TIMES
+ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA
 
 
 wildcard_constraints:

@@ -142,7 +142,7 @@ rule audit:
     input:
         LEDGER_FILES,
         code=code(
-            "paper/audit.py", "paper/claims.py", "paper/ledger.py", "statistics.py"
+            "paper/audit.py", "paper/claims.py", "paper/ledger.py", "statistics.py", "spectrum.py"
         ),
     output:
         "results/{run}/audit.csv",
@@ -175,7 +175,8 @@ rule claims:
         LEDGER_FILES,
         rules.collect_scores.output,
         rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
-        code=code("paper/*.py", "statistics.py"),
+        rules.spectrum.output if ALL_SPECTRA else [],
+        code=code("paper/*.py", "statistics.py", "spectrum.py"),
     output:
         "results/{run}/claims.csv",
         report(
@@ -208,12 +209,12 @@ rule html_report:
         frames=list(rules.gather.output) if ALL_ADAPTATION_FIGURES else [],
         tables=collect(
             "results/{{run}}/paper_tables/{table}.{ext}",
-            table=TABLES + ALL_TIMES,
+            table=ALL_TABLES,
             ext=["csv", "html"],
         ),
         figures=collect(
             "results/{{run}}/figures/{figure}.{format}",
-            figure=TABLES + ALL_ADAPTATION_FIGURES,
+            figure=ALL_FIGURES,
             format=["pdf", "svg", "csv"],
         ),
         claims=rules.claims.output,
@@ -258,12 +259,12 @@ rule crate:
         frames=rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
         tables=collect(
             "results/{{run}}/paper_tables/{table}.{ext}",
-            table=TABLES + ALL_TIMES,
+            table=ALL_TABLES,
             ext=["md", "tex", "html", "csv"],
         ),
         figures=collect(
             "results/{{run}}/figures/{figure}.{format}",
-            figure=TABLES + ALL_ADAPTATION_FIGURES,
+            figure=ALL_FIGURES,
             format=["pdf", "svg", "png", "csv"],
         ),
         audit=rules.audit.output,

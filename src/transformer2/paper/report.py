@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from os.path import relpath
 from pathlib import Path
 from shlex import join
@@ -81,6 +82,7 @@ CLAIM_COLUMNS = (
 )  # fmt: skip
 AUDIT_COLUMNS = ("rule", "severity", "document", "place", "finding", "evidence")
 
+SPECTRUM = "Lines over layers, one panel for each type of matrix: the share that its top r singular values hold."
 PICTURES = {
     "arxiv/figure6": (
         "Figure 6 (arxiv)",
@@ -94,8 +96,11 @@ PICTURES = {
         "Convergence of the search",
         "Lines over iterations: accuracy of the best mix on the shots, and the deviation that the search draws with.",
     ),
+    "arxiv/figure10": ("Figure 10 (arxiv)", SPECTRUM),
+    "arxiv/figure11": ("Figure 11 (arxiv)", SPECTRUM),
+    "spectrum-*": ("Singular values, as Figure 10", SPECTRUM),
 }
-"""Figure that is no table's -> (title, what it shows)."""
+"""Figure that is no table's (* is the name of a model) -> (title, what it shows)."""
 
 REDO = "--forcerun generate dispatch --"
 """Makes answers anew, and by that their scores; `--` ends the list, which would take the files for rules."""
@@ -385,7 +390,7 @@ def pictures(run: Path, page: Path, tables: Sequence[PaperTable]) -> list[Pictur
     found = []
     for path in _in_order(run.glob("figures/**/*.svg")):
         id = str(path.relative_to(run / "figures").with_suffix(""))
-        title, alt = PICTURES.get(id, (id, f"Figure {id}."))
+        title, alt = _picture(id)
         if id in titles:
             title = titles[id]
             alt = (
@@ -398,6 +403,14 @@ def pictures(run: Path, page: Path, tables: Sequence[PaperTable]) -> list[Pictur
         data = f"data:image/svg+xml;base64,{b64encode(path.read_bytes()).decode()}"
         found.append(Picture(id, title, alt, data, links))
     return found
+
+
+def _picture(id: str) -> tuple[str, str]:
+    """Title of a figure that is no table's, with the model that it is of, and what it shows."""
+    for pattern, (title, alt) in PICTURES.items():
+        if fnmatchcase(id, pattern):
+            return title + (f": {id.removeprefix(pattern[:-1])}" if pattern.endswith("*") else ""), alt
+    return id, f"Figure {id}."
 
 
 def _answers(run: Path, scores: Path) -> Path | None:
