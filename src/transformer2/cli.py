@@ -403,6 +403,16 @@ def table(ledger: File, out: File, scores: Path | None = None, timings: Path | N
 
 
 @app.command()
+def settings(ledger: File, run: Text, methods: Text, out: File) -> None:
+    """Render a table of hyper-parameters: the document's beside a run's; `methods` is JSON, as in config.yaml."""
+    from transformer2.paper.settings import render
+
+    of_run = {name: configuration.Method.model_validate(method) for name, method in json.loads(methods).items()}
+    for path in render(ledger, run, of_run, out):
+        print(path)
+
+
+@app.command()
 def adaptation_figure(kind: Text, data: File, out: File) -> None:
     """Draw how prompts were classified (confusion), or experts mixed (weights, convergence): files as `figure`."""
     from transformer2.paper import adaptation_figures as figures

@@ -63,6 +63,8 @@ TABLES = [f"{table.document}/{table.name}" for table in LEDGER.scores]
 """Tables of scores."""
 TIMES = [f"{table.document}/{table.name}" for table in LEDGER.times]
 """Tables of seconds."""
+SETTINGS = [f"{table.document}/{table.name}" for table in LEDGER.settings]
+"""Tables of hyper-parameters."""
 POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
 UNSEEN = list(RUN.unseen) if ADAPT else []
@@ -156,7 +158,7 @@ ALL_KITS = collect(
 if RUN.scores:  # what needs models, or what only they leave behind
     ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
     ALL_SPECTRA = []
-ALL_TABLES = TABLES + ALL_TIMES
+ALL_TABLES = TABLES + ALL_TIMES + ([] if RUN.scores else SETTINGS)
 ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA
 
 
@@ -169,7 +171,7 @@ wildcard_constraints:
     budget="|".join(ADAPT.budgets) if ADAPT else "none",
     configuration="|".join(configuration.CONFIGURATIONS),
     split="train|validation|test",
-    table="|".join([*TABLES, *TIMES]),
+    table="|".join([*TABLES, *TIMES, *SETTINGS]),
     point=r"[\w.,=+-]+",
     seed=r"\d+",
 
