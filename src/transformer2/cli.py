@@ -441,6 +441,25 @@ def spectrum_figure(spectra: File, model: Text, out: File) -> None:
 
 
 @app.command()
+def curves(selections: list[Path], whose: Text, out: File) -> None:
+    """Put the learning curves of a run into one tidy frame; `whose` as in `spectrum`."""
+    from transformer2.frames import curves, write_frame
+
+    write_frame(curves(selections, json.loads(whose)), out)
+
+
+@app.command()
+def learning_figure(
+    curves: File, scores: File, model: Text, method: Text, out: File,
+    sweep: Annotated[bool, typer.Option(help="Tell the learning rates of the sweep apart.")] = False,
+) -> None:  # fmt: skip
+    """Draw how the experts of one model and method were learnt: files as `figure`."""
+    from transformer2.paper import learning_figures as figures
+
+    (figures.sweep if sweep else figures.learning)(curves, scores, model, method, out)
+
+
+@app.command()
 def figure(ledger: File, scores: File, out: File) -> None:
     """Draw one table of the documents, reported beside measured: <out>.pdf, .svg, .png, and the data as .csv."""
     from transformer2.paper.figures import draw

@@ -27,6 +27,11 @@ SPECTRA: dict[Hashable, Any] = {
     "full_rank": int, "r": int, "ratio": float, "variance_ratio": float,
 }  # fmt: skip
 """One row is one matrix and r."""
+CURVES: dict[Hashable, Any] = ORIGIN | {
+    "method": str, "seed": int, "point": str, "chosen": bool, "best_step": int, "learning_rate": float, "scored": str,
+    "split": str, "step": int, "accuracy": float, "n": int,
+}  # fmt: skip
+"""One row is one evaluation, or one step of training."""
 SEARCH = ["model", "task", "budget", "granularity", "normalised"]
 """What tells the searches of a run apart."""
 
@@ -63,6 +68,11 @@ def read_alphas(path: Path) -> pd.DataFrame:
 def read_spectra(path: Path) -> pd.DataFrame:
     """The frame of singular values of one run; ValueError as `_read`."""
     return _read(path, SPECTRA, ["model", "module", "layer", "r"])
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """The frame of learning curves of one run; ValueError as `_read`."""
+    return _read(path, CURVES, ["model", "method", "task", "seed", "point", "split", "step"])
 
 
 def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
