@@ -61,6 +61,28 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"adaptation": ADAPTATION | {"budgets": {"10": {}}}}, "adaptation.budgets.10.shots: Field required"),
         ({"unseen": {"math": {"test": 10}}}, "10 shots of 10 items of math leave none to test"),
         ({"adaptation": ADAPTATION | {"experts": "lora"}}, "must be trained with adapter 'svf'"),
+        (
+            {"adaptation": ADAPTATION | {"compared": ["lore"]}},
+            "adaptation.compared: unknown method 'lore'; did you mean",
+        ),
+        (
+            {"adaptation": ADAPTATION | {"experts": "svf_mlp_pg"}},
+            "adaptation.experts: is picked and mixed for all models",
+        ),
+        (
+            {"adaptation": ADAPTATION | {"trained": {"ia3": {"sweep": {"rank": [1, 2]}}}}},
+            "adaptation.trained.ia3: there is no validation data to choose from a sweep by",
+        ),
+        (
+            {"adaptation": None, "methods": {"svf": {"tasks": ["math"]}}},
+            "methods.svf.tasks: unknown training task 'math'",
+        ),
+        (
+            {"adaptation": None, "methods": {"svf": {"also_on": ["gsm8k"]}}},
+            "methods.svf.also_on: unknown unseen task 'gsm8k'",
+        ),
+        ({"methods": {"svf": {"rows": ["llama3-9b"]}}}, "methods.svf.rows.0: Input should be"),
+        ({"methods": {"svf": {"settings": {"adapter": "lorra"}}}}, "adapter"),
         ({"unseen": {}}, "adaptation needs at least one unseen task"),
         ({"unseen": {"gsm8k": {}}}, "unseen: gsm8k is a training task"),
         ({"unseen": {"humanevil": {}}}, "unseen: unknown task 'humanevil'; did you mean 'humaneval'?"),

@@ -9,6 +9,7 @@ import subprocess
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from conftest import ROOT
@@ -152,7 +153,8 @@ def test_latex_of_a_table_that_was_run_as_a_whole_fits_the_page(tmp_path):
             for column in table.columns
             for score in scores_of("toy_llama", row.model, row.method, column.task, 20 + len(row.label) % 9)
         ]
-        render(FILES[name], write(rows, tmp_path / "scores.csv"), tmp_path)
+        scores = write(rows, tmp_path / "scores.csv")
+        render(FILES[name], scores, tmp_path, experts_of("toy_llama", tmp_path))
         assert "& not run" not in (tmp_path / f"{name}.tex").read_text(encoding="utf-8")
     inputs = "".join(rf"\input{{{name}.tex}}" for name in names)
     preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
@@ -162,7 +164,20 @@ def test_latex_of_a_table_that_was_run_as_a_whole_fits_the_page(tmp_path):
     assert "Overfull" not in log and "Float too large" not in log
 
 
+def experts_of(model: str, folder: Path) -> Path:
+    """A frame of experts in which every method of Table 4 trained 1,536 parameters."""
+    methods = [row.method for row in ledger.read(FILES["arxiv/table4"]).rows]
+    pd.DataFrame({"model": model, "method": methods, "parameters": 1536}).to_csv(folder / "experts.csv", index=False)
+    return folder / "experts.csv"
+
+
 def test_trained_parameters_stand_below_the_label(tmp_path):
-    render(FILES["arxiv/table4"], write(scores_of("m", "", "base", "gsm8k", 1), tmp_path / "s.csv"), tmp_path)
+    scores = write(scores_of("toy", "llama3-8b", "base", "gsm8k", 1), tmp_path / "s.csv")
+    render(FILES["arxiv/table4"], scores, tmp_path)
     text = (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8")
-    assert "| 1 SVF, policy gradient, MLP<br>*paper: 0.39M parameters* |" in text
+    assert "| 1 SVF, policy gradient, MLP<br>*paper: 0.39M parameters; by shapes 0.39M* |" in text
+    render(FILES["arxiv/table4"], scores, tmp_path, experts_of("toy", tmp_path))
+    text = (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8")
+    assert "<br>*paper: 0.58M parameters; by shapes 0.56M; here 1,536* |" in text
+    render(FILES["arxiv/table4"], scores, tmp_path, experts_of("another", tmp_path))
+    assert "here" not in (tmp_path / "arxiv/table4.md").read_text(encoding="utf-8").split("| --- |")[1].split("\n\n")[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import WORDS, model, right, rows, settings, tokenizer
-from transformer2.models import new_expert
+from transformer2.models import load_expert, new_expert
 from transformer2.provenance import read_json, read_jsonl, write_json
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
@@ -32,6 +32,46 @@ def trainer(words, out, chosen, seed=0, n=24):
 
 def vectors(one):
     return {name: p.detach().clone() for name, p in one.parameters.items()}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "modules", "rank", "numbers"),
+    [
+        # Two layers; hidden 32, keys and values 16, MLP 64; LoRA: rank (in + out) a matrix.
+        ("lora", "mlp_attention_qv", 4, 2 * 4 * (3 * (32 + 64) + (32 + 32) + (32 + 16))),
+        ("dora", "attention_qv", 4, 2 * (4 * (32 + 32 + 32 + 16) + 32 + 16)),  # and a magnitude an output
+        ("ia3", "ia3", 1, 2 * (16 + 16 + 64)),  # outputs of k and v, inputs of down
+        ("vera", "attention_qv", 8, 2 * (8 + 32 + 8 + 16)),  # a vector over the rank and one over the outputs
+        ("tinylora", "all", 2, 2 * 7 * 64),  # one vector a matrix
+    ],
+)
+def test_other_methods_start_at_the_base_learn_and_load(words, tmp_path, adapter, modules, rank, numbers):
+    chosen = settings(
+        adapter=adapter, modules=modules, rank=rank, objective="next_token", learning_rate=0.05, select="last"
+    )
+    one = trainer(words, tmp_path, chosen)
+    assert sum(p.numel() for p in one.parameters.values()) == numbers
+    ids = torch.tensor([[0, 5, 6, 7]])
+    base = model(len(words))(ids).logits
+    assert torch.allclose(one.model.eval()(ids).logits, base, atol=1e-4)
+    one.run()
+    one.save()
+    losses = [line["loss"] for line in read_jsonl(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert min(losses) < losses[0] - 0.5
+    trained = one.model.eval()(ids).logits
+    assert torch.equal(load_expert(model(len(words)), tmp_path, None)(ids).logits, trained)
+    assert not torch.allclose(trained, base, atol=1e-2)
+
+
+def test_the_last_state_is_the_expert_where_that_is_asked_for(words, tmp_path):
+    kept = {}
+    for select_by in ("best", "last"):
+        one = trainer(words, tmp_path / select_by, settings(objective="next_token", select=select_by, eval_every=6))
+        one._evaluate = lambda one=one: setattr(one.progress, "best_validation", 1.0)  # the start is never surpassed
+        start = vectors(one)
+        one.run()
+        kept[select_by] = all(torch.equal(start[name], p) for name, p in vectors(one).items())
+    assert kept == {"best": True, "last": False}
 
 
 def test_objective_is_equation_one():

@@ -54,20 +54,27 @@ def test_every_configuration_can_be_planned(checkout, config):
     assert jobs["table"] == jobs["figure"] == 17
     assert jobs["times"] == 1 and jobs["adaptation_figure"] == 3 and jobs["train"] >= 7
     assert jobs["audit"] == jobs["claims"] == jobs["html_report"] == jobs["crate"] == 1
-    assert jobs["html_report"] == 1
+    assert jobs["settings"] == 2 and jobs["spectrum"] == jobs["curves"] == 1
+    assert jobs["spectrum_figure"] >= 1 and jobs["learning_figure"] >= 1
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
     jobs = planned(snakemake(checkout, "-n"))
-    assert jobs["model"] == jobs["basis"] == 3
-    # Three tasks and two methods for three models, and a classification expert for the two that dispatch by one.
-    assert jobs["select"] == 3 * 3 * 2 + 2
+    assert jobs["model"] == jobs["basis"] == jobs["spectrum_figure"] == 3
+    assert jobs["learning_figure"] == 3 + 1, "SVF of every model, and LoRA by policy gradient"
+    # Three tasks and two methods for three models; six ablations of one expert each and four other methods for one
+    # model; a classification expert for the two models that dispatch by one.
+    everywhere, ablations, others, classifiers = 3 * 3 * 2, 6, 4 * 3, 2
+    assert jobs["select"] == everywhere + ablations + others + classifiers
     # Two passes: four ways for these two models, two for the third; ten shots for both, other budgets for one.
     assert jobs["dispatch"] == 3 * (4 + 4 + 2) and jobs["adapt"] == 4 * (2 * 3 + 4)
-    base, trained, compared, classes = 3 * 6, 3 * 3 * 2, 3 * 3 * 3, 3 + 2
-    assert jobs["generate"] == base + trained + compared + classes + jobs["adapt"]
+    assert jobs["train_on_shots"] == 2 * 4
+    # Experts on their own tasks, ablations on MATH too, those of five methods on the unseen tasks.
+    base, trained, compared, classes = 3 * 6, everywhere + 2 * ablations + others, 3 * 3 * (3 + 4), 3 + 2
+    searched = jobs["adapt"] + jobs["train_on_shots"]
+    assert jobs["generate"] == base + trained + compared + classes + searched
     assert jobs["score"] == jobs["generate"] + jobs["dispatch"]
-    assert jobs["choose"] == 2 * (3 * 3) + 2 * (2 * 3 + 4)
+    assert jobs["choose"] == 2 * 3 * (3 + 4) + 2 * (2 * 3 + 4) + jobs["train_on_shots"]
 
 
 def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
@@ -76,7 +83,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short.write_text(text[: text.index("unseen:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
     assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit"} & set(jobs)
-    assert jobs["table"] == 17 and jobs["score"] == 9
+    assert jobs["table"] == 17 and jobs["score"] == 11
 
 
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):
@@ -91,7 +98,7 @@ def test_a_mistake_in_the_configuration_ends_in_one_line_before_any_job(checkout
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])
 def test_both_profiles_are_accepted(checkout, profile):
-    assert planned(snakemake(checkout, "-n", *TINY, "--profile", f"profiles/{profile}"))["train"] == 10
+    assert planned(snakemake(checkout, "-n", *TINY, "--profile", f"profiles/{profile}"))["train"] == 12
 
 
 def test_every_rule_names_its_environment_log_benchmark_and_resources(checkout):
@@ -137,10 +144,13 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
         lines = file.readlines()
     # The base model and two experts on each training task, both models of classes on theirs; on the unseen tasks the
     # base, three LoRAs and their two choices, four ways of dispatch, and two choices among the mixes of both budgets.
-    trained, classes = 9 * 12, 2 * 12
+    # Besides, LoRA by policy gradient on its own task and on MATH, IA3 on its own and on the unseen ones with its two
+    # choices, and IA3 on the shots of one task.
+    trained, classes = (9 + 1 + 1) * 12, 2 * 12
     unseen = 3 * (1 + 3 + 4) * 12 + 3 * (12 + 8 + 8 + 8) + 2 * 9
+    unseen += 12 + 3 * (12 + 12 + 8) + 8
     assert len(lines) == 1 + trained + classes + unseen
-    for figure in ("arxiv/figure6", "arxiv/figure7", "convergence", "arxiv/table2"):
+    for figure in ("arxiv/figure6", "arxiv/figure7", "arxiv/figure4", "arxiv/figure10", "convergence", "arxiv/table2"):
         assert (results / "figures" / f"{figure}.png").stat().st_size > 10_000
         assert all((results / "figures" / f"{figure}.{kind}").stat().st_size > 100 for kind in ("pdf", "svg", "csv"))
     claims = (results / "claims.csv").read_text()

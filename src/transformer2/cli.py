@@ -169,9 +169,11 @@ def basis(model: File, out: File, dtype: str = "float32", threads: Threads = 1) 
 def train(
     model: File, task: Text, train: File, validation: File, settings: Text, out: File,
     basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 64, threads: Threads = 1,
+    shots: Annotated[int | None, typer.Option(help="take the task's own choice of n rows of either file")] = None,
     allow_unsandboxed_code: RiskyCode = False,
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
+    from transformer2.adaptation.choice import shots as shots_of
     from transformer2.models import load_model, load_tokenizer, new_expert
     from transformer2.rollout.hf import HFEngine
     from transformer2.training.loop import Trainer
@@ -190,8 +192,22 @@ def train(
         tokenizer = load_tokenizer(model)
         expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
         engine = HFEngine(expert, tokenizer, batch_rows)
-        rows = read_jsonl(train), read_jsonl(validation)
-        trainer = Trainer(expert, engine, tokenizer, the_task, *rows, chosen, seed, out, inputs)
+        train_rows, validation_rows = (
+            read_jsonl(file) if shots is None else shots_of(the_task, read_jsonl(file), shots)
+            for file in (train, validation)
+        )
+        trainer = Trainer(
+            expert,
+            engine,
+            tokenizer,
+            the_task,
+            train_rows,
+            validation_rows,
+            chosen,
+            seed,
+            out,
+            inputs | {"shots": shots},
+        )
         facts["progress"] = asdict(trainer.run())
         trainer.save()
 
@@ -392,13 +408,24 @@ def collect(scores: list[Path], out: File) -> None:
 
 
 @app.command()
-def table(ledger: File, out: File, scores: Path | None = None, timings: Path | None = None) -> None:
-    """Render one table of the documents: reported beside measured; scores, or seconds."""
+def experts(selections: list[Path], out: File) -> None:
+    """Put what is known of the experts of a run into one frame."""
+    from transformer2.frames import experts
+
+    experts(selections, out)
+
+
+@app.command()
+def table(
+    ledger: File, out: File, scores: Path | None = None, timings: Path | None = None, experts: Path | None = None
+) -> None:
+    """Render one table of the documents: reported beside measured; scores (with the counts of parameters of the
+    run's experts), or seconds."""
     from transformer2.paper import tables, times
 
     if (scores is None) == (timings is None):
         raise ValueError("a table is made of --scores or of --timings: give one of them")
-    for path in times.render(ledger, timings, out) if timings else tables.render(ledger, scores, out):  # type: ignore[arg-type]
+    for path in times.render(ledger, timings, out) if timings else tables.render(ledger, scores, out, experts):  # type: ignore[arg-type]
         print(path)
 
 

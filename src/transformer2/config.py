@@ -33,6 +33,8 @@ MODULES = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "attention_qv": ("q_proj", "v_proj"),
+    "mlp_attention_qv": ("gate_proj", "up_proj", "down_proj", "q_proj", "v_proj"),
+    "ia3": ("k_proj", "v_proj", "down_proj"),
     "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
 
@@ -60,10 +62,11 @@ class Section(BaseModel):
 class Training(Section):
     """How one expert is trained. The defaults are the text's choices for SVF (Section 3.2, Appendix A.1, Table 6)."""
 
-    adapter: Literal["svf", "lora"] = "svf"
+    adapter: Literal["svf", "lora", "dora", "ia3", "vera", "tinylora"] = "svf"
     objective: Literal["policy_gradient", "next_token"] = "policy_gradient"
-    modules: Literal["mlp", "attention", "attention_qv", "all"] = "all"
-    """Matrices to adapt; attention_qv is the two-matrix attention of the 0.16M row of Table 4."""
+    modules: Literal["mlp", "attention", "attention_qv", "mlp_attention_qv", "ia3", "all"] = "all"
+    """Matrices to adapt; attention_qv is the two-matrix attention of Table 4 (0.16M for SVF, 6.82M for LoRA), ia3 what
+    IA3 scales in its own paper: keys, values, and what enters the MLP's last matrix."""
 
     parametrisation: Literal["linear", "sigmoid_nuclear"] = "linear"
     """SVF: linear trains z itself; sigmoid_nuclear is the released code's."""
@@ -72,8 +75,11 @@ class Training(Section):
     init_std: float = 1e-3**0.5
     """SVF: its standard deviation at the start; the text states a variance of 1e-3."""
     rank: int = 16
+    """Of LoRA, DoRA and VeRA, and of the SVD that TinyLoRA keeps."""
     lora_alpha: int = 32
     lora_dropout: float = 0.05
+    projection: int = 64
+    """TinyLoRA: length of the trained vector of a matrix."""
 
     rollout: Literal["sampled", "greedy"] = "sampled"
     """How the policy answers in training: at temperature 1, or greedily (the released code)."""
@@ -96,7 +102,9 @@ class Training(Section):
     batch_size: int = Field(256, gt=0)
     steps: int = Field(200, gt=0)
     eval_every: int = Field(10, gt=0)
-    """Steps between two evaluations on the validation half; the best of them is the expert."""
+    """Steps between two evaluations on the validation half."""
+    select: Literal["best", "last"] = "best"
+    """Which state is the expert: that of the best evaluation, or the last one."""
     patience: int = Field(5, gt=0)
     """Evaluations without a better one after which training stops early."""
     micro_batch_tokens: int = Field(8192, gt=0)
@@ -124,19 +132,34 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip_norm": 1.0,
         "loss": "mean",
     },
+    "paper-ia3": {
+        "adapter": "ia3",
+        "objective": "next_token",
+        "modules": "ia3",
+        "learning_rate": 5e-2,
+        "clip_norm": 1.0,
+        "loss": "mean",
+    },
 }
 """Named sets of choices, as differences from `Training`'s defaults: `paper` is what the text says of SVF, `release`
-what the released code does, `paper-lora` what the text says of its LoRA baseline."""
+what the released code does, `paper-lora` what the text says of its LoRA baseline, `paper-ia3` what it says of IA3
+(Appendix B.2: the learning rate)."""
 
 
 class Method(Section):
     """A way to train experts: a recipe, what differs from it, and what is swept and chosen on validation."""
 
-    recipe: Literal["paper", "release", "paper-lora"] = "paper"
+    recipe: Literal["paper", "release", "paper-lora", "paper-ia3"] = "paper"
     settings: dict[str, Any] = {}
     """Training settings that differ from the recipe's."""
     sweep: dict[str, list[Any]] = {}
     """Training settings with the values to try; every combination is trained, the best on validation is the expert."""
+    rows: list[PaperModel] | None = None
+    """Rows of the paper's tables whose models are trained; null is all."""
+    tasks: list[str] | None = None
+    """Training tasks; null is all."""
+    also_on: list[str] = []
+    """Unseen tasks that its experts are scored on as they are."""
 
     @model_validator(mode="after")
     def _check(self) -> "Method":
@@ -265,8 +288,8 @@ class Adaptation(Section):
 
     experts: str = "svf"
     """Method whose experts are picked and mixed."""
-    compared: str = "lora"
-    """Method whose experts are tried on the unseen tasks as they are."""
+    compared: list[str] = ["lora"]
+    """Methods whose experts are tried on the unseen tasks as they are."""
     classifier: Method
     """How the classification expert is trained."""
     prompts: TaskData
@@ -277,6 +300,9 @@ class Adaptation(Section):
     cem: CEM = CEM()
     score: Literal["strict", "lenient"] = "strict"
     """Which score the search follows."""
+    trained: dict[str, Method] = {}
+    """Methods that are trained on the shots themselves, all of them in each batch, instead of a search over mixes
+    (Table 8): once for each budget without an own number of iterations."""
     budgets: dict[str, Budget] = {"10": Budget(shots=10)}
     """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
 
@@ -289,6 +315,12 @@ class Adaptation(Section):
 
 
 Slug = Annotated[str, AfterValidator(_slug)]
+
+# Of the default run.
+POCKET_RL: dict[str, Any] = {"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128}
+POCKET_NEXT_TOKEN: dict[str, Any] = {"steps": 20, "eval_every": 10, "batch_size": 64}
+ABLATION: dict[str, Any] = {"rows": ["llama3-8b"], "tasks": ["gsm8k"], "also_on": ["math"]}
+ON_SHOTS: dict[str, Any] = {"rows": ["llama3-8b"], "tasks": ["arc_challenge"]}
 
 
 class Run(Section):
@@ -319,21 +351,72 @@ class Run(Section):
     }
     """Tasks that no expert is trained on (only `test` of them is used): what experts are adapted to."""
     methods: dict[Slug, Method] = {
-        "svf": Method(
-            recipe="paper",
-            settings={"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128},
-            sweep={"kl_coefficient": [0.0, 0.1]},
-        ),
+        "svf": Method(settings=POCKET_RL, sweep={"kl_coefficient": [0.0, 0.1]}),
         "lora": Method(
             recipe="paper-lora",
-            settings={"steps": 20, "eval_every": 10, "batch_size": 64},
+            settings=POCKET_NEXT_TOKEN,
             sweep={"learning_rate": [5e-4, 2e-3], "clip_norm": [1e-3, 1.0]},
+        ),
+        # Table 4; its LoRA on next tokens is the one above.
+        "svf_mlp_pg": Method(settings=POCKET_RL | {"modules": "mlp"}, sweep={"kl_coefficient": [0.0, 0.1]}, **ABLATION),
+        "svf_attention_pg": Method(
+            settings=POCKET_RL | {"modules": "attention_qv"}, sweep={"kl_coefficient": [0.0, 0.1]}, **ABLATION
+        ),
+        "svf_mlp_attention_pg": Method(
+            settings=POCKET_RL | {"modules": "mlp_attention_qv"}, sweep={"kl_coefficient": [0.0, 0.1]}, **ABLATION
+        ),
+        "svf_attention_ntp": Method(
+            settings=POCKET_NEXT_TOKEN
+            | {"learning_rate": 0.02, "objective": "next_token", "modules": "attention_qv", "loss": "mean"},
+            **ABLATION,
+        ),
+        "lora_attention_pg": Method(
+            recipe="paper-lora",
+            settings=POCKET_RL | {"objective": "policy_gradient", "loss": "sum"},
+            sweep={"learning_rate": [2e-4, 5e-4, 2e-3, 5e-3, 2e-2, 5e-2]},
+            **ABLATION,
+        ),
+        "lora_mlp_attention_ntp": Method(
+            recipe="paper-lora",
+            settings=POCKET_NEXT_TOKEN | {"modules": "mlp_attention_qv"},
+            sweep={"learning_rate": [5e-4, 2e-3]},
+            **ABLATION,
+        ),
+        # Table 7, and two methods that it does not have.
+        "dora": Method(
+            recipe="paper-lora",
+            settings=POCKET_NEXT_TOKEN | {"adapter": "dora"},
+            sweep={"learning_rate": [5e-4, 2e-3]},
+            rows=["llama3-8b"],
+        ),
+        "ia3": Method(
+            recipe="paper-ia3",
+            settings=POCKET_NEXT_TOKEN,
+            sweep={"learning_rate": [5e-2, 2e-1]},
+            rows=["llama3-8b"],
+        ),
+        "vera": Method(
+            recipe="paper-lora",
+            settings=POCKET_NEXT_TOKEN | {"adapter": "vera", "rank": 64},
+            sweep={"learning_rate": [1e-2, 5e-2]},
+            rows=["llama3-8b"],
+        ),
+        "tinylora": Method(
+            recipe="paper-lora",
+            settings=POCKET_NEXT_TOKEN | {"adapter": "tinylora", "rank": 2, "modules": "all"},
+            sweep={"learning_rate": [1e-2, 5e-2]},
+            rows=["llama3-8b"],
         ),
     }
     adaptation: Adaptation | None = Adaptation(
-        classifier=Method(
-            recipe="paper", settings={"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128}
-        ),
+        compared=["lora", "dora", "ia3", "vera", "tinylora"],
+        classifier=Method(settings=POCKET_RL),
+        trained={
+            f"ia3_{steps}": Method(
+                recipe="paper-ia3", settings={"steps": steps, "eval_every": steps, "select": "last"}, **ON_SHOTS
+            )
+            for steps in (100, 1000)
+        },
         prompts=TaskData(train=216, validation=164, test=140, max_new_tokens=16),
         class_tokens=16,
         cem=CEM(population=16, elites=4, iterations=20, patience=4),
@@ -382,9 +465,16 @@ class Run(Section):
     def _adaptation_fits(self) -> "Run":
         if self.adaptation is None:
             return self
-        for key in ("experts", "compared"):
-            if (name := getattr(self.adaptation, key)) not in self.methods:
-                raise ValueError(f"adaptation.{key}: {unknown('method', name, self.methods)}")
+        for key, names in (("experts", [self.adaptation.experts]), ("compared", self.adaptation.compared)):
+            for name in names:
+                if name not in self.methods:
+                    raise ValueError(f"adaptation.{key}: {unknown('method', name, self.methods)}")
+        experts = self.methods[self.adaptation.experts]
+        if experts.rows is not None or experts.tasks is not None:
+            raise ValueError("adaptation.experts: is picked and mixed for all models; it cannot have rows or tasks")
+        for name, method in self.adaptation.trained.items():
+            if method.sweep:
+                raise ValueError(f"adaptation.trained.{name}: there is no validation data to choose from a sweep by")
         points = self.methods[self.adaptation.experts].points().values()
         if any(point.adapter != "svf" for point in (*points, *self.adaptation.classifier.points().values())):
             raise ValueError(
@@ -407,10 +497,29 @@ class Run(Section):
                     raise ValueError(f"{place}.shots: {budget.shots} shots of {n} items of {task} leave none to test")
         return self
 
+    @model_validator(mode="after")
+    def _methods_fit(self) -> "Run":
+        for name, method in self.methods.items():
+            for task in method.tasks or []:
+                if task not in self.tasks:
+                    raise ValueError(f"methods.{name}.tasks: {unknown('training task', task, self.tasks)}")
+            for task in method.also_on:
+                if task not in self.unseen:
+                    raise ValueError(f"methods.{name}.also_on: {unknown('unseen task', task, self.unseen)}")
+        return self
+
     @property
     def trained(self) -> dict[str, Method]:
-        """Every method that trains experts: those of the training tasks, and the classification expert's."""
-        return self.methods | ({CLASSIFIER: self.adaptation.classifier} if self.adaptation else {})
+        """Every method that trains experts: those of the training tasks, the classification expert's, and those that
+        are trained on shots."""
+        if self.adaptation is None:
+            return self.methods
+        return self.methods | {CLASSIFIER: self.adaptation.classifier} | self.adaptation.trained
+
+    def models_of(self, method: str) -> list[str]:
+        """The models that a method is trained for."""
+        rows = self.trained[method].rows
+        return [name for name, model in self.models.items() if rows is None or model.row in rows]
 
     def standin(self, model: str) -> bool:
         """Whether what runs in the model's row is another model than the paper's, or is tested on other data."""
@@ -503,6 +612,11 @@ def default_yaml() -> str:
     data = Run().model_dump()
     data["models"] = {name: model.model_dump(exclude_defaults=True) for name, model in Run().models.items()}
     data["methods"] = {name: method.model_dump(exclude_defaults=True) for name, method in Run().methods.items()}
+    assert (adaptation := Run().adaptation)
+    data["adaptation"] |= {
+        "classifier": adaptation.classifier.model_dump(exclude_defaults=True),
+        "trained": {name: method.model_dump(exclude_defaults=True) for name, method in adaptation.trained.items()},
+    }
     parts = [
         "# yaml-language-server: $schema=workflow/schemas/config.schema.json",
         "# The default run. Written by `python -m transformer2 schema` from src/transformer2/config.py: edit that.",

@@ -25,6 +25,23 @@ def collect(files: Sequence[Path], out: Path) -> int:
     return len(frame)
 
 
+def experts(selections: Sequence[Path], out: Path) -> None:
+    """Writes what is known of every expert of a training task as CSV, one row an expert, by
+    `experts/<model>/<task>/<method>/seed<seed>/selection.json`."""
+    rows = []
+    for file in selections:
+        model, task, method, seed = file.parent.parts[-4:]
+        choice = read_json(file)
+        training = choice["training"]
+        rows.append({
+            "model": model, "method": method, "trained_on": task, "seed": int(seed.removeprefix("seed")),
+            "chosen": choice["chosen"], "validation": training["best_validation"],
+            "best_step": training["best_step"], "steps": training["step"],
+            "parameters": training["trained_parameters"], "stopped": training["stopped"],
+        })  # fmt: skip
+    write_frame(pd.DataFrame(rows), out)
+
+
 def gather(decisions: Sequence[Path], mixes: Sequence[Path], out: Path) -> None:
     """Writes three frames to the folder `out`: decisions.csv.gz (one row a dispatched prompt), timings.csv (one row a
     dispatched task), alphas.csv.gz (one row an iteration, layer and expert of each search)."""
@@ -59,8 +76,8 @@ def curves(selections: Sequence[Path], whose: Mapping[str, Mapping[str, Any]]) -
         whose: what the frame says of each model: run, stands_in_for, standin.
 
     Columns: run, model, stands_in_for, standin, method, task, seed, point (of the sweep), chosen (is the expert),
-    best_step (whose state was kept), learning_rate, scored (which score is the accuracy), split, step (updates so far),
-    accuracy (0..1), n.
+    kept_step (after which the state was kept), learning_rate, scored (which score is the accuracy), split, step
+    (updates so far), accuracy (0..1), n.
     """
     rows = []
     for file in selections:
@@ -72,7 +89,8 @@ def curves(selections: Sequence[Path], whose: Mapping[str, Mapping[str, Any]]) -
             settings = training["settings"]
             same = {key: whose[model][key] for key in ("run", "stands_in_for", "standin")} | {
                 "model": model, "method": method, "task": task, "seed": int(seed.removeprefix("seed")), "point": point,
-                "chosen": point == selection["chosen"], "best_step": training["best_step"],
+                "chosen": point == selection["chosen"],
+                "kept_step": training["step" if settings["select"] == "last" else "best_step"],
                 "learning_rate": settings["learning_rate"], "scored": settings["reward"],
             }  # fmt: skip
             evaluated = read_jsonl(sweep / point / "validation.jsonl")

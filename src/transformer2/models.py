@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, TaskType, TinyLoraConfig, VeraConfig, get_peft_model
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -85,17 +85,25 @@ def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: i
     Half of the layers is the upper half.
     """
     torch.manual_seed(seed)
-    n = model.config.num_hidden_layers
-    shared = {
-        "task_type": TaskType.CAUSAL_LM,
-        "target_modules": list(MODULES[settings["modules"]]),
-        "layers_to_transform": list(range(n // 2, n)) if settings["layers"] == "half" else None,
-    }
-    if settings["adapter"] == "svf":
-        own = {key: settings[key] for key in ("parametrisation", "init_mean", "init_std")}
-        return get_peft_model(model, SVFConfig(**shared, **own, basis_path=str(basis) if basis else None))
-    own = {"r": settings["rank"], "lora_alpha": settings["lora_alpha"], "lora_dropout": settings["lora_dropout"]}
-    return get_peft_model(model, LoraConfig(**shared, **own))
+    n, modules = model.config.num_hidden_layers, list(MODULES[settings["modules"]])
+    layers = {"layers_to_transform": list(range(n // 2, n))} if settings["layers"] == "half" else {}
+    shared: Any = {"task_type": TaskType.CAUSAL_LM, "target_modules": modules, **layers}
+    match settings["adapter"]:
+        case "svf":
+            own = {key: settings[key] for key in ("parametrisation", "init_mean", "init_std")}
+            config = SVFConfig(**shared, **own, basis_path=str(basis) if basis else None)
+        case "lora" | "dora" as kind:
+            own = {key: settings[key] for key in ("lora_alpha", "lora_dropout")}
+            config = LoraConfig(**shared, **own, r=settings["rank"], use_dora=kind == "dora")
+        case "ia3":
+            config = IA3Config(**shared, feedforward_modules=[name for name in modules if name == "down_proj"])
+        case "vera":
+            config = VeraConfig(**shared, r=settings["rank"], vera_dropout=settings["lora_dropout"])
+        case "tinylora":
+            config = TinyLoraConfig(**shared, r=settings["rank"], u=settings["projection"])
+        case other:
+            raise ValueError(f"unknown adapter {other!r}")
+    return get_peft_model(model, config)
 
 
 def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:

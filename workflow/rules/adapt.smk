@@ -86,6 +86,8 @@ rule adapt:
         f"{MIX}/adapt.log",
     benchmark:
         f"{MIX}/benchmark.tsv"
+    wildcard_constraints:
+        configuration="|".join(configuration.CONFIGURATIONS),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -112,6 +114,57 @@ rule adapt:
         " --task {wildcards.task} --shots {input.data} --n {params.shots} --settings {params.settings:q}"
         " --identity {params.identity:q} --seed {wildcards.seed} --dtype {params.dtype}"
         " --batch-rows {params.batch_rows} --out {params.out} --threads {threads} {params.risk} > {log} 2>&1"
+
+
+rule train_on_shots:
+    # What few-shot adaptation is compared with: a method trained on the same shots (Table 8).
+    input:
+        model=rules.model.output,
+        data="results/{run}/data/{task}/test.jsonl",
+        code=code(
+            "adaptation/choice.py",
+            "training/*.py",
+            "rollout/*.py",
+            "models.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
+    output:
+        # As for `train`, the checkpoint beside these is no output.
+        f"{MIX}/adapter_model.safetensors",
+        f"{MIX}/adapter_config.json",
+        f"{MIX}/training.json",
+    log:
+        f"{MIX}/train.log",
+    benchmark:
+        f"{MIX}/benchmark.tsv"
+    wildcard_constraints:
+        configuration="|".join(ADAPT.trained if ADAPT else []) or "none",
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=4 * 60,
+        gpu=of_model("gpus"),
+    params:
+        out=MIX,
+        dtype=of_model("dtype"),
+        batch_rows=RUN.generation_batch,
+        shots=lambda wc: ADAPT.budgets[wc.budget].shots,
+        risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
+        settings=lambda wc: json.dumps(
+            RUN.training(wc.model, wc.configuration, "single")
+            | {
+                "batch_size": ADAPT.budgets[wc.budget].shots,
+                "max_new_tokens": EVERY_TASK[wc.task].max_new_tokens,
+            }
+        ),
+    shell:
+        "python -m transformer2 train --model {input.model} --task {wildcards.task} --train {input.data}"
+        " --validation {input.data} --shots {params.shots} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out} --threads {threads} {params.risk}"
+        " > {log} 2>&1"
 
 
 rule choose:

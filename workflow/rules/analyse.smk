@@ -23,16 +23,7 @@ rule spectrum:
         bases=lambda wc, input: " ".join(
             f"--basis {Path(file).parent.name}={file}" for file in input.bases
         ),
-        whose=json.dumps(
-            {
-                name: {
-                    "run": RUN.run,
-                    "stands_in_for": model.row,
-                    "standin": model.standin,  # data do not matter here
-                }
-                for name, model in RUN.models.items()
-            }
-        ),
+        whose=whose_models(),
     shell:
         "python -m transformer2 spectrum {params.bases} --whose {params.whose:q} --out {output} > {log} 2>&1"
 
@@ -75,3 +66,70 @@ rule spectrum_figure:
     shell:
         "python -m transformer2 spectrum-figure --spectra {input.spectra} --model {params.model}"
         " --out {params.out} > {log} 2>&1"
+
+
+rule curves:
+    input:
+        selections=[str(Path(file).with_name("selection.json")) for file in ALL_EXPERTS],
+        code=code("frames.py"),
+    output:
+        "results/{run}/curves.csv.gz",
+    log:
+        "results/{run}/curves.log",
+    benchmark:
+        "results/{run}/curves.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        whose=whose_models(),
+    shell:
+        "python -m transformer2 curves {input.selections} --whose {params.whose:q} --out {output} > {log} 2>&1"
+
+
+rule learning_figure:
+    input:
+        curves=rules.curves.output,
+        scores=rules.collect_scores.output,
+        code=code(
+            "paper/learning_figures.py",
+            "paper/figures.py",
+            "paper/measured.py",
+            "statistics.py",
+        ),
+    output:
+        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{figure}.svg",
+            caption="../report/learning.rst",
+            category="Figures",
+            subcategory="Learning curves",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/{run}/figures/{figure}.log",
+    benchmark:
+        "results/{run}/figures/{figure}.benchmark.tsv"
+    wildcard_constraints:
+        figure="|".join(LEARNING) or "none",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        model=lambda wc: LEARNING[wc.figure][0],
+        method=lambda wc: LEARNING[wc.figure][1],
+        told_apart=lambda wc: LEARNING[wc.figure][2],
+        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
+    shell:
+        "python -m transformer2 learning-figure --curves {input.curves} --scores {input.scores}"
+        " --model {params.model} --method {params.method} {params.told_apart} --out {params.out} > {log} 2>&1"

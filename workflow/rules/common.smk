@@ -72,14 +72,23 @@ EVERY_TASK = RUN.data_of
 
 # Every file of answers or scores belongs to an adapter: the base model, an expert, a mix of experts, a way to dispatch
 # prompts to experts, or the choice of one of several.
+TRAINED = [
+    (model, method, task)
+    for method, settings in RUN.methods.items()
+    for model in RUN.models_of(method)
+    for task in settings.tasks or RUN.tasks
+]
+"""(model, method, task) of every expert of a training task."""
 ADAPTERS = {"base": ("base", "")} | {
-    f"{method}-{task}": (method, task) for method in RUN.methods for task in RUN.tasks
+    f"{method}-{task}": (method, task) for _, method, task in TRAINED
 }
 """Adapter -> (method, task that it was trained on)."""
 STRATEGIES = {}
 """Adapter -> (strategy, first pass)."""
 MIXES = {}
 """Adapter -> (budget, configuration)."""
+FEW_SHOT_TRAINED = {}
+"""Adapter -> (budget, method that is trained on its shots)."""
 CHOSEN = {}
 """Adapter -> (candidates, shots held out, what the choice is made by)."""
 if ADAPT:
@@ -93,13 +102,23 @@ if ADAPT:
         MIXES |= of_budget
         CHOSEN[f"few_shot_{budget}"] = (list(of_budget), settings.shots, "shots")
         CHOSEN[f"few_shot_{budget}_on_test"] = (list(of_budget), settings.shots, "test")
-    compared = [f"{ADAPT.compared}-{task}" for task in RUN.tasks]
-    CHOSEN[f"{ADAPT.compared}_on_test"] = (compared, 0, "test")
-    CHOSEN[f"{ADAPT.compared}_on_shots"] = (
-        compared,
-        ADAPT.budgets["10"].shots,
-        "shots",
-    )
+        for method in ADAPT.trained if settings.iterations is None else []:
+            FEW_SHOT_TRAINED[f"{method}_{budget}-all"] = (budget, method)
+            CHOSEN[f"{method}_{budget}"] = (
+                [f"{method}_{budget}-all"],
+                settings.shots,
+                "shots",
+            )
+    for method in ADAPT.compared:
+        compared = [
+            f"{method}-{task}" for task in RUN.methods[method].tasks or RUN.tasks
+        ]
+        CHOSEN[f"{method}_on_test"] = (compared, 0, "test")
+        CHOSEN[f"{method}_on_shots"] = (
+            compared,
+            ADAPT.budgets["10"].shots,
+            "shots",
+        )
 
 SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
 EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
@@ -137,11 +156,21 @@ def mixed():
     ]
 
 
+def trained_on_shots():
+    """(model, task, adapter) of every training on shots."""
+    return [
+        (model, task, f"{method}_{budget}")
+        for model, task, budget in mixed()
+        for method, settings in ADAPT.trained.items()
+        if ADAPT.budgets[budget].iterations is None
+        and model in RUN.models_of(method)
+        and task in (settings.tasks or UNSEEN)
+    ]
+
+
 ALL_EXPERTS = [
     expert(model, task, method, seed)
-    for model in RUN.models
-    for task in RUN.tasks
-    for method in RUN.methods
+    for model, method, task in TRAINED
     for seed in RUN.seeds
 ]
 ALL_TIMES = TIMES if adaptive("prompt") else []
@@ -151,15 +180,32 @@ ALL_ADAPTATION_FIGURES = [
     if (mixed() if frame == "alphas" else adaptive("prompt") + adaptive("cls"))
 ]
 ALL_SPECTRA = list(SPECTRA)
+LEARNING = {
+    "arxiv/figure4" if model.row == "llama3-8b" else f"learning-{name}": (
+        name,
+        "svf",
+        "",
+    )
+    for name, model in RUN.models.items()
+    if any(trained[:2] == (name, "svf") for trained in TRAINED)
+}
+LEARNING |= {
+    "arxiv/figure9": (name, method, "--sweep")
+    for name, method, _ in TRAINED
+    if method in ("lora_attention_pg", "lora_pg")
+    and RUN.models[name].row == "llama3-8b"
+}
+"""Figure of learning curves -> (model, method, what is told apart)."""
+ALL_LEARNING = list(LEARNING)
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
 )
 
 if RUN.scores:  # what needs models, or what only they leave behind
     ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
-    ALL_SPECTRA = []
+    ALL_SPECTRA = ALL_LEARNING = []
 ALL_TABLES = TABLES + ALL_TIMES + ([] if RUN.scores else SETTINGS)
-ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA
+ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA + ALL_LEARNING
 
 
 wildcard_constraints:
@@ -167,9 +213,11 @@ wildcard_constraints:
     model="|".join(RUN.models),
     task="|".join(EVERY_TASK),
     method="|".join(RUN.trained) or "none",
-    adapter="|".join([*ADAPTERS, *STRATEGIES, *MIXES, *CHOSEN]),
+    adapter="|".join([*ADAPTERS, *STRATEGIES, *MIXES, *FEW_SHOT_TRAINED, *CHOSEN]),
     budget="|".join(ADAPT.budgets) if ADAPT else "none",
-    configuration="|".join(configuration.CONFIGURATIONS),
+    configuration="|".join(
+        [*configuration.CONFIGURATIONS, *(ADAPT.trained if ADAPT else [])]
+    ),
     split="train|validation|test",
     table="|".join([*TABLES, *TIMES, *SETTINGS]),
     point=r"[\w.,=+-]+",
@@ -244,8 +292,8 @@ def expert_files(wildcards):
     if wildcards.adapter == "base":
         return {}
     basis = {"basis": f"results/models/{wildcards.model}/basis.safetensors"}
-    if wildcards.adapter in MIXES:
-        budget, configuration = MIXES[wildcards.adapter]
+    if wildcards.adapter in MIXES | FEW_SHOT_TRAINED:
+        budget, configuration = (MIXES | FEW_SHOT_TRAINED)[wildcards.adapter]
         folder = MIX.format(budget=budget, configuration=configuration, **wildcards)
         return {"expert": f"{folder}/adapter_model.safetensors"} | basis
     method, trained_on = ADAPTERS[wildcards.adapter]
@@ -270,6 +318,16 @@ def experts_by_class(wildcards):
     for task, file in experts_to_adapt(wildcards).items():
         files.setdefault(TASKS[task].domain, file)
     return files
+
+
+def whose_models():
+    """What frames say of each model, as JSON: `standin` of the model alone, whatever data it is tested on."""
+    return json.dumps(
+        {
+            name: {"run": RUN.run, "stands_in_for": model.row, "standin": model.standin}
+            for name, model in RUN.models.items()
+        }
+    )
 
 
 def with_prefix(prefix, files):
@@ -319,23 +377,28 @@ def score_files(models, adapters, tasks, seeds):
 def all_scores(wildcards):
     """Every file of scores that a table may need.
 
-    The base model on every task (greedy answers know no seed), every expert on the task it was trained on; on the
-    unseen tasks the choice among compared experts, the ways of dispatch, and few-shot adaptation with its candidates.
+    The base model on every task (greedy answers know no seed), every expert on the task it was trained on and those it
+    is to be scored on besides; on the unseen tasks the choice among compared experts, the ways of dispatch, few-shot
+    adaptation, and training on the shots.
     """
     files = score_files(RUN.models, "base", [*RUN.tasks, *UNSEEN], RUN.seeds[0])
-    for method in RUN.methods:
-        for task in RUN.tasks:
-            files += score_files(RUN.models, f"{method}-{task}", task, RUN.seeds)
+    for model, method, task in TRAINED:
+        tasks = [task, *RUN.methods[method].also_on]
+        files += score_files(model, f"{method}-{task}", tasks, RUN.seeds)
     if not ADAPT:
         return files
-    choices = [f"{ADAPT.compared}_on_test", f"{ADAPT.compared}_on_shots", *compared]
-    files += score_files(RUN.models, choices, UNSEEN, RUN.seeds)
+    for method in ADAPT.compared:
+        choices = [f"{method}_on_test", f"{method}_on_shots"]
+        choices += CHOSEN[choices[0]][0]
+        files += score_files(RUN.models_of(method), choices, UNSEEN, RUN.seeds)
     for strategy in ("prompt", "cls"):
         ways = [strategy, f"{strategy}_labels"]
         files += score_files(adaptive(strategy), ways, UNSEEN, RUN.seeds)
     files += score_files(RUN.models, "base", "classify", RUN.seeds[0])
     files += score_files(adaptive("cls"), "cls-classify", "classify", RUN.seeds)
+    for model, task, adapter in trained_on_shots():
+        files += score_files(model, adapter, task, RUN.seeds)
     for model, task, budget in mixed():
         both = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
         files += score_files(model, both, task, RUN.seeds)
-    return files
+    return list(dict.fromkeys(files))  # an expert may be compared and scored besides

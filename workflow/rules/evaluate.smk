@@ -21,7 +21,7 @@ rule generate:
     benchmark:
         f"{ANSWERS}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join([*ADAPTERS, *MIXES]),
+        adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED]),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -58,7 +58,7 @@ rule score:
     benchmark:
         f"{SCORES}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join([*ADAPTERS, *MIXES, *STRATEGIES]),
+        adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED, *STRATEGIES]),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -97,3 +97,27 @@ rule collect_scores:
         command=f"import-scores --run {RUN.run}" if RUN.scores else "collect",
     shell:
         "python -m transformer2 {params.command} {input.scores:q} --out {output} > {log} 2>&1"
+
+
+rule collect_experts:
+    input:
+        experts=lambda wc: [
+            f"{Path(file).parent}/selection.json" for file in ALL_EXPERTS
+        ],
+        code=code("frames.py"),
+    output:
+        "results/{run}/experts.csv",
+    log:
+        "results/{run}/experts.log",
+    benchmark:
+        "results/{run}/experts.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    shell:
+        "python -m transformer2 experts {input.experts} --out {output} > {log} 2>&1"

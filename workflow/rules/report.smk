@@ -7,6 +7,7 @@ rule table:
         ledger="paper_tables/{table}.yaml",
         everything=LEDGER_FILES,  # the audit's notes stand below each table
         scores=rules.collect_scores.output,
+        experts=rules.collect_experts.output if ALL_EXPERTS else [],
         templates=templates("table"),
         code=code("paper/*.py", "statistics.py"),
     output:
@@ -33,8 +34,10 @@ rule table:
         gpu=0,
     params:
         out=lambda wc: f"results/{wc.run}/paper_tables",
+        experts=lambda wc, input: option("experts", input.experts or None),
     shell:
-        "python -m transformer2 table --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 table --ledger {input.ledger} --scores {input.scores} {params.experts}"
+        " --out {params.out} > {log} 2>&1"
 
 
 rule times:

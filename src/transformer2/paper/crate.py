@@ -39,6 +39,7 @@ FRAMES = {
     "decisions.csv.gz": "Classes that prompts were given",
     "timings.csv": "Seconds of both passes",
     "alphas.csv.gz": "Mixing weights of every search",
+    "curves.csv.gz": "Learning curves of every expert",
     "spectra.csv": "What the top singular values of every matrix hold",
     "claims.csv": "The documents' claims, and whether they hold here",
     "audit.csv": "The documents' numbers, checked against each other",

@@ -38,7 +38,7 @@ def learning(curves_file: Path, scores_file: Path, model: str, method: str, out:
             else:
                 name = "other points of the sweep, validation"
                 axis.plot(
-                    validation["step"], 100 * validation["accuracy"], color=OTHER, linewidth=1.2, zorder=1.5, label=name
+                    validation["step"], 100 * validation["accuracy"], color=OTHER, linewidth=3.4, zorder=1.5, label=name
                 )
     figure.suptitle(_title("Figure 4", curves, f"experts of {method}"), fontsize=10)
     legend(figure, axes, ncols=2)
@@ -58,9 +58,9 @@ def _chosen(axis: Axes, line: pd.DataFrame, validation: pd.DataFrame) -> None:
         validation["step"], value, yerr=[(value - low).clip(0), (high - value).clip(0)], color=SVF, linewidth=1.8,
         elinewidth=0.9, capsize=2.5, marker="o", markersize=3.5, label="validation, greedy, 95 % interval (Wilson)",
     )  # fmt: skip
-    best = validation.loc[validation["step"] == validation["best_step"]]
+    kept = validation.loc[validation["step"] == validation["kept_step"]]
     axis.plot(
-        best["step"], 100 * best["accuracy"], "D", color=SELECTED, markeredgecolor="black", markersize=7.5, zorder=4,
+        kept["step"], 100 * kept["accuracy"], "D", color=SELECTED, markeredgecolor="black", markersize=7.5, zorder=4,
         linestyle="none", label="selected as the expert",
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ SPECTRA: dict[Hashable, Any] = {
 }  # fmt: skip
 """One row is one matrix and r."""
 CURVES: dict[Hashable, Any] = ORIGIN | {
-    "method": str, "seed": int, "point": str, "chosen": bool, "best_step": int, "learning_rate": float, "scored": str,
+    "method": str, "seed": int, "point": str, "chosen": bool, "kept_step": int, "learning_rate": float, "scored": str,
     "split": str, "step": int, "accuracy": float, "n": int,
 }  # fmt: skip
 """One row is one evaluation, or one step of training."""
@@ -73,6 +73,11 @@ def read_spectra(path: Path) -> pd.DataFrame:
 def read_curves(path: Path) -> pd.DataFrame:
     """The frame of learning curves of one run; ValueError as `_read`."""
     return _read(path, CURVES, ["model", "method", "task", "seed", "point", "split", "step"])
+
+
+def read_experts(path: Path) -> pd.DataFrame:
+    """The frame of experts of one run (`frames.experts`)."""
+    return pd.read_csv(path)
 
 
 def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:

@@ -83,6 +83,9 @@ CLAIM_COLUMNS = (
 AUDIT_COLUMNS = ("rule", "severity", "document", "place", "finding", "evidence")
 
 SPECTRUM = "Lines over layers, one panel for each type of matrix: the share that its top r singular values hold."
+LEARNING = (
+    "Lines over updates, one panel for each task: accuracy of the expert on validation, and which state was kept."
+)
 PICTURES = {
     "arxiv/figure6": (
         "Figure 6 (arxiv)",
@@ -96,6 +99,9 @@ PICTURES = {
         "Convergence of the search",
         "Lines over iterations: accuracy of the best mix on the shots, and the deviation that the search draws with.",
     ),
+    "arxiv/figure4": ("Figure 4 (arxiv)", LEARNING),
+    "arxiv/figure9": ("Figure 9 (arxiv)", "Lines over updates: accuracy on validation, by learning rate of the sweep."),
+    "learning-*": ("Learning curves, as Figure 4", LEARNING),
     "arxiv/figure10": ("Figure 10 (arxiv)", SPECTRUM),
     "arxiv/figure11": ("Figure 11 (arxiv)", SPECTRUM),
     "spectrum-*": ("Singular values, as Figure 10", SPECTRUM),

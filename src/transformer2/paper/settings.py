@@ -24,6 +24,7 @@ START = (
 """Note on the initial mean (docs/choices.md has what 0.1 does)."""
 OF_SVF = ("parametrisation", "init_mean", "init_std")
 OF_LORA = ("rank", "lora_alpha", "lora_dropout")
+OF_TINYLORA = ("projection",)
 OF_REINFORCE = ("rollout", "reward", "reward_wrong", "kl_coefficient", "kl")
 """Settings that act with one adapter, or one objective, alone."""
 
@@ -110,6 +111,7 @@ def _others(table: SettingsTable, name: str, method: Method) -> str:
         *(OF_LORA if first.adapter == "svf" else OF_SVF),
         *(row.setting for row in table.rows if row.method == name),
     }
+    idle |= set(OF_TINYLORA) if first.adapter != "tinylora" else set()
     idle |= {"init_std"} if "init_variance" in idle else set()
     idle |= set(OF_REINFORCE) if first.objective == "next_token" else set()
     shown = [

@@ -17,7 +17,7 @@ from transformer2.paper import audit, ledger
 from transformer2.paper.cells import Cell, Measured, Scoring, cells
 from transformer2.paper.layout import Group, Page, TextCell, TextColumn, TextRow, items, write
 from transformer2.paper.ledger import LedgerTable, Reported, Row
-from transformer2.paper.measured import read_scores
+from transformer2.paper.measured import read_experts, read_scores
 from transformer2.paper.verdicts import Judged, judge
 from transformer2.statistics import N_RESAMPLES, Estimate, holm
 
@@ -50,18 +50,19 @@ STANDINS = (
 )
 
 
-def render(ledger_file: Path, scores_file: Path, out_dir: Path) -> list[Path]:
+def render(ledger_file: Path, scores_file: Path, out_dir: Path, experts_file: Path | None = None) -> list[Path]:
     """Writes `<out_dir>/<document>/<table>.{md,tex,html,csv}` and returns the four paths.
 
     `ledger_file` is `paper_tables/<document>/<table>.yaml`, with the templates in `paper_tables/templates/`;
-    `scores_file` is the frame of scores of one run (see `measured.read_scores`).
+    `scores_file` is the frame of scores of one run (see `measured.read_scores`), `experts_file` that of its experts.
     """
     table, everything = ledger.read(ledger_file), ledger.read_all(ledger_file.parents[1])
     scores = read_scores(scores_file)
     run = str(scores["run"].iloc[0])
     strict, lenient = _holm(cells(table, scores, "strict")), _holm(cells(table, scores, "lenient"))
     verdicts = judge(strict)
-    page = _page(table, run, strict, lenient, verdicts, _Notes(table, everything))
+    parameters = _Parameters(everything, read_experts(experts_file) if experts_file else None)
+    page = _page(table, run, strict, lenient, verdicts, _Notes(table, everything), parameters)
     frame = tidy(table, run, strict, lenient, verdicts)
     return write(page, frame, ledger_file.parents[1] / "templates", out_dir)
 
@@ -70,6 +71,24 @@ def _holm(measured: list[Cell]) -> list[Cell]:
     """The cells of one table, their p adjusted for its number of tests."""
     adjusted = iter(holm([cell.ours.p_value for cell in measured if cell.ours]))
     return [replace(cell, ours=replace(cell.ours, p_value=next(adjusted))) if cell.ours else cell for cell in measured]
+
+
+class _Parameters:
+    """How many parameters a row trains: as the document prints it, by the shapes of its model, and in this run."""
+
+    def __init__(self, everything: ledger.Ledger, experts: pd.DataFrame | None):
+        self._shapes, self._experts = everything.shapes, experts
+
+    def of(self, row: Row, model: str | None) -> str:
+        if not row.parameters:
+            return ""
+        said = [f"paper: {row.parameters}M parameters"]
+        if row.trains:
+            said.append(f"by shapes {ledger.parameters(row.trains, self._shapes[row.model]) / 1e6:.2f}M")
+        if self._experts is not None:
+            mine = (self._experts["model"] == model) & (self._experts["method"] == row.method)
+            said += [f"here {count:,}" for count in self._experts.loc[mine, "parameters"].unique()]
+        return "; ".join(said)
 
 
 class _Notes:
@@ -151,8 +170,9 @@ def _numbers(ours: Measured | None, scoring: Scoring) -> dict[str, Any]:
 
 
 def _page(
-    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], notes: "_Notes"
-) -> Page:
+    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], notes: _Notes,
+    parameters: _Parameters,
+) -> Page:  # fmt: skip
     leniently = {cell.id: cell.ours for cell in lenient}
     texts = {
         cell.id: TextCell(_lines(cell, leniently[cell.id], verdicts[cell.id]), notes.mark(notes.of_cell(cell.id)))
@@ -165,7 +185,7 @@ def _page(
         stub="Method",
         columns=[TextColumn(column.label, f"{column.metric}, paper n = {column.n}") for column in table.columns],
         groups=[
-            _group(table, list(of_model), texts, notes)
+            _group(table, list(of_model), texts, notes, parameters)
             for _, of_model in groupby(strict, key=lambda cell: cell.row.model)
         ],
         footnotes=_footnotes(run, strict),
@@ -174,7 +194,9 @@ def _page(
     )
 
 
-def _group(table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell], notes: "_Notes") -> Group:
+def _group(
+    table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell], notes: _Notes, parameters: _Parameters
+) -> Group:
     """The rows of one of the paper's models, headed by the model that ran."""
     name = table.models[of_model[0].row.model]
     ours = next((cell.ours for cell in of_model if cell.ours), None)
@@ -188,14 +210,9 @@ def _group(table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell],
         in_row = [
             texts[in_column[column.name].id] if column.name in in_column else TextCell() for column in table.columns
         ]
-        rows.append(TextRow(row.label, in_row, _remark(row), notes.mark(notes.of_row(row))))
+        remark = "; ".join(part for part in (row.remark, parameters.of(row, ours.model if ours else None)) if part)
+        rows.append(TextRow(row.label, in_row, remark, notes.mark(notes.of_row(row))))
     return Group(ran, rows)
-
-
-def _remark(row: Row) -> str:
-    """The row's remark, and how many parameters the document says are trained."""
-    counted = f"paper: {row.parameters}M parameters" if row.parameters else ""
-    return "; ".join(part for part in (row.remark, counted) if part)
 
 
 def _lines(cell: Cell, lenient: Measured | None, judged: Judged) -> dict[str, str]:

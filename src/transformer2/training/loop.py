@@ -81,7 +81,8 @@ class Trainer:
                 bar.set_postfix({"validation": f"{self.progress.best_validation:.3f}"} | _short(line))
                 bar.update()
         if self.progress.step >= steps or self.progress.stopped:
-            self._restore(self.best)
+            if self.settings["select"] == "best" or self.progress.stopped:
+                self._restore(self.best)
             (self.out / "checkpoint.safetensors").unlink(missing_ok=True)
         return self.progress
 
