@@ -56,6 +56,7 @@ def test_every_configuration_can_be_planned(checkout, config):
     assert jobs["audit"] == jobs["claims"] == jobs["html_report"] == jobs["crate"] == 1
     assert jobs["settings"] == 2 and jobs["spectrum"] == jobs["curves"] == 1
     assert jobs["spectrum_figure"] >= 1 and jobs["learning_figure"] >= 1
+    assert jobs["illustrate"] == 1 and jobs["schematic"] == 4
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
@@ -82,7 +83,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short = checkout / "without.yaml"
     short.write_text(text[: text.index("unseen:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
-    assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit"} & set(jobs)
+    assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit", "schematic"} & set(jobs)
     assert jobs["table"] == 17 and jobs["score"] == 11
 
 
@@ -150,7 +151,15 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     unseen = 3 * (1 + 3 + 4) * 12 + 3 * (12 + 8 + 8 + 8) + 2 * 9
     unseen += 12 + 3 * (12 + 12 + 8) + 8
     assert len(lines) == 1 + trained + classes + unseen
-    for figure in ("arxiv/figure6", "arxiv/figure7", "arxiv/figure4", "arxiv/figure10", "convergence", "arxiv/table2"):
+    for figure in (
+        "arxiv/figure6",
+        "arxiv/figure7",
+        "arxiv/figure1",
+        "arxiv/figure4",
+        "arxiv/figure10",
+        "convergence",
+        "arxiv/table2",
+    ):
         assert (results / "figures" / f"{figure}.png").stat().st_size > 10_000
         assert all((results / "figures" / f"{figure}.{kind}").stat().st_size > 100 for kind in ("pdf", "svg", "csv"))
     claims = (results / "claims.csv").read_text()

@@ -487,6 +487,25 @@ def learning_figure(
 
 
 @app.command()
+def illustrate(model: File, expert: Experts, task: Text, data: File, settings: Text, out: File) -> None:
+    """Take what the schematic figures show from a run's own objects; `settings` is JSON: what they say besides."""
+    from transformer2.illustration import illustration
+
+    write_json(out, illustration(model, _named(expert), task, read_jsonl(data)[0], json.loads(settings)))
+
+
+@app.command()
+def schematic(kind: Text, facts: File, out: File) -> None:
+    """Draw a schematic figure (overview, method, adaptation_prompt, sample): files as `figure`."""
+    from transformer2.paper import schematics
+
+    kinds = {kind.__name__: kind for kind in (
+        schematics.overview, schematics.method, schematics.adaptation_prompt, schematics.sample
+    )}  # fmt: skip
+    kinds[_one_of("schematic figure", kind, tuple(kinds))](facts, out)
+
+
+@app.command()
 def figure(ledger: File, scores: File, out: File) -> None:
     """Draw one table of the documents, reported beside measured: <out>.pdf, .svg, .png, and the data as .csv."""
     from transformer2.paper.figures import draw

@@ -133,3 +133,88 @@ rule learning_figure:
     shell:
         "python -m transformer2 learning-figure --curves {input.curves} --scores {input.scores}"
         " --model {params.model} --method {params.method} {params.told_apart} --out {params.out} > {log} 2>&1"
+
+
+rule illustrate:
+    input:
+        model=rules.model.output[0].replace("{model}", ILLUSTRATED),
+        experts=[
+            expert(model, task, method, RUN.seeds[0])
+            for model, method, task in TRAINED
+            if ADAPT and (model, method) == (ILLUSTRATED, ADAPT.experts)
+        ],
+        data="results/{run}/data/gsm8k/train.jsonl",
+        code=code(
+            "illustration.py",
+            "models.py",
+            "rollout/engine.py",
+            "training/samples.py",
+            "tasks/*.py",
+        ),
+    output:
+        "results/{run}/illustration.json",
+    log:
+        "results/{run}/illustration.log",
+    benchmark:
+        "results/{run}/illustration.benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+        gpu=0,
+    params:
+        experts=lambda wc, input: named_folders(
+            {Path(file).parts[-4]: file for file in input.experts}
+        ),
+        settings=lambda wc: json.dumps(
+            json.loads(whose_models())[ILLUSTRATED]
+            | {"model": ILLUSTRATED, "seed": RUN.seeds[0]}
+            | {
+                "search": {
+                    "shots": ADAPT.budgets["10"].shots,
+                    "population": ADAPT.cem.population,
+                    "elites": ADAPT.cem.elites,
+                    "iterations": ADAPT.budgets["10"].iterations
+                    or ADAPT.cem.iterations,
+                }
+            }
+        ),
+    shell:
+        "python -m transformer2 illustrate --model {input.model} {params.experts} --task gsm8k --data {input.data}"
+        " --settings {params.settings:q} --out {output} > {log} 2>&1"
+
+
+rule schematic:
+    input:
+        facts=rules.illustrate.output,
+        code=code("paper/schematics.py", "paper/figures.py"),
+    output:
+        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{figure}.svg",
+            caption="../report/schematic.rst",
+            category="Figures",
+            subcategory="The method",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/{run}/figures/{figure}.log",
+    benchmark:
+        "results/{run}/figures/{figure}.benchmark.tsv"
+    wildcard_constraints:
+        figure="|".join(SCHEMATICS),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        kind=lambda wc: SCHEMATICS[wc.figure],
+        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
+    shell:
+        "python -m transformer2 schematic --kind {params.kind} --facts {input.facts} --out {params.out} > {log} 2>&1"

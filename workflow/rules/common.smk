@@ -197,15 +197,29 @@ LEARNING |= {
 }
 """Figure of learning curves -> (model, method, what is told apart)."""
 ALL_LEARNING = list(LEARNING)
+ILLUSTRATED = next(
+    (name for name, model in RUN.models.items() if model.row == "llama3-8b"),
+    next(iter(RUN.models)),
+)
+"""The model that schematic figures show."""
+SCHEMATICS = {
+    "arxiv/figure1": "overview",
+    "arxiv/figure2": "method",
+    "arxiv/figure3": "adaptation_prompt",
+    "arxiv/figure8": "sample",
+}
+"""Figure -> what it shows, of self-adaptation and of a sample of GSM8K."""
+ALL_SCHEMATICS = list(SCHEMATICS) if ADAPT and "gsm8k" in RUN.tasks else []
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
 )
 
 if RUN.scores:  # what needs models, or what only they leave behind
     ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
-    ALL_SPECTRA = ALL_LEARNING = []
+    ALL_SPECTRA = ALL_LEARNING = ALL_SCHEMATICS = []
 ALL_TABLES = TABLES + ALL_TIMES + ([] if RUN.scores else SETTINGS)
 ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA + ALL_LEARNING
+ALL_FIGURES += ALL_SCHEMATICS
 
 
 wildcard_constraints:

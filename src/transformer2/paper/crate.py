@@ -41,6 +41,7 @@ FRAMES = {
     "alphas.csv.gz": "Mixing weights of every search",
     "curves.csv.gz": "Learning curves of every expert",
     "spectra.csv": "What the top singular values of every matrix hold",
+    "illustration.json": "What the schematic figures show",
     "claims.csv": "The documents' claims, and whether they hold here",
     "audit.csv": "The documents' numbers, checked against each other",
     "report.html": "Tables and figures on one page",

@@ -99,6 +99,16 @@ PICTURES = {
         "Convergence of the search",
         "Lines over iterations: accuracy of the best mix on the shots, and the deviation that the search draws with.",
     ),
+    "arxiv/figure1": (
+        "Figure 1 (arxiv)",
+        "Schema: experts are trained once for each task, then each prompt is answered in two passes.",
+    ),
+    "arxiv/figure2": ("Figure 2 (arxiv)", "Schema: training by reinforcement learning, and three ways to adapt."),
+    "arxiv/figure3": (
+        "Figure 3 (arxiv)",
+        "Text: the prompt that asks a model for the class of a prompt, as it is sent.",
+    ),
+    "arxiv/figure8": ("Figure 8 (arxiv)", "Text: a sample of next-token training, with its solution in blue."),
     "arxiv/figure4": ("Figure 4 (arxiv)", LEARNING),
     "arxiv/figure9": ("Figure 9 (arxiv)", "Lines over updates: accuracy on validation, by learning rate of the sweep."),
     "learning-*": ("Learning curves, as Figure 4", LEARNING),
