@@ -22,6 +22,10 @@ LETTER = 12 / 160
 would not end where those of another colour begin."""
 SIZE = 72 * LETTER / 0.602
 """Font size of DejaVu Sans Mono with that width, in points."""
+HEIGHT, DRAWN, TOP = 4.7, 0.91, 102
+"""Of a schema: inches, the part of them below the title, and the vertical coordinate where that part ends."""
+STEP = 0.19 / (HEIGHT * DRAWN) * TOP
+"""Between two lines in a box: 0.19 inches."""
 W_PRIME = r"$W^\prime = U\,\Sigma\,\mathrm{diag}(z)\,V^\top$"
 
 
@@ -123,7 +127,7 @@ def overview(facts_file: Path, out: Path) -> None:
     """
     facts = read_json(facts_file)
     experts = facts["experts"]
-    figure, axis = _canvas(9.2, 4.6, f"Figure 1 of both documents, {_of(facts)}; seed {facts['seed']}")
+    figure, axis = _canvas(f"Figure 1 of both documents, {_of(facts)}; seed {facts['seed']}")
     _heading(axis, 1, "Training, once for each task")
     _base_model(axis, facts)
     _box(axis, 1, 3, 27, 22, "SVF: one vector z a matrix", [W_PRIME], BLUE)
@@ -167,7 +171,7 @@ def _base_model(axis: Axes, facts: dict[str, Any]) -> None:
 def method(facts_file: Path, out: Path) -> None:
     """Writes Figure 2: how an expert is trained, and the three ways to adapt; files as `figures.save`."""
     facts = read_json(facts_file)
-    figure, axis = _canvas(9.2, 4.8, f"Figure 2 of both documents, {_of(facts)}; seed {facts['seed']}")
+    figure, axis = _canvas(f"Figure 2 of both documents, {_of(facts)}; seed {facts['seed']}")
     _learning(axis, facts["experts"][0])
     _adapting(axis, facts)
     save(figure, _told(facts), out)
@@ -216,11 +220,11 @@ def _adapting(axis: Axes, facts: dict[str, Any]) -> None:
         _box(axis, 51, 66 - 32.5 * number, 48, 25, title, lines, colour)
 
 
-def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+def _canvas(title: str) -> tuple[Figure, Axes]:
     """A figure whose coordinates run from 0 to 100 both ways."""
-    figure = Figure(figsize=(width, height))
-    axis = figure.add_axes((0.01, 0.01, 0.98, 0.91))
-    axis.set(xlim=(0, 100), ylim=(0, 102))
+    figure = Figure(figsize=(9.2, HEIGHT))
+    axis = figure.add_axes((0.01, 0.01, 0.98, DRAWN))
+    axis.set(xlim=(0, 100), ylim=(0, TOP))
     axis.set_axis_off()
     figure.suptitle(title, fontsize=10, y=0.985)
     return figure, axis
@@ -240,11 +244,10 @@ def _box(
             facecolor="white", edgecolor=colour, linewidth=1.8,
         )
     )  # fmt: skip
-    step = 0.19 * 102 / (0.91 * axis.figure.get_figheight())  # 0.19 inches
     middle = y + height / 2
     for number, line in enumerate([title, *lines]):
         axis.text(
-            x + width / 2, middle + (len(lines) / 2 - number) * step, line, ha="center", va="center", color=INK,
+            x + width / 2, middle + (len(lines) / 2 - number) * STEP, line, ha="center", va="center", color=INK,
             fontsize=9 if number == 0 else 8, weight="bold" if number == 0 else "normal",
         )  # fmt: skip
 
