@@ -514,6 +514,14 @@ def figure(ledger: File, scores: File, out: File) -> None:
 
 
 @app.command()
+def study(scores: File, reference: Text, out: File) -> None:
+    """Compare all trained methods of a run with one of them: <out>.md, and a figure with its data."""
+    from transformer2.paper.study import study
+
+    study(scores, reference, out)
+
+
+@app.command()
 def audit(out: File, ledger: File = Path("paper_tables")) -> None:
     """Check the documents' numbers against each other: writes <out>.csv and <out>.md."""
     from transformer2.paper.audit import audit

@@ -408,6 +408,8 @@ class Run(Section):
             rows=["llama3-8b"],
         ),
     }
+    reference: str | None = None
+    """A method with which all others are compared in one table and figure, such as the deviations study's `paper`."""
     adaptation: Adaptation | None = Adaptation(
         compared=["lora", "dora", "ia3", "vera", "tinylora"],
         classifier=Method(settings=POCKET_RL),
@@ -499,6 +501,8 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _methods_fit(self) -> "Run":
+        if self.reference is not None and self.reference not in self.methods:
+            raise ValueError(f"reference: {unknown('method', self.reference, self.methods)}")
         for name, method in self.methods.items():
             for task in method.tasks or []:
                 if task not in self.tasks:
@@ -529,7 +533,7 @@ class Run(Section):
     def data_of(self) -> dict[str, TaskData]:
         """How much is used of every task: training tasks, unseen ones, and the classification of prompts."""
         if self.adaptation is None:
-            return self.tasks
+            return self.tasks | {name: self.unseen[name] for method in self.methods.values() for name in method.also_on}
         return self.tasks | self.unseen | {"classify": self.adaptation.prompts}
 
     def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:

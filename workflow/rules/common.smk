@@ -69,6 +69,8 @@ POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
 UNSEEN = list(RUN.unseen) if ADAPT else []
 EVERY_TASK = RUN.data_of
+BENCHMARKS = [task for task in EVERY_TASK if task != "classify"]
+"""Tasks with data of their own."""
 
 # Every file of answers or scores belongs to an adapter: the base model, an expert, a mix of experts, a way to dispatch
 # prompts to experts, or the choice of one of several.
@@ -210,6 +212,7 @@ SCHEMATICS = {
 }
 """Figure -> what it shows, of self-adaptation and of a sample of GSM8K."""
 ALL_SCHEMATICS = list(SCHEMATICS) if ADAPT and "gsm8k" in RUN.tasks else []
+STUDY = ["study"] if RUN.reference else []
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
 )
@@ -219,7 +222,7 @@ if RUN.scores:  # what needs models, or what only they leave behind
     ALL_SPECTRA = ALL_LEARNING = ALL_SCHEMATICS = []
 ALL_TABLES = TABLES + ALL_TIMES + ([] if RUN.scores else SETTINGS)
 ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA + ALL_LEARNING
-ALL_FIGURES += ALL_SCHEMATICS
+ALL_FIGURES += ALL_SCHEMATICS + STUDY
 
 
 wildcard_constraints:
@@ -395,7 +398,7 @@ def all_scores(wildcards):
     is to be scored on besides; on the unseen tasks the choice among compared experts, the ways of dispatch, few-shot
     adaptation, and training on the shots.
     """
-    files = score_files(RUN.models, "base", [*RUN.tasks, *UNSEEN], RUN.seeds[0])
+    files = score_files(RUN.models, "base", BENCHMARKS, RUN.seeds[0])
     for model, method, task in TRAINED:
         tasks = [task, *RUN.methods[method].also_on]
         files += score_files(model, f"{method}-{task}", tasks, RUN.seeds)

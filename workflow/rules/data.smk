@@ -16,7 +16,7 @@ rule data:
     benchmark:
         "results/{run}/data/{task}/{split}.benchmark.tsv"
     wildcard_constraints:
-        task="|".join([*RUN.tasks, *UNSEEN]),
+        task="|".join(BENCHMARKS),
     conda:
         "../../envs/core.yaml"
     threads: 1

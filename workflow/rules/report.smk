@@ -180,6 +180,41 @@ rule adaptation_figure:
         " > {log} 2>&1"
 
 
+rule study:
+    input:
+        scores=rules.collect_scores.output,
+        code=code(
+            "paper/study.py", "paper/figures.py", "paper/cells.py", "statistics.py"
+        ),
+    output:
+        multiext("results/{run}/figures/study", ".pdf", ".png", ".csv", ".md"),
+        svg=report(
+            "results/{run}/figures/study.svg",
+            caption="../report/study.rst",
+            category="Figures",
+            subcategory="Methods compared",
+            labels={"figure": "study"},
+        ),
+    log:
+        "results/{run}/figures/study.log",
+    benchmark:
+        "results/{run}/figures/study.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        out=lambda wc: f"results/{wc.run}/figures/study",
+        reference=RUN.reference,
+    shell:
+        "python -m transformer2 study --scores {input.scores} --reference {params.reference} --out {params.out}"
+        " > {log} 2>&1"
+
+
 rule audit:
     input:
         LEDGER_FILES,

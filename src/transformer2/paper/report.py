@@ -95,6 +95,10 @@ PICTURES = {
         "Figure 7 (arxiv)",
         "Stacked bars: the share of each expert in the best mix, for each model, task and configuration of the search.",
     ),
+    "study": (
+        "Methods compared",
+        "Dot plot: the difference of every method from the reference, with 95 % intervals, one colour for each task.",
+    ),
     "convergence": (
         "Convergence of the search",
         "Lines over iterations: accuracy of the best mix on the shots, and the deviation that the search draws with.",
