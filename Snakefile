@@ -23,6 +23,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/transfer.smk"
+include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -34,13 +35,13 @@ rule all:
         collect(
             "results/{run}/paper_tables/{table}.{ext}",
             run=RUN.run,
-            table=TABLES + ALL_TIMES,
+            table=ALL_TABLES,
             ext=["md", "tex", "html", "csv"],
         ),
         collect(
             "results/{run}/figures/{table}.svg",
             run=RUN.run,
-            table=TABLES + ALL_ADAPTATION_FIGURES + STUDY,
+            table=ALL_FIGURES,
         ),
         f"results/{RUN.run}/audit.csv",
         f"results/{RUN.run}/claims.csv",

@@ -27,6 +27,7 @@ def claim(*tests: dict, document: str = "arxiv") -> Claim:
 
 
 SVF_GAINS = {"higher": "arxiv/table1/*/svf/*", "than": ["base"]}
+CAPTURED = {"captured": "ratio", "modules": "mlp", "models": ["llama3-8b"], "below": "0.5"}
 
 
 # ---- the sentences
@@ -52,7 +53,8 @@ def test_there_are_at_least_thirty_and_each_is_tied_to_cells_or_frames(ledger):
     for id, of in CLAIMS.items():
         cells = cells_of(of, ledger)
         assert set(cells) <= known | rows, id
-        assert cells or {type(test).__name__ for test in of.tests} <= {"Classified", "LowestWeight", "FirstPass"}, id
+        frames = {"Classified", "LowestWeight", "FirstPass", "Captured"}
+        assert cells or {type(test).__name__ for test in of.tests} <= frames, id
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,7 @@ def test_a_test_of_unknown_cells_is_refused(test, ledger):
         ({"first_pass": "arc_challenge", "than": ["math"]}, "holds"),
         ({"first_pass": "math", "than": ["humaneval"]}, "does not hold"),
         ({"classified": "cls", "than": "prompt"}, "no number printed"),
+        (CAPTURED, "no number printed"),
         ({"higher": "arxiv/figure5/llava-next-8b/svf/textvqa", "than": ["base"], "factor": "1.39"},
          "no number printed"),
     ],
@@ -174,6 +177,7 @@ def test_what_was_not_run_has_no_verdict(ledger, tmp_path):
         {"classified": "cls", "than": "prompt"},
         {"lowest_weight": "gsm8k", "task": "math"},
         {"first_pass": "arc_challenge", "than": ["math"]},
+        CAPTURED,
     ):
         assert by_run(claim(test), ledger, found) == ("not run", "")
 
@@ -207,7 +211,7 @@ def test_counts_of_parameters_need_no_run(ledger, tmp_path):
 
 def adapted(tmp_path, **frames: list[dict]) -> Measurements:
     for name, rows in ({"scores": rows_of({"gsm8k": 0})} | frames).items():
-        suffix = "csv" if name == "timings" else "csv.gz"
+        suffix = "csv" if name in ("timings", "spectra") else "csv.gz"
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.{suffix}", index=False)
     return Measurements.of_run(tmp_path)
 
@@ -258,6 +262,26 @@ def test_the_first_pass_is_compared_as_a_share_of_the_second(first, verdict, led
     ]
     test = claim({"first_pass": "arc_challenge", "than": ["math"]})
     assert by_run(test, ledger, adapted(tmp_path, timings=rows))[0] == f"on stand-ins: {verdict}"
+
+
+@pytest.mark.parametrize(
+    ("measure", "below", "verdict"),
+    [("ratio", "0.45", "supported"), ("ratio", "0.4", "not supported"), ("variance_ratio", "0.45", "not supported")],
+)
+@pytest.mark.parametrize("standin", [True, False])
+def test_what_singular_values_hold_is_judged_by_the_values_at_the_same_share_of_the_rank(
+    measure, below, verdict, standin, ledger, tmp_path
+):
+    rows = [  # r = 4 is 256 of 4096 for a largest rank of 64; mean over the MLP 0.4 and 0.6
+        WHO | {"standin": standin, "module": module, "layer": layer, "rank": 64, "full_rank": 64, "r": r,
+               "ratio": (ratio + layer / 5) * r / 4, "variance_ratio": (ratio + 0.2 + layer / 5) * r / 4}
+        for layer in (0, 1) for r in (4, 1) for module, ratio in (("up_proj", 0.3), ("q_proj", 0.8))
+    ]  # fmt: skip
+    found = adapted(tmp_path, spectra=rows)
+    test = claim(CAPTURED | {"captured": measure, "below": below})
+    printed, evidence = by_run(test, ledger, found)
+    assert printed == ("on stand-ins: " if standin else "") + verdict
+    assert "top 4 of 64 singular values (toy)" in evidence and "over 2 matrices" in evidence
 
 
 def test_all_claims_are_written_with_both_verdicts(tmp_path):

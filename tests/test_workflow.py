@@ -56,15 +56,17 @@ def test_every_configuration_can_be_planned(checkout, config):
     assert jobs["train"] >= 7
     if load(config).adaptation:
         assert jobs["times"] == 1 and jobs["adaptation_figure"] == 3
+        assert jobs["curves"] == jobs["illustrate"] == 1 and jobs["schematic"] == 4 and jobs["learning_figure"] >= 1
     else:
         assert jobs["study"] == 1 and jobs["train"] == jobs["select"] == 3 * 2 * 13
     assert jobs["audit"] == jobs["claims"] == jobs["html_report"] == jobs["crate"] == 1
-    assert jobs["html_report"] == 1
+    assert jobs["settings"] == 2 and jobs["spectrum"] == 1 and jobs["spectrum_figure"] >= 1
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
     jobs = planned(snakemake(checkout, "-n"))
-    assert jobs["model"] == jobs["basis"] == 3
+    assert jobs["model"] == jobs["basis"] == jobs["spectrum_figure"] == 3
+    assert jobs["learning_figure"] == 3 + 1, "SVF of every model, and LoRA by policy gradient"
     # Three tasks and two methods for three models; six ablations of one expert each and four other methods for one
     # model; a classification expert for the two models that dispatch by one.
     everywhere, ablations, others, classifiers = 3 * 3 * 2, 6, 4 * 3, 2
@@ -89,7 +91,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short = checkout / "without.yaml"
     short.write_text(text[: text.index("adaptation:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
-    assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit"} & set(jobs)
+    assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit", "schematic"} & set(jobs)
     assert jobs["table"] == 17 and jobs["score"] == 3 + 6 + 2 + 1 + 1
 
 
@@ -158,7 +160,15 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     unseen += 12 + 3 * (12 + 12 + 8) + 8
     unseen += 3 * 8  # the experts with equal weights, without the shots
     assert len(lines) == 1 + trained + classes + unseen
-    for figure in ("arxiv/figure6", "arxiv/figure7", "convergence", "arxiv/table2"):
+    for figure in (
+        "arxiv/figure6",
+        "arxiv/figure7",
+        "arxiv/figure1",
+        "arxiv/figure4",
+        "arxiv/figure10",
+        "convergence",
+        "arxiv/table2",
+    ):
         assert (results / "figures" / f"{figure}.png").stat().st_size > 10_000
         assert all((results / "figures" / f"{figure}.{kind}").stat().st_size > 100 for kind in ("pdf", "svg", "csv"))
     claims = (results / "claims.csv").read_text()

@@ -469,12 +469,79 @@ def table(
 
 
 @app.command()
+def settings(ledger: File, run: Text, methods: Text, out: File) -> None:
+    """Render a table of hyper-parameters: the document's beside a run's; `methods` is JSON, as in config.yaml."""
+    from transformer2.paper.settings import render
+
+    of_run = {name: configuration.Method.model_validate(method) for name, method in json.loads(methods).items()}
+    for path in render(ledger, run, of_run, out):
+        print(path)
+
+
+@app.command()
 def adaptation_figure(kind: Text, data: File, out: File) -> None:
     """Draw how prompts were classified (confusion), or experts mixed (weights, convergence): files as `figure`."""
     from transformer2.paper import adaptation_figures as figures
 
     kinds = {"confusion": figures.confusion, "weights": figures.weights, "convergence": figures.convergence}
     kinds[_one_of("figure", kind, tuple(kinds))](data, out)
+
+
+@app.command()
+def spectrum(
+    basis: Annotated[list[str], typer.Option(help="<model>=<its basis>, repeated")], whose: Text, out: File
+) -> None:  # fmt: skip
+    """Say what the top singular values of every matrix hold; `whose` is JSON: run, stands_in_for, standin by model."""
+    from transformer2.frames import write_frame
+    from transformer2.spectrum import spectra
+
+    write_frame(spectra(_named(basis), json.loads(whose)), out)
+
+
+@app.command()
+def spectrum_figure(spectra: File, model: Text, out: File) -> None:
+    """Draw what the top singular values of one model's matrices hold: files as `figure`."""
+    from transformer2.paper.spectrum_figures import draw
+
+    draw(spectra, model, out)
+
+
+@app.command()
+def curves(selections: list[Path], whose: Text, out: File) -> None:
+    """Put the learning curves of a run into one tidy frame; `whose` as in `spectrum`."""
+    from transformer2.frames import curves, write_frame
+
+    write_frame(curves(selections, json.loads(whose)), out)
+
+
+@app.command()
+def learning_figure(
+    curves: File, scores: File, model: Text, method: Text, out: File,
+    sweep: Annotated[bool, typer.Option(help="Tell the learning rates of the sweep apart.")] = False,
+) -> None:  # fmt: skip
+    """Draw how the experts of one model and method were learnt: files as `figure`."""
+    from transformer2.paper import learning_figures as figures
+
+    (figures.sweep if sweep else figures.learning)(curves, scores, model, method, out)
+
+
+@app.command()
+def illustrate(model: File, expert: Experts, task: Text, data: File, settings: Text, out: File) -> None:
+    """Take what the schematic figures show from a run's own objects; `settings` is JSON: what they say besides."""
+    from transformer2.illustration import illustration
+
+    write_json(out, illustration(model, _named(expert), task, read_jsonl(data)[0], json.loads(settings)))
+
+
+@app.command()
+def schematic(kind: Text, facts: File, out: File) -> None:
+    """Draw a schematic figure (overview, method, adaptation_prompt, sample): files as `figure`."""
+    from transformer2.paper import schematics
+
+    kinds = {kind.__name__: kind for kind in (
+        schematics.overview, schematics.method, schematics.adaptation_prompt, schematics.sample
+    )}  # fmt: skip
+    kinds[_one_of("schematic figure", kind, tuple(kinds))](facts, out)
 
 
 @app.command()

@@ -1,11 +1,12 @@
-"""Tidy frames of everything that a run measured: scores, decisions, seconds, mixing weights."""
+"""Tidy frames of everything that a run measured: scores, decisions, seconds, mixing weights, learning curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from transformer2.provenance import read_json, whole_file
+from transformer2.provenance import read_json, read_jsonl, whole_file
 
 IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "task", "seed")
 """What a file of scores says of itself: columns of the tidy frame."""
@@ -64,6 +65,44 @@ def gather(decisions: Sequence[Path], mixes: Sequence[Path], out: Path) -> None:
     write_frame(pd.DataFrame(made), out / "decisions.csv.gz")
     write_frame(pd.DataFrame(timed), out / "timings.csv")
     write_frame(pd.DataFrame(found), out / "alphas.csv.gz")
+
+
+def curves(selections: Sequence[Path], whose: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """How every expert, and the points of the sweep that it was chosen from, got better: one row an evaluation on the
+    validation half (split: validation), and where the policy answered one row a step (train).
+
+    Args:
+        selections: results/<run>/experts/<model>/<task>/<method>/seed<k>/selection.json.
+        whose: what the frame says of each model: run, stands_in_for, standin.
+
+    Columns: run, model, stands_in_for, standin, method, task, seed, point (of the sweep), chosen (is the expert),
+    kept_step (after which the state was kept), learning_rate, scored (which score is the accuracy), split, step
+    (updates so far), accuracy (0..1), n.
+    """
+    rows = []
+    for file in selections:
+        model, task, method, seed = file.parts[-5:-1]
+        sweep = file.parents[5] / "sweeps" / Path(*file.parts[-5:-1])
+        selection = read_json(file)
+        for point in selection["validation"]:
+            training = read_json(sweep / point / "training.json")
+            settings = training["settings"]
+            same = {key: whose[model][key] for key in ("run", "stands_in_for", "standin")} | {
+                "model": model, "method": method, "task": task, "seed": int(seed.removeprefix("seed")), "point": point,
+                "chosen": point == selection["chosen"],
+                "kept_step": training["step" if settings["select"] == "last" else "best_step"],
+                "learning_rate": settings["learning_rate"], "scored": settings["reward"],
+            }  # fmt: skip
+            evaluated = read_jsonl(sweep / point / "validation.jsonl")
+            rows += [
+                same | {"split": "validation", **{k: line[k] for k in ("step", "accuracy", "n")}} for line in evaluated
+            ]
+            answered = [line for line in read_jsonl(sweep / point / "metrics.jsonl") if "accuracy" in line]
+            rows += [
+                same | {"split": "train", "step": line["step"], "accuracy": line["accuracy"], "n": line["samples"]}
+                for line in answered
+            ]
+    return pd.DataFrame(rows)
 
 
 def write_frame(frame: pd.DataFrame, out: Path) -> None:

@@ -45,6 +45,13 @@ ADAPTATION_FIGURES = {
     "convergence": ("convergence", "alphas"),
 }
 """Figure -> (what it shows, the frame that it is drawn from)."""
+SPECTRUM_FIGURES = {"llama3-8b": "arxiv/figure10", "mistral-7b": "arxiv/figure11"}
+"""Row of the documents' tables -> figure of its model's singular values."""
+SPECTRA = {
+    SPECTRUM_FIGURES.get(model.row, f"spectrum-{name}"): name
+    for name, model in RUN.models.items()
+}
+"""Figure -> model."""
 try:
     LEDGER = ledger.read_all(ROOT / "paper_tables")
 except ValueError as error:
@@ -56,6 +63,8 @@ TABLES = [f"{table.document}/{table.name}" for table in LEDGER.scores]
 """Tables of scores."""
 TIMES = [f"{table.document}/{table.name}" for table in LEDGER.times]
 """Tables of seconds."""
+SETTINGS = [f"{table.document}/{table.name}" for table in LEDGER.settings]
+"""Tables of hyper-parameters."""
 POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
 UNSEEN = list(RUN.unseen) if ADAPT else []
@@ -206,6 +215,37 @@ ALL_ADAPTATION_FIGURES = [
     for figure, (_, frame) in ADAPTATION_FIGURES.items()
     if (mixed() if frame == "alphas" else adaptive("prompt") + adaptive("cls"))
 ]
+ALL_SPECTRA = list(SPECTRA)
+LEARNING = {
+    "arxiv/figure4" if model.row == "llama3-8b" else f"learning-{name}": (
+        name,
+        "svf",
+        "",
+    )
+    for name, model in RUN.models.items()
+    if any(trained[:2] == (name, "svf") for trained in TRAINED)
+}
+LEARNING |= {
+    "arxiv/figure9": (name, method, "--sweep")
+    for name, method, _ in TRAINED
+    if method in ("lora_attention_pg", "lora_pg")
+    and RUN.models[name].row == "llama3-8b"
+}
+"""Figure of learning curves -> (model, method, what is told apart)."""
+ALL_LEARNING = list(LEARNING)
+ILLUSTRATED = next(
+    (name for name, model in RUN.models.items() if model.row == "llama3-8b"),
+    next(iter(RUN.models)),
+)
+"""The model that schematic figures show."""
+SCHEMATICS = {
+    "arxiv/figure1": "overview",
+    "arxiv/figure2": "method",
+    "arxiv/figure3": "adaptation_prompt",
+    "arxiv/figure8": "sample",
+}
+"""Figure -> what it shows, of self-adaptation and of a sample of GSM8K."""
+ALL_SCHEMATICS = list(SCHEMATICS) if ADAPT and "gsm8k" in RUN.tasks else []
 STUDY = ["study"] if RUN.reference else []
 ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
@@ -213,6 +253,10 @@ ALL_KITS = collect(
 
 if RUN.scores:  # what needs models, or what only they leave behind
     ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
+    ALL_SPECTRA = ALL_LEARNING = ALL_SCHEMATICS = []
+ALL_TABLES = TABLES + ALL_TIMES + ([] if RUN.scores else SETTINGS)
+ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA + ALL_LEARNING
+ALL_FIGURES += ALL_SCHEMATICS + STUDY
 
 
 wildcard_constraints:
@@ -226,7 +270,7 @@ wildcard_constraints:
         [*configuration.CONFIGURATIONS, *(ADAPT.trained if ADAPT else [])]
     ),
     split="train|validation|test",
-    table="|".join([*TABLES, *TIMES]),
+    table="|".join([*TABLES, *TIMES, *SETTINGS]),
     point=r"[\w.,=+-]+",
     seed=r"\d+",
 
@@ -344,6 +388,16 @@ def experts_by_class(wildcards):
     for task, file in experts_to_adapt(wildcards).items():
         files.setdefault(TASKS[task].domain, file)
     return files
+
+
+def whose_models():
+    """What frames say of each model, as JSON: `standin` of the model alone, whatever data it is tested on."""
+    return json.dumps(
+        {
+            name: {"run": RUN.run, "stands_in_for": model.row, "standin": model.standin}
+            for name, model in RUN.models.items()
+        }
+    )
 
 
 def with_prefix(prefix, files):

@@ -74,6 +74,45 @@ rule times:
         "python -m transformer2 table --ledger {input.ledger} --timings {input.timings} --out {params.out} > {log} 2>&1"
 
 
+rule settings:
+    input:
+        ledger="paper_tables/{table}.yaml",
+        templates=templates("table"),
+        code=code(
+            "paper/settings.py", "paper/layout.py", "paper/ledger.py", "config.py"
+        ),
+    output:
+        multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
+        html=report(
+            "results/{run}/paper_tables/{table}.html",
+            caption="../report/settings.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "results/{run}/paper_tables/{table}.log",
+    benchmark:
+        "results/{run}/paper_tables/{table}.benchmark.tsv"
+    wildcard_constraints:
+        table="|".join(SETTINGS),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        methods=json.dumps(
+            {name: method.model_dump() for name, method in RUN.methods.items()}
+        ),
+        out=lambda wc: f"results/{wc.run}/paper_tables",
+    shell:
+        "python -m transformer2 settings --ledger {input.ledger} --run {wildcards.run}"
+        " --methods {params.methods:q} --out {params.out} > {log} 2>&1"
+
+
 rule figure:
     input:
         ledger="paper_tables/{table}.yaml",
@@ -180,7 +219,11 @@ rule audit:
     input:
         LEDGER_FILES,
         code=code(
-            "paper/audit.py", "paper/claims.py", "paper/ledger.py", "statistics.py"
+            "paper/audit.py",
+            "paper/claims.py",
+            "paper/ledger.py",
+            "statistics.py",
+            "spectrum.py",
         ),
     output:
         "results/{run}/audit.csv",
@@ -213,7 +256,8 @@ rule claims:
         LEDGER_FILES,
         rules.collect_scores.output,
         rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
-        code=code("paper/*.py", "statistics.py"),
+        rules.spectrum.output if ALL_SPECTRA else [],
+        code=code("paper/*.py", "statistics.py", "spectrum.py"),
     output:
         "results/{run}/claims.csv",
         report(
@@ -246,12 +290,12 @@ rule html_report:
         frames=list(rules.gather.output) if ALL_ADAPTATION_FIGURES else [],
         tables=collect(
             "results/{{run}}/paper_tables/{table}.{ext}",
-            table=TABLES + ALL_TIMES,
+            table=ALL_TABLES,
             ext=["csv", "html"],
         ),
         figures=collect(
             "results/{{run}}/figures/{figure}.{format}",
-            figure=TABLES + ALL_ADAPTATION_FIGURES + STUDY,
+            figure=ALL_FIGURES,
             format=["pdf", "svg", "csv"],
         ),
         claims=rules.claims.output,
@@ -296,12 +340,12 @@ rule crate:
         frames=rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
         tables=collect(
             "results/{{run}}/paper_tables/{table}.{ext}",
-            table=TABLES + ALL_TIMES,
+            table=ALL_TABLES,
             ext=["md", "tex", "html", "csv"],
         ),
         figures=collect(
             "results/{{run}}/figures/{figure}.{format}",
-            figure=TABLES + ALL_ADAPTATION_FIGURES + STUDY,
+            figure=ALL_FIGURES,
             format=["pdf", "svg", "png", "csv"],
         ),
         audit=rules.audit.output,

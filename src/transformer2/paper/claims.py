@@ -12,11 +12,13 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from transformer2.config import MODULES
 from transformer2.paper.cells import contrast, item_verdicts, paired, samples_of
 from transformer2.paper.layout import markdown
 from transformer2.paper.ledger import Entry, Ledger, entries, first_fault, parameters, read_all
-from transformer2.paper.measured import SEARCH, read_alphas, read_decisions, read_scores, read_timings
+from transformer2.paper.measured import SEARCH, read_alphas, read_decisions, read_scores, read_spectra, read_timings
 from transformer2.provenance import atomic_write
+from transformer2.spectrum import discussed
 from transformer2.statistics import LEVEL, Contrast, holm, independent, mcnemar_exact, wilson
 
 Printed = Literal["holds", "does not hold", "no number printed"]
@@ -83,7 +85,18 @@ class FirstPass(_Entry):
     at_least: None = None
 
 
-Test = Higher | Within | Parameters | Classified | LowestWeight | FirstPass
+class Captured(_Entry):
+    captured: Literal["ratio", "variance_ratio"]
+    """What the top singular values hold (`transformer2.spectrum`), on average over the matrices"""
+    modules: Literal["mlp", "attention", "all"]
+    """of these kinds (`config.MODULES`) in all layers; at r = 256 of 4096, or the same share of a stand-in's ranks."""
+    models: tuple[str, ...] = Field(min_length=1)
+    """Slugs of the document's models."""
+    below: Decimal
+    at_least: None = None
+
+
+Test = Higher | Within | Parameters | Classified | LowestWeight | FirstPass | Captured
 
 
 class Claim(_Entry):
@@ -313,12 +326,14 @@ def _first_pass(test: FirstPass, task: str, share: dict[str, float]) -> Compared
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a run measured; decisions, mixing weights and seconds only if it adapted."""
+    """What a run measured; decisions, mixing weights and seconds only if it adapted, singular values if it had models
+    of its own."""
 
     scores: pd.DataFrame
     decisions: pd.DataFrame | None = None
     alphas: pd.DataFrame | None = None
     timings: pd.DataFrame | None = None
+    spectra: pd.DataFrame | None = None
     _items: dict[str, pd.DataFrame | None] = field(default_factory=dict)
 
     @classmethod
@@ -331,6 +346,7 @@ class Measurements:
             read("decisions.csv.gz", read_decisions),
             read("alphas.csv.gz", read_alphas),
             read("timings.csv", read_timings),
+            read("spectra.csv", read_spectra),
         )
 
     def items(self, entry: Entry) -> pd.DataFrame | None:
@@ -401,6 +417,8 @@ def _by_run(test: Test, ledger: Ledger, measured: Measurements) -> list[Compared
         return _classified(test, measured.decisions) or [Compared("classes of prompts", "", "not run", "")]
     if isinstance(test, LowestWeight):
         return _lowest_weight(test, measured.alphas) or [Compared("weights of experts", "", "not run", "")]
+    if isinstance(test, Captured):
+        return _captured(test, measured.spectra) or [Compared("singular values", "", "not run", "")]
     return _first_passes(test, measured.timings) or [Compared("seconds", "", "not run", "")]
 
 
@@ -483,4 +501,28 @@ def _first_passes(test: FirstPass, timings: pd.DataFrame | None) -> list[Compare
             standin = bool(of_model["standin"].iloc[0])
             compared = [_first_pass(test, task, share) for task in test.than]
             found += [one._replace(of=f"{one.of} ({model})", standin=standin) for one in compared]
+    return found
+
+
+def _captured(test: Captured, spectra: pd.DataFrame | None) -> list[Compared]:
+    """For every model in the place of one of the document's. Singular values are computed, not sampled: the numbers
+    themselves decide."""
+    if spectra is None:
+        return []
+    of_models = spectra.loc[
+        spectra["stands_in_for"].isin(list(test.models))
+        & spectra["module"].isin(list(MODULES[test.modules]))
+        & (spectra["r"] == spectra["full_rank"].map(discussed))
+    ]
+    found = []
+    for model, of_model in of_models.groupby("model", sort=False):
+        first, mean = of_model.iloc[0], float(of_model[test.captured].mean())
+        by_kind = of_model.groupby("module", sort=False)[test.captured].mean()
+        says = (
+            f"{mean:.1%} on average over {len(of_model)} matrices; by kind from "
+            f"{by_kind.min():.1%} ({by_kind.idxmin()}) to {by_kind.max():.1%} ({by_kind.idxmax()})"
+        )
+        of = f"top {first['r']} of {first['full_rank']} singular values ({model})"
+        side = "for" if mean < test.below else "against"
+        found.append(Compared(of, f"{test.below:.0%}", side, says, standin=bool(first["standin"])))
     return found

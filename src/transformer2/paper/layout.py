@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from transformer2.paper.ledger import LedgerTable, TimeTable
+from transformer2.paper.ledger import LedgerTable, SettingsTable, TimeTable
 from transformer2.provenance import atomic_write
 
 LINES = ("paper", "ours", "95 %", "n", "lenient", "verdict")
@@ -60,7 +60,7 @@ class Group:
 class Page:
     """What the templates see."""
 
-    table: LedgerTable | TimeTable
+    table: LedgerTable | SettingsTable | TimeTable
     run: str
     unit: str
     stub: str
@@ -141,7 +141,7 @@ LATEX = str.maketrans({
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}",
     "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "×": r"$\times$", "∞": r"$\infty$",
-    "σ": r"$\sigma$", "ᵢ": r"$_i$", "–": "--", "“": "``", "”": "''",
+    "σ": r"$\sigma$", "λ": r"$\lambda$", "ᵢ": r"$_i$", "–": "--", "“": "``", "”": "''",
 })  # fmt: skip
 
 

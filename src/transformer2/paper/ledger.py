@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from transformer2.config import MODULES
+from transformer2.config import MODULES, Training, unknown
 
 
 def _quoted(value: Any) -> Any:
@@ -184,9 +184,11 @@ class Setting(_Entry):
     """One hyper-parameter of one method: the value that the document prints, or those that it swept."""
 
     method: str
-    """A key of `SettingsTable.methods`."""
+    """A key of `SettingsTable.methods`, and the method of ours that it is compared with."""
     label: str
     values: tuple[AsPrinted, ...] = Field(min_length=1)
+    setting: str
+    """Which of our settings it is: a field of `config.Training`, or init_variance."""
     scan: str | None = None
     """As in `Reported`."""
 
@@ -214,7 +216,7 @@ class Shape(_Entry):
 
 
 class SettingsTable(_Table):
-    """A table of hyper-parameters; no page is rendered from it."""
+    """A table of hyper-parameters."""
 
     kind: Literal["settings"]
     methods: dict[str, str]
@@ -228,6 +230,8 @@ class SettingsTable(_Table):
         for row in self.rows:
             if row.method not in self.methods:
                 raise ValueError(f"row of method {row.method}, which is not one of {', '.join(self.methods)}")
+            if row.setting not in (*Training.model_fields, "init_variance"):
+                raise ValueError(f"row {row.label}: {unknown('setting', row.setting, Training.model_fields)}")
         return self
 
 

@@ -22,6 +22,16 @@ ALPHAS: dict[Hashable, Any] = ORIGIN | {
     "std": float, "best": float, "best_accuracy": float,
 }  # fmt: skip
 """One row is one iteration, expert and layer of a search (layer -1: all layers share one weight)."""
+SPECTRA: dict[Hashable, Any] = {
+    "run": str, "model": str, "stands_in_for": str, "standin": bool, "module": str, "layer": int, "rank": int,
+    "full_rank": int, "r": int, "ratio": float, "variance_ratio": float,
+}  # fmt: skip
+"""One row is one matrix and r."""
+CURVES: dict[Hashable, Any] = ORIGIN | {
+    "method": str, "seed": int, "point": str, "chosen": bool, "kept_step": int, "learning_rate": float, "scored": str,
+    "split": str, "step": int, "accuracy": float, "n": int,
+}  # fmt: skip
+"""One row is one evaluation, or one step of training."""
 SEARCH = ["model", "task", "budget", "granularity", "normalised"]
 """What tells the searches of a run apart."""
 
@@ -53,6 +63,16 @@ def read_timings(path: Path) -> pd.DataFrame:
 def read_alphas(path: Path) -> pd.DataFrame:
     """The frame of searches of one run; ValueError as `_read`."""
     return _read(path, ALPHAS, [*SEARCH, "iteration", "layer", "expert"])
+
+
+def read_spectra(path: Path) -> pd.DataFrame:
+    """The frame of singular values of one run; ValueError as `_read`."""
+    return _read(path, SPECTRA, ["model", "module", "layer", "r"])
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """The frame of learning curves of one run; ValueError as `_read`."""
+    return _read(path, CURVES, ["model", "method", "task", "seed", "point", "split", "step"])
 
 
 def read_experts(path: Path) -> pd.DataFrame:

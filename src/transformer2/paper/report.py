@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from os.path import relpath
 from pathlib import Path
 from shlex import join
@@ -81,6 +82,10 @@ CLAIM_COLUMNS = (
 )  # fmt: skip
 AUDIT_COLUMNS = ("rule", "severity", "document", "place", "finding", "evidence")
 
+SPECTRUM = "Lines over layers, one panel for each type of matrix: the share that its top r singular values hold."
+LEARNING = (
+    "Lines over updates, one panel for each task: accuracy of the expert on validation, and which state was kept."
+)
 PICTURES = {
     "arxiv/figure6": (
         "Figure 6 (arxiv)",
@@ -98,8 +103,24 @@ PICTURES = {
         "Convergence of the search",
         "Lines over iterations: accuracy of the best mix on the shots, and the deviation that the search draws with.",
     ),
+    "arxiv/figure1": (
+        "Figure 1 (arxiv)",
+        "Schema: experts are trained once for each task, then each prompt is answered in two passes.",
+    ),
+    "arxiv/figure2": ("Figure 2 (arxiv)", "Schema: training by reinforcement learning, and three ways to adapt."),
+    "arxiv/figure3": (
+        "Figure 3 (arxiv)",
+        "Text: the prompt that asks a model for the class of a prompt, as it is sent.",
+    ),
+    "arxiv/figure8": ("Figure 8 (arxiv)", "Text: a sample of next-token training, with its solution in blue."),
+    "arxiv/figure4": ("Figure 4 (arxiv)", LEARNING),
+    "arxiv/figure9": ("Figure 9 (arxiv)", "Lines over updates: accuracy on validation, by learning rate of the sweep."),
+    "learning-*": ("Learning curves, as Figure 4", LEARNING),
+    "arxiv/figure10": ("Figure 10 (arxiv)", SPECTRUM),
+    "arxiv/figure11": ("Figure 11 (arxiv)", SPECTRUM),
+    "spectrum-*": ("Singular values, as Figure 10", SPECTRUM),
 }
-"""Figure that is no table's -> (title, what it shows)."""
+"""Figure that is no table's (* is the name of a model) -> (title, what it shows)."""
 
 REDO = "--forcerun generate dispatch --"
 """Makes answers anew, and by that their scores; `--` ends the list, which would take the files for rules."""
@@ -389,7 +410,7 @@ def pictures(run: Path, page: Path, tables: Sequence[PaperTable]) -> list[Pictur
     found = []
     for path in _in_order(run.glob("figures/**/*.svg")):
         id = str(path.relative_to(run / "figures").with_suffix(""))
-        title, alt = PICTURES.get(id, (id, f"Figure {id}."))
+        title, alt = _picture(id)
         if id in titles:
             title = titles[id]
             alt = (
@@ -402,6 +423,14 @@ def pictures(run: Path, page: Path, tables: Sequence[PaperTable]) -> list[Pictur
         data = f"data:image/svg+xml;base64,{b64encode(path.read_bytes()).decode()}"
         found.append(Picture(id, title, alt, data, links))
     return found
+
+
+def _picture(id: str) -> tuple[str, str]:
+    """Title of a figure that is no table's, with the model that it is of, and what it shows."""
+    for pattern, (title, alt) in PICTURES.items():
+        if fnmatchcase(id, pattern):
+            return title + (f": {id.removeprefix(pattern[:-1])}" if pattern.endswith("*") else ""), alt
+    return id, f"Figure {id}."
 
 
 def _answers(run: Path, scores: Path) -> Path | None:

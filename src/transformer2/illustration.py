@@ -1,0 +1,76 @@
+"""What the documents' schematic figures show, taken from a run's own objects: the model and its experts, the prompt
+that asks for a class, and a sample of next-token training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from transformer2.models import load_tokenizer
+from transformer2.provenance import read_json
+from transformer2.rollout.engine import encode_prompt
+from transformer2.tasks import TASKS, Row
+from transformer2.tasks.classify import CLASSES, adaptation_prompt
+from transformer2.training.samples import references
+
+
+def illustration(model: Path, experts: Mapping[str, Path], task: str, row: Row, settings: Mapping[str, Any]) -> Any:
+    """All that the figures show, as plain data.
+
+    Args:
+        model: folder of the base model.
+        experts: folder of the SVF expert of each training task, with its selection.json.
+        task: of `row`, whose question is asked and whose answer is learnt.
+        settings: what the figures say besides; kept as they are.
+    """
+    tokenizer = load_tokenizer(model)
+    question, sample = TASKS[task].question(row).strip(), references(tokenizer, TASKS[task])([row])[0]
+    asked = encode_prompt(tokenizer, adaptation_prompt(question))
+
+    def text(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    return dict(settings) | {
+        "parameters": sum(size for file in sorted(model.glob("*.safetensors")) for size in _sizes(file).values()),
+        "classes": CLASSES,
+        "experts": [_expert(name, folder) for name, folder in experts.items()],
+        "asked": {"text": text(asked), "question": question, "tokens": len(asked)},
+        "sample": {
+            "task": task,
+            "item": row["item"],
+            "prompt": text(sample.prompt_ids),
+            "answer": text(sample.completion_ids),
+            "prompt_tokens": len(sample.prompt_ids),
+            "answer_tokens": len(sample.completion_ids),
+        },
+    }
+
+
+def _expert(task: str, folder: Path) -> dict[str, Any]:
+    """What one expert is: its class, its vectors by matrix, and how it was trained."""
+    vectors = {key.removesuffix(".svf_z"): n for key, n in _sizes(folder / "adapter_model.safetensors").items()}
+    selection = read_json(folder / "selection.json")
+    trained = selection["training"]["settings"]
+    return {
+        "task": task,
+        "class": TASKS[task].domain,
+        "layers": len({name.partition(".layers.")[2].partition(".")[0] for name in vectors}),
+        "matrices": len({name.rpartition(".")[2] for name in vectors}),
+        "shortest": min(vectors.values()),
+        "longest": max(vectors.values()),
+        "parameters": sum(vectors.values()),
+        "points": len(selection["validation"]),
+        **{key: trained[key] for key in ("batch_size", "steps", "rollout", "reward_wrong", "kl_coefficient")},
+    }
+
+
+def _sizes(file: Path) -> dict[str, int]:
+    """How many numbers each tensor of a file has, without reading them."""
+    sizes = {}
+    with safe_open(file, "numpy") as tensors:
+        for key in tensors.keys():  # noqa: SIM118 (not a dict)
+            sizes[key] = 1
+            for length in tensors.get_slice(key).get_shape():
+                sizes[key] *= length
+    return sizes

@@ -1,0 +1,126 @@
+"""Renders the table of hyper-parameters: those that the document prints beside those of a run's methods."""
+
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transformer2.config import Method, Training
+from transformer2.paper import ledger
+from transformer2.paper.layout import Group, Page, TextCell, TextColumn, TextRow, write
+from transformer2.paper.ledger import Setting, SettingsTable
+
+SWEPT = (
+    "Several values: all were tried, in every combination, and the best on validation is the expert, for each model "
+    "and task. Without a verdict, ours are the document's values."
+)
+START = (
+    "Ours is the mean of the vector that is trained. Where that is z itself, 1 is the base model; at 0.1 every adapted "
+    "matrix would start at a tenth of its size. The released code trains p with z = sigmoid(p) and starts p at 0.1."
+)
+"""Note on the initial mean (docs/choices.md has what 0.1 does)."""
+OF_SVF = ("parametrisation", "init_mean", "init_std")
+OF_LORA = ("rank", "lora_alpha", "lora_dropout")
+OF_TINYLORA = ("projection",)
+OF_REINFORCE = ("rollout", "reward", "reward_wrong", "kl_coefficient", "kl")
+"""Settings that act with one adapter, or one objective, alone."""
+
+
+def render(ledger_file: Path, run: str, methods: Mapping[str, Method], out_dir: Path) -> list[Path]:
+    """Writes `<out_dir>/<document>/<table>.{md,tex,html,csv}` and returns the four paths.
+
+    `ledger_file` is a table of hyper-parameters, with the templates in `paper_tables/templates/`; `methods` are those
+    of the run's configuration.
+    """
+    table = ledger.read_settings(ledger_file)
+    others = [_others(table, name, methods[name]) for name in table.methods if name in methods]
+    page = Page(
+        table=table,
+        run=run,
+        unit="One value, or those that were tried",
+        stub="Setting",
+        columns=[TextColumn("Value", "paper and ours")],
+        groups=[
+            Group(table.methods[name], [_row(row, methods.get(name)) for row in rows])
+            for name, rows in groupby(table.rows, key=lambda row: row.method)
+        ],
+        footnotes=[f"Run: {run}. {SWEPT}", *others],
+        notes=[("a", START)] if any(row.setting == "init_mean" for row in table.rows) else [],
+    )
+    return write(page, tidy(table, run, methods), ledger_file.parents[1] / "templates", out_dir)
+
+
+def tidy(table: SettingsTable, run: str, methods: Mapping[str, Method]) -> pd.DataFrame:
+    """One row a setting; `ours` is missing where the run has no such method."""
+    records = []
+    for row in table.rows:
+        ours = values(methods[row.method], row.setting) if row.method in methods else None
+        records.append({
+            "document": table.document, "table": table.name, "run": run, "method": row.method, "label": row.label,
+            "setting": row.setting, "reported": " ".join(map(number, map(float, row.values))),
+            "ours": None if ours is None else " ".join(map(number, ours)),
+            "same": None if ours is None else same(row, ours),
+        })  # fmt: skip
+    return pd.DataFrame(records)
+
+
+def values(method: Method, setting: str) -> list[Any]:
+    """All values of one setting over the points of a method's sweep, in the order of the sweep."""
+    return list(dict.fromkeys(_value(point, setting) for point in method.points().values()))
+
+
+def _value(training: Training, setting: str) -> Any:
+    if setting == "init_variance":
+        return training.init_std**2
+    if setting == "init_mean" and training.init_mean is None:  # as svf.layer.SVFLayer.update_layer
+        return 1.0 if training.parametrisation == "linear" else 0.1
+    return getattr(training, setting)
+
+
+def same(row: Setting, ours: list[float]) -> bool:
+    """Whether ours are the values that the document prints, in any order."""
+    printed, own = sorted(map(float, row.values)), sorted(ours)
+    return len(printed) == len(own) and all(map(math.isclose, printed, own))
+
+
+def number(value: float) -> str:
+    """As the ledger writes it: 2e-3, 0.05, 256."""
+    if value and abs(value) < 0.01:
+        digits, _, exponent = f"{value:.5e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    return f"{value:g}"
+
+
+def _row(row: Setting, method: Method | None) -> TextRow:
+    lines = {"paper": ", ".join(map(number, map(float, row.values)))}
+    if method is None:
+        lines |= {"ours": "not run"}
+    else:
+        ours = values(method, row.setting)
+        lines |= {"ours": ", ".join(map(number, ours))} | ({} if same(row, ours) else {"verdict": "differs"})
+    return TextRow(row.label, [TextCell(lines)], mark="a" if row.setting == "init_mean" else "")
+
+
+def _others(table: SettingsTable, name: str, method: Method) -> str:
+    """A method's settings that the document's table has not."""
+    first = next(iter(method.points().values()))
+    idle = {
+        *(OF_LORA if first.adapter == "svf" else OF_SVF),
+        *(row.setting for row in table.rows if row.method == name),
+    }
+    idle |= set(OF_TINYLORA) if first.adapter != "tinylora" else set()
+    idle |= {"init_std"} if "init_variance" in idle else set()
+    idle |= set(OF_REINFORCE) if first.objective == "next_token" else set()
+    shown = [
+        f"{key.replace('_', ' ')} {' or '.join(map(_plain, values(method, key)))}"
+        for key in Training.model_fields
+        if key not in idle
+    ]
+    return f"Settings of our method {name} that the document's table has not: {', '.join(shown)}."
+
+
+def _plain(value: Any) -> str:
+    return number(value) if isinstance(value, int | float) else str(value).replace("_", " ")

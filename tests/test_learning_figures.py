@@ -1,0 +1,93 @@
+"""Learning curves: gathered from what training and selection leave behind, and drawn point by point."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from test_tables import scores_of, write
+from transformer2.config import Training
+from transformer2.frames import curves, write_frame
+from transformer2.paper.learning_figures import learning, sweep
+
+WHOSE = {"toy": {"run": "toy", "stands_in_for": "llama3-8b", "standin": True}}
+VALIDATION = {"learning_rate-0.002": (0.5, 0.7, 0.9), "learning_rate-0.02": (0.5, 0.4, 0.0)}
+CHOSEN = "learning_rate-0.002"
+
+
+def trained(folder: Path, select: str = "best", answered: bool = True) -> list[Path]:
+    """The files of one expert that was chosen of two points: evaluations after 0, 2 and 4 updates."""
+    for point, accuracies in VALIDATION.items():
+        out = folder / "sweeps/toy/gsm8k/svf/seed0" / point
+        out.mkdir(parents=True)
+        settings = Training(learning_rate=float(point.split("-")[1]), select=select).model_dump()  # type: ignore[arg-type]
+        best = max(range(3), key=lambda i: accuracies[i])
+        (out / "training.json").write_text(json.dumps({"step": 4, "best_step": 2 * best, "settings": settings}))
+        evaluations = [{"step": 2 * i, "accuracy": a, "n": 20} for i, a in enumerate(accuracies)]
+        (out / "validation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
+        steps = [{"step": i, "samples": 8, "loss": 1.0} | ({"accuracy": 0.25} if answered else {}) for i in range(4)]
+        (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    file = folder / "experts/toy/gsm8k/svf/seed0/selection.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"chosen": CHOSEN, "validation": {name: max(a) for name, a in VALIDATION.items()}}))
+    return [file]
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    write_frame(curves(trained(tmp_path), WHOSE), tmp_path / "curves.csv")
+    return tmp_path / "curves.csv", write(scores_of("toy", "llama3-8b", "base", "gsm8k", 16), tmp_path / "scores.csv")
+
+
+def words(figure: Path) -> list[str]:
+    return re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", figure.read_text(encoding="utf-8"))
+
+
+def test_every_evaluation_and_every_answered_step_is_a_row(tmp_path):
+    frame = curves(trained(tmp_path), WHOSE)
+    validation = frame.loc[frame["split"] == "validation"]
+    assert {point: tuple(of["accuracy"]) for point, of in validation.groupby("point")} == VALIDATION
+    assert set(validation["n"]) == {20} and validation["step"].tolist() == [0, 2, 4] * 2
+    assert frame.loc[frame["split"] == "train", ["n", "accuracy"]].drop_duplicates().to_numpy().tolist() == [[8, 0.25]]
+    assert set(frame.loc[frame["chosen"], "point"]) == {CHOSEN}
+    assert frame.groupby("point")["kept_step"].first().to_dict() == {CHOSEN: 4, "learning_rate-0.02": 0}
+
+
+def test_where_the_last_state_is_the_expert_that_is_the_one_that_was_kept(tmp_path):
+    assert set(curves(trained(tmp_path, select="last"), WHOSE)["kept_step"]) == {4}
+
+
+def test_next_token_training_answers_nothing(tmp_path):
+    assert set(curves(trained(tmp_path, answered=False), WHOSE)["split"]) == {"validation"}
+
+
+def test_the_curve_says_what_it_is_of_and_marks_the_expert(files, tmp_path):
+    learning(*files, "toy", "svf", tmp_path / "f")
+    found = words(tmp_path / "f.svg")
+    assert {"gsm8k", "n = 20 (validation), 40 (test)", "selected as the expert", "base model, test split"} <= set(found)
+    assert "Figure 4 of the arxiv document, run “toy”: toy in place of llama3-8b" in found
+    assert any("accuracy on validation, not on test; seed 0" in line for line in found)
+    assert len(pd.read_csv(tmp_path / "f.csv")) == 2 * (3 + 4)
+
+
+def test_a_sweep_has_a_colour_for_each_learning_rate(files, tmp_path):
+    sweep(*files, "toy", "svf", tmp_path / "f")
+    assert {"learning rate 0.002", "learning rate 0.02", "updates", "accuracy in % (strict)"} <= set(
+        words(tmp_path / "f.svg")
+    )
+    assert len(pd.read_csv(tmp_path / "f.csv")) == 2 * 3
+
+
+@pytest.mark.parametrize("drawing", [learning, sweep])
+def test_a_figure_is_the_same_file_each_time(drawing, files, tmp_path):
+    for name in ("one", "two"):
+        drawing(*files, "toy", "svf", tmp_path / name)
+    for suffix in ("svg", "png", "pdf", "csv"):
+        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+
+
+def test_a_method_that_was_not_learnt_is_refused_in_one_line(files, tmp_path):
+    with pytest.raises(ValueError, match=r"curves\.csv: no learning curve of toy by lora"):
+        learning(*files, "toy", "lora", tmp_path / "f")

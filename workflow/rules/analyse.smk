@@ -1,0 +1,220 @@
+# What models and experts are like, beside how they score.
+
+
+rule spectrum:
+    input:
+        bases=collect(rules.basis.output, model=RUN.models),
+        code=code("spectrum.py", "frames.py"),
+    output:
+        "results/{run}/spectra.csv",
+    log:
+        "results/{run}/spectra.log",
+    benchmark:
+        "results/{run}/spectra.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        bases=lambda wc, input: " ".join(
+            f"--basis {Path(file).parent.name}={file}" for file in input.bases
+        ),
+        whose=whose_models(),
+    shell:
+        "python -m transformer2 spectrum {params.bases} --whose {params.whose:q} --out {output} > {log} 2>&1"
+
+
+rule spectrum_figure:
+    input:
+        spectra=rules.spectrum.output,
+        code=code(
+            "paper/spectrum_figures.py",
+            "paper/figures.py",
+            "paper/measured.py",
+            "spectrum.py",
+        ),
+    output:
+        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{figure}.svg",
+            caption="../report/spectrum.rst",
+            category="Figures",
+            subcategory="Singular values",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/{run}/figures/{figure}.log",
+    benchmark:
+        "results/{run}/figures/{figure}.benchmark.tsv"
+    wildcard_constraints:
+        figure="|".join(SPECTRA),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        model=lambda wc: SPECTRA[wc.figure],
+        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
+    shell:
+        "python -m transformer2 spectrum-figure --spectra {input.spectra} --model {params.model}"
+        " --out {params.out} > {log} 2>&1"
+
+
+rule curves:
+    input:
+        selections=[str(Path(file).with_name("selection.json")) for file in ALL_EXPERTS],
+        code=code("frames.py"),
+    output:
+        "results/{run}/curves.csv.gz",
+    log:
+        "results/{run}/curves.log",
+    benchmark:
+        "results/{run}/curves.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        whose=whose_models(),
+    shell:
+        "python -m transformer2 curves {input.selections} --whose {params.whose:q} --out {output} > {log} 2>&1"
+
+
+rule learning_figure:
+    input:
+        curves=rules.curves.output,
+        scores=rules.collect_scores.output,
+        code=code(
+            "paper/learning_figures.py",
+            "paper/figures.py",
+            "paper/measured.py",
+            "statistics.py",
+        ),
+    output:
+        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{figure}.svg",
+            caption="../report/learning.rst",
+            category="Figures",
+            subcategory="Learning curves",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/{run}/figures/{figure}.log",
+    benchmark:
+        "results/{run}/figures/{figure}.benchmark.tsv"
+    wildcard_constraints:
+        figure="|".join(LEARNING) or "none",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        model=lambda wc: LEARNING[wc.figure][0],
+        method=lambda wc: LEARNING[wc.figure][1],
+        told_apart=lambda wc: LEARNING[wc.figure][2],
+        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
+    shell:
+        "python -m transformer2 learning-figure --curves {input.curves} --scores {input.scores}"
+        " --model {params.model} --method {params.method} {params.told_apart} --out {params.out} > {log} 2>&1"
+
+
+rule illustrate:
+    input:
+        model=rules.model.output[0].replace("{model}", ILLUSTRATED),
+        experts=[
+            expert(model, task, method, RUN.seeds[0])
+            for model, method, task in TRAINED
+            if ADAPT and (model, method) == (ILLUSTRATED, ADAPT.experts)
+        ],
+        data="results/{run}/data/gsm8k/train.jsonl",
+        code=code(
+            "illustration.py",
+            "models.py",
+            "rollout/engine.py",
+            "training/samples.py",
+            "tasks/*.py",
+        ),
+    output:
+        "results/{run}/illustration.json",
+    log:
+        "results/{run}/illustration.log",
+    benchmark:
+        "results/{run}/illustration.benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+        gpu=0,
+    params:
+        experts=lambda wc, input: named_folders(
+            {Path(file).parts[-4]: file for file in input.experts}
+        ),
+        settings=lambda wc: json.dumps(
+            json.loads(whose_models())[ILLUSTRATED]
+            | {"model": ILLUSTRATED, "seed": RUN.seeds[0]}
+            | {
+                "search": {
+                    "shots": ADAPT.budgets["10"].shots,
+                    "population": ADAPT.cem.population,
+                    "elites": ADAPT.cem.elites,
+                    "iterations": ADAPT.budgets["10"].iterations
+                    or ADAPT.cem.iterations,
+                }
+            }
+        ),
+    shell:
+        "python -m transformer2 illustrate --model {input.model} {params.experts} --task gsm8k --data {input.data}"
+        " --settings {params.settings:q} --out {output} > {log} 2>&1"
+
+
+rule schematic:
+    input:
+        facts=rules.illustrate.output,
+        code=code("paper/schematics.py", "paper/figures.py"),
+    output:
+        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
+        svg=report(
+            "results/{run}/figures/{figure}.svg",
+            caption="../report/schematic.rst",
+            category="Figures",
+            subcategory="The method",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/{run}/figures/{figure}.log",
+    benchmark:
+        "results/{run}/figures/{figure}.benchmark.tsv"
+    wildcard_constraints:
+        figure="|".join(SCHEMATICS),
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        kind=lambda wc: SCHEMATICS[wc.figure],
+        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
+    shell:
+        "python -m transformer2 schematic --kind {params.kind} --facts {input.facts} --out {params.out} > {log} 2>&1"
