@@ -1,7 +1,6 @@
 """The documents' sentences: each stands in its document, is tied to cells, and is judged by what they hold."""
 
 import re
-from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -9,9 +8,8 @@ import yaml
 
 from conftest import ROOT
 from test_tables import scores_of, write
-from transformer2.paper.claims import Claim, Higher, Measurements, by_run, cells_of, judge, on_paper, read_claims
+from transformer2.paper.claims import Claim, Measurements, by_run, cells_of, judge, on_paper, read_claims
 from transformer2.paper.ledger import Ledger, entries, read_all
-from transformer2.paper.measured import read_scores
 
 FILE = ROOT / "paper_tables" / "claims.yaml"
 CLAIMS = read_claims(FILE)
@@ -26,6 +24,7 @@ def claim(*tests: dict, document: str = "arxiv") -> Claim:
     return Claim(document=document, section="1", quote="q", reading="r", tests=tests)  # type: ignore[arg-type]
 
 
+WHERE = {"rows": ["llama3-8b"], "tasks": ["math"]}
 SVF_GAINS = {"higher": "arxiv/table1/*/svf/*", "than": ["base"]}
 CAPTURED = {"captured": "ratio", "modules": "mlp", "models": ["llama3-8b"], "below": "0.5"}
 
@@ -100,7 +99,7 @@ def test_a_test_of_unknown_cells_is_refused(test, ledger):
          "does not hold"),
         ({"first_pass": "arc_challenge", "than": ["math"]}, "holds"),
         ({"first_pass": "math", "than": ["humaneval"]}, "does not hold"),
-        ({"classified": "cls", "than": "prompt"}, "no number printed"),
+        ({"classified": "cls", "than": "prompt"} | WHERE, "no number printed"),
         (CAPTURED, "no number printed"),
         ({"higher": "arxiv/figure5/llava-next-8b/svf/textvqa", "than": ["base"], "factor": "1.39"},
          "no number printed"),
@@ -126,7 +125,7 @@ def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printe
 
 
 def run_of(rows: list[dict], tmp_path) -> Measurements:
-    return Measurements(read_scores(write(rows, tmp_path / "scores.csv")))
+    return Measurements.read([write(rows, tmp_path / "scores.csv")])
 
 
 def rows_of(gains: dict[str, int], standin: bool = True, base: int = 10) -> list[dict]:
@@ -152,7 +151,9 @@ LLAMA = {"higher": "arxiv/table1/llama3-8b/svf/*", "than": ["base"]}
         ((20, -10, 2), 2, "inconclusive"),
         ((0, 0, 0), 1, "inconclusive"),
         ((7, 7, 7), None, "supported"),  # p = 0.0156 each, 0.047 by Holm
-        ((6, 6, 6), None, "inconclusive"),  # p = 0.03125 each: alone it would be enough
+        ((6, 6, 6), None, "supported"),  # p = 0.03125 each, and all of them are needed
+        ((6, 6, 6), 2, "inconclusive"),  # where some are enough, Holm asks for more
+        ((-6, 2, 2), None, "inconclusive"),  # to refute it, too
     ],
 )
 @pytest.mark.parametrize("standin", [True, False])
@@ -174,8 +175,8 @@ def test_what_was_not_run_has_no_verdict(ledger, tmp_path):
     found = run_of(rows_of({"gsm8k": 3}), tmp_path)
     for test in (
         {"higher": "arxiv/table4/llama3-8b/svf_mlp_pg/gsm8k", "than": ["base"]},
-        {"classified": "cls", "than": "prompt"},
-        {"lowest_weight": "gsm8k", "task": "math"},
+        {"classified": "cls", "than": "prompt"} | WHERE,
+        {"lowest_weight": "gsm8k", "task": "math", "rows": ["llama3-8b"]},
         {"first_pass": "arc_challenge", "than": ["math"]},
         CAPTURED,
     ):
@@ -206,14 +207,14 @@ def test_a_factor_needs_an_interval_of_the_ratio_beyond_it(factor, verdict, ledg
 def test_counts_of_parameters_need_no_run(ledger, tmp_path):
     fewer = claim({"parameters": "arxiv/table4/llama3-8b/svf_mlp_attention_pg", "than": "lora", "below": "0.1"})
     verdict, evidence = by_run(fewer, ledger, run_of(rows_of({"gsm8k": 0}), tmp_path))
-    assert verdict == "supported" and "557,056 of 6,815,744" in evidence
+    assert verdict == "by the models' shapes: supported" and "557,056 of 6,815,744" in evidence
 
 
 def adapted(tmp_path, **frames: list[dict]) -> Measurements:
     for name, rows in ({"scores": rows_of({"gsm8k": 0})} | frames).items():
         suffix = "csv" if name in ("timings", "spectra") else "csv.gz"
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.{suffix}", index=False)
-    return Measurements.of_run(tmp_path)
+    return Measurements.read([path for path in tmp_path.iterdir() if path.name.split(".")[0] in {"scores", *frames}])
 
 
 WHO = {"run": "toy", "model": "toy", "stands_in_for": "llama3-8b", "standin": True}
@@ -231,7 +232,7 @@ def decisions_of(strategy: str, right: int) -> list[dict]:
 )  # fmt: skip
 def test_classification_is_judged_on_the_same_prompts(prompt, cls, than, above, ledger, tmp_path):
     found = adapted(tmp_path, decisions=decisions_of("prompt", prompt) + decisions_of("cls", cls))
-    better, most = {"classified": "cls", "than": "prompt"}, {"classified": "cls", "above": "0.5"}
+    better, most = {"classified": "cls", "than": "prompt"} | WHERE, {"classified": "cls", "above": "0.5"} | WHERE
     assert by_run(claim(better), ledger, found)[0] == f"on stand-ins: {than}"
     assert by_run(claim(most), ledger, found)[0] == f"on stand-ins: {above}"
 
@@ -250,7 +251,7 @@ def test_the_lowest_weight_is_that_of_the_last_iteration(lowest, verdict, ledger
                     "iteration": iteration, "layer": -1, "expert": expert, "std": 0.1, "best": best,
                     "best_accuracy": 0.5,
                 })  # fmt: skip
-    test = claim({"lowest_weight": "gsm8k", "task": "math"})
+    test = claim({"lowest_weight": "gsm8k", "task": "math", "rows": ["llama3-8b"]})
     assert by_run(test, ledger, adapted(tmp_path, alphas=rows))[0] == f"on stand-ins: {verdict}"
 
 
@@ -286,11 +287,49 @@ def test_what_singular_values_hold_is_judged_by_the_values_at_the_same_share_of_
 
 def test_all_claims_are_written_with_both_verdicts(tmp_path):
     write(rows_of({"gsm8k": 20, "mbpp_pro": 20, "arc_easy": 20}), tmp_path / "scores.csv.gz")
-    assert judge(ROOT / "paper_tables", tmp_path, tmp_path / "claims") == len(CLAIMS)
+    assert judge(ROOT / "paper_tables", [tmp_path / "scores.csv.gz"], tmp_path / "claims") == len(CLAIMS)
     frame = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("id")
     assert list(frame.index) == list(CLAIMS)
     assert set(frame["printed"]) == {"holds", "does not hold", "no number printed"}
-    assert set(frame["verdict"]) == {"on stand-ins: inconclusive", "not run", "supported", "not supported"}
+    shapes = {f"by the models' shapes: {verdict}" for verdict in ("supported", "not supported")}
+    assert set(frame["verdict"]) == {"on stand-ins: inconclusive", "not run", *shapes}
     assert "reproduced" not in (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert frame.loc["svf-gains-nearly-everywhere", "cells"].split()[0] == "arxiv/table1/llama3-8b/svf/gsm8k"
-    assert Higher(higher="a", than=("b",)).factor == Decimal(1)
+
+
+def test_seeds_that_contradict_each_other_are_no_evidence(ledger, tmp_path):
+    rows = scores_of("toy", "llama3-8b", "base", "gsm8k", 20)
+    for seed, solved in enumerate((36, 8)):
+        rows += scores_of("toy", "llama3-8b", "svf", "gsm8k", solved, seed=seed)
+    test = claim({"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"]})
+    verdict, evidence = by_run(test, ledger, run_of(rows, tmp_path))
+    assert verdict == "on stand-ins: inconclusive" and "p = 1" in evidence
+
+
+def test_a_base_of_one_seed_may_stand_on_either_side(ledger, tmp_path):
+    rows = scores_of("toy", "llama3-8b", "base", "gsm8k", 30)
+    for seed in range(3):
+        rows += scores_of("toy", "llama3-8b", "lora", "gsm8k", 10 + seed, seed=seed)
+    test = claim({"higher": "arxiv/table1/llama3-8b/base/gsm8k", "than": ["lora"]})
+    assert by_run(test, ledger, run_of(rows, tmp_path))[0] == "on stand-ins: supported"
+
+
+def test_a_part_of_the_models_and_tasks_that_a_sentence_names_is_not_enough(ledger, tmp_path):
+    found = adapted(tmp_path, decisions=decisions_of("prompt", 10) + decisions_of("cls", 40))
+    both = {"rows": ["llama3-8b", "mistral-7b"], "tasks": ["math"]}
+    test = claim({"classified": "cls", "than": "prompt"} | both)
+    assert by_run(test, ledger, found)[0] == "on stand-ins: inconclusive"
+
+
+def test_items_with_no_name_in_common_are_not_compared(ledger, tmp_path):
+    rows = scores_of("toy", "llama3-8b", "base", "gsm8k", 10)
+    rows += [row | {"item": f"x{row['item']}"} for row in scores_of("toy", "llama3-8b", "lora", "gsm8k", 30)]
+    test = claim({"higher": "arxiv/table1/llama3-8b/lora/gsm8k", "than": ["base"]})
+    assert by_run(test, ledger, run_of(rows, tmp_path)) == ("not run", "")
+
+
+def test_a_bound_above_says_nothing_of_what_is_below(ledger, tmp_path):
+    found = run_of(rows_of({"gsm8k": -10}), tmp_path)
+    within = {"within": "arxiv/table1/llama3-8b/svf/gsm8k", "of": "base", "points": "2"}
+    assert by_run(claim(within), ledger, found)[0] == "on stand-ins: not supported"
+    assert by_run(claim(within | {"only_above": True}), ledger, found)[0] == "on stand-ins: supported"

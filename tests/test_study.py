@@ -52,3 +52,12 @@ def test_a_reference_that_was_not_run_or_has_other_seeds_is_one_line(rows, tmp_p
     fewer = [row for row in rows if (row["method"], row["seed"]) != ("same", 2)]
     with pytest.raises(ValueError, match="same and paper have other seeds or items of"):
         effects(read_scores(write(fewer, tmp_path / "s.csv")), "paper")
+
+
+def test_a_method_of_one_task_is_compared_on_that_task_alone(rows, tmp_path):
+    rows += [row for seed in range(3) for row in scores_of("toy", "llama3-8b", "narrow", "gsm8k", 30, seed=seed)]
+    rows += scores_of("other", "mistral-7b", "worse", "gsm8k", 30)  # a model without the reference
+    found = effects(read_scores(write(rows, tmp_path / "s.csv")), "paper")
+    assert [(e.task, e.difference.value) for e in found if e.method == "narrow"] == [("gsm8k", 25)]
+    assert {e.model for e in found} == {"toy"}
+    study(tmp_path / "s.csv", "paper", tmp_path / "study")

@@ -67,13 +67,15 @@ def test_what_was_not_run_is_said_so(tmp_path):
 
 
 def test_many_cells_are_tested_together(tmp_path):
-    """p is 0.03 alone; with a second comparable cell Holm asks for less than 0.025."""
+    """p is 0.03 alone; with a second comparable cell Holm asks for less than 0.025, and the cell neither differs nor
+    agrees. More cells never make agreement easier."""
     alone = cells_of(1048, tmp_path)
     assert judge(list(alone.values()))["arxiv/table1/llama3-8b/base/gsm8k"].verdict == "higher"
     rows = scores_of("l", "llama3-8b", "base", "gsm8k", 1048, standin=False, items=range(N))
     rows += scores_of("l", "llama3-8b", "base", "arc_easy", 2105, standin=False, items=range(2376))
     found = judge(list(table1(rows, tmp_path).values()))
-    assert {found[f"arxiv/table1/llama3-8b/base/{task}"].verdict for task in ("gsm8k", "arc_easy")} == {"reproduced"}
+    assert found["arxiv/table1/llama3-8b/base/gsm8k"].verdict == "inconclusive"
+    assert found["arxiv/table1/llama3-8b/base/arc_easy"].verdict == "reproduced"
 
 
 def test_runs_of_the_papers_own_skill_are_called_reproduced_in_95_percent(tmp_path):

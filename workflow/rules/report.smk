@@ -9,7 +9,7 @@ rule table:
         scores=rules.collect_scores.output,
         experts=rules.collect_experts.output if ALL_EXPERTS else [],
         templates=templates("table"),
-        code=code("paper/*.py", "statistics.py"),
+        code=code("paper/*.py", "statistics.py", "config.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -45,7 +45,7 @@ rule times:
         ledger="paper_tables/{table}.yaml",
         timings=rules.gather.output.timings,
         templates=templates("table"),
-        code=code("paper/*.py", "statistics.py"),
+        code=code("paper/*.py", "statistics.py", "config.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -117,7 +117,7 @@ rule figure:
     input:
         ledger="paper_tables/{table}.yaml",
         scores=rules.collect_scores.output,
-        code=code("paper/*.py", "statistics.py"),
+        code=code("paper/*.py", "statistics.py", "config.py"),
     output:
         multiext("results/{run}/figures/{table}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -183,9 +183,7 @@ rule adaptation_figure:
 rule study:
     input:
         scores=rules.collect_scores.output,
-        code=code(
-            "paper/study.py", "paper/figures.py", "paper/cells.py", "statistics.py"
-        ),
+        code=code("paper/*.py", "statistics.py"),
     output:
         multiext("results/{run}/figures/study", ".pdf", ".png", ".csv", ".md"),
         svg=report(
@@ -218,13 +216,7 @@ rule study:
 rule audit:
     input:
         LEDGER_FILES,
-        code=code(
-            "paper/audit.py",
-            "paper/claims.py",
-            "paper/ledger.py",
-            "statistics.py",
-            "spectrum.py",
-        ),
+        code=code("paper/*.py", "statistics.py", "spectrum.py", "config.py"),
     output:
         "results/{run}/audit.csv",
         report(
@@ -254,10 +246,12 @@ rule audit:
 rule claims:
     input:
         LEDGER_FILES,
-        rules.collect_scores.output,
-        rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
-        rules.spectrum.output if ALL_SPECTRA else [],
-        code=code("paper/*.py", "statistics.py", "spectrum.py"),
+        frames=[
+            rules.collect_scores.output,
+            rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
+            rules.spectrum.output if ALL_SPECTRA else [],
+        ],
+        code=code("paper/*.py", "statistics.py", "spectrum.py", "config.py"),
     output:
         "results/{run}/claims.csv",
         report(
@@ -279,9 +273,9 @@ rule claims:
         runtime=10,
         gpu=0,
     params:
-        run_folder=lambda wc: f"results/{wc.run}",
+        out=lambda wc: f"results/{wc.run}/claims",
     shell:
-        "python -m transformer2 claims --run {params.run_folder} --out {params.run_folder}/claims > {log} 2>&1"
+        "python -m transformer2 claims {input.frames} --out {params.out} > {log} 2>&1"
 
 
 rule html_report:
@@ -301,7 +295,7 @@ rule html_report:
         claims=rules.claims.output,
         audit=rules.audit.output,
         templates=templates("report"),
-        code=code("paper/*.py", "statistics.py"),
+        code=code("paper/*.py", "statistics.py", "config.py"),
     output:
         report(
             "results/{run}/report.html",

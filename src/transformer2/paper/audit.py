@@ -16,7 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from transformer2.config import MODULES
-from transformer2.paper.claims import Claim, on_paper, printed_contrast, read_claims
+from transformer2.paper.claims import Claim, on_paper, only_by_chance, printed_contrast, read_claims
 from transformer2.paper.layout import markdown
 from transformer2.paper.ledger import Entry, Ledger, LedgerTable, Trained, entries, parameters, read_all
 from transformer2.provenance import atomic_write
@@ -25,7 +25,7 @@ from transformer2.statistics import LEVEL
 Severity = Literal["error", "doubt", "rounding", "note"]
 SEVERITIES: dict[Severity, str] = {
     "error": "cannot be as printed",
-    "doubt": "two places do not agree, or a sentence does not agree with its table",
+    "doubt": "does not follow from what the document states, or two places do not agree",
     "rounding": "right but for its last digit, which was not rounded as usual",
     "note": "nothing wrong; worth knowing",
 }
@@ -128,7 +128,7 @@ def grid(table: LedgerTable, ledger: Ledger) -> Iterator[Finding]:
             fits = [f"{k[0]}/{size} ({task})" for task, size in small.items() if (k := decode(value, size))]
             elsewhere = f"; it is {', '.join(fits)}" if fits else ""
             finding = f"{value} is no k of {of}, though a mean over several runs could be{elsewhere}"
-            yield Finding("k of N", "error", (entry.id,), finding, evidence)
+            yield Finding("k of N", "doubt", (entry.id,), finding, evidence)
 
 
 def repeated_columns(table: LedgerTable) -> Iterator[Finding]:
@@ -149,7 +149,7 @@ def repeated_columns(table: LedgerTable) -> Iterator[Finding]:
             if len(same) > 1:
                 yield Finding(
                     "repeated column",
-                    "error",
+                    "doubt",
                     tuple(entry.id for pair in same for entry in pair),
                     f"{table.models[model]} has the same {len(same)} numbers for {one.label} and {other.label}",
                     ", ".join(str(pair[0].reported.value) for pair in same),
@@ -264,7 +264,10 @@ def prose(ledger: Ledger, claims: dict[str, Claim]) -> Iterator[Finding]:
     for id, claim in claims.items():
         printed, evidence = on_paper(claim, ledger)
         place = (f"{claim.document}/claims/{id}",)
-        if printed == "does not hold":
+        if printed == "does not hold" and only_by_chance(evidence):
+            finding = f"“{claim.quote}” fails only by differences within sampling error, read as: {claim.reading}"
+            yield Finding("prose", "note", place, finding, evidence)
+        elif printed == "does not hold":
             yield Finding("prose", "doubt", place, f"“{claim.quote}”, read as: {claim.reading}", evidence)
         elif printed == "no number printed":
             yield Finding(

@@ -136,9 +136,9 @@ def _against_base(
 
 
 def contrast(method: pd.DataFrame, other: pd.DataFrame, statistic: Literal["difference", "ratio"]) -> Contrast:
-    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar), or, where only counts are known,
-    as independent samples. Differences and ratios are of shares of 1. Of several seeds the largest p counts, and it is
-    1 unless all of them differ in the direction of their mean."""
+    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar), or, where only counts are
+    known, as independent samples. Differences and ratios are of shares of 1. Of several seeds the largest p counts,
+    and it is 1 unless all of them differ in the direction of their mean."""
     if not paired(method, other):
         correct, other_correct = (of.to_numpy().sum() / len(of) for of in (method, other))
         return independent(correct, method.shape[1], other_correct, other.shape[1], statistic)

@@ -1,7 +1,7 @@
 """Sentences of the documents against the cells: by the numbers that the documents print, and by what a run measured."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.stats import binomtest
 
 from transformer2.config import MODULES
 from transformer2.paper.cells import contrast, item_verdicts, paired, samples_of
@@ -23,6 +24,8 @@ from transformer2.statistics import LEVEL, Contrast, holm, independent, mcnemar_
 
 Printed = Literal["holds", "does not hold", "no number printed"]
 Verdict = Literal["supported", "not supported", "inconclusive", "not run"]
+BY_SHAPES = "by the models' shapes: "
+"""What stands before a verdict that no run is needed for."""
 ON_STANDINS = "on stand-ins: "
 """What stands before the verdict of a run that used a model or data that are not the documents'."""
 
@@ -46,6 +49,8 @@ class Within(_Entry):
     """Pattern of cell ids."""
     of: str
     points: Decimal
+    only_above: bool = False
+    """Whether a cell may be as far below as it likes."""
     at_least: int | None = None
 
 
@@ -67,6 +72,9 @@ class Classified(_Entry):
     """The strategy that it must classify better than."""
     above: Decimal | None = None
     """The share of prompts of each task that must be given the class of its domain."""
+    rows: tuple[str, ...] = Field(min_length=1)
+    """Slugs of the document's models that the sentence is about."""
+    tasks: tuple[str, ...] = Field(min_length=1)
     at_least: None = None
 
 
@@ -75,6 +83,8 @@ class LowestWeight(_Entry):
     """Training task whose expert has the lowest weight,"""
     task: str
     """in the mixes for this unseen task."""
+    rows: tuple[str, ...] = Field(min_length=1)
+    """As in `Classified`."""
     at_least: None = None
 
 
@@ -145,11 +155,11 @@ def read_claims(path: Path) -> dict[str, Claim]:
     return claims
 
 
-def judge(ledger_folder: Path, run: Path, out: Path) -> int:
-    """Writes the verdict on every claim by the run in `results/<run>` to `<out>.csv` and `<out>.md`; returns their
-    number."""
+def judge(ledger_folder: Path, frames: Sequence[Path], out: Path) -> int:
+    """Writes the verdict on every claim by the frames of a run (see `Measurements.read`) to `<out>.csv` and `<out>.md`;
+    returns their number."""
     ledger, claims = read_all(ledger_folder), read_claims(ledger_folder / "claims.yaml")
-    measured = Measurements.of_run(run)
+    measured = Measurements.read(frames)
     rows = []
     for id, claim in claims.items():
         printed, printed_evidence = on_paper(claim, ledger)
@@ -224,13 +234,23 @@ def _table_and_model(id: str) -> str:
 
 
 def as_printed(entry: Entry, known: dict[str, Entry]) -> Entry | None:
-    """The cell with the number that the document prints: itself, or for an honest choice (few_shot_10) the one that is
-    selected on the test set (few_shot_10_on_test); None if there is no number."""
-    twin = known.get(f"{_table_and_model(entry.id)}/{entry.method}_on_test/{entry.column.name}", entry)
+    """The cell with the number that the document prints: itself, or for an honest choice (few_shot_10, lora_on_shots)
+    the one that is selected on the test set (few_shot_10_on_test, lora_on_test); None if there is no number."""
+    on_test = f"{entry.method.removesuffix('_on_shots')}_on_test"
+    twin = known.get(f"{_table_and_model(entry.id)}/{on_test}/{entry.column.name}", entry)
     return next((one for one in (entry, twin) if one.reported.value is not None), None)
 
 
 # ---- by what the documents print
+
+
+CHANCE = "within sampling error"
+
+
+def only_by_chance(evidence: str) -> bool:
+    """Whether everything that speaks against a claim, by `on_paper`, lies within sampling error."""
+    against = [line for line in evidence.split("\n") if line.startswith("against: ")]
+    return bool(against) and all(line.endswith(CHANCE) for line in against)
 
 
 def on_paper(claim: Claim, ledger: Ledger) -> tuple[Printed, str]:
@@ -254,7 +274,7 @@ def _on_paper(test: Test, ledger: Ledger) -> list[Compared]:
             value, than = float(entry.reported.value or 0), float(other.reported.value or 0)
             holds = _holds(test, value / than, (value - than) / 100)
             p_value = printed_contrast(entry, other).p_value
-            clear = "" if p_value < 1 - LEVEL else ", within sampling error"
+            clear = "" if p_value < 1 - LEVEL else f", {CHANCE}"
             found.append(
                 Compared(
                     pair.entry.id, pair.against, "for" if holds else "against", f"{value:.2f} against {than:.2f}{clear}"
@@ -288,7 +308,7 @@ def printed_contrast(entry: Entry, other: Entry) -> Contrast:
 
 def _holds(test: Higher | Within, ratio: float, difference: float) -> bool:
     if isinstance(test, Within):
-        return abs(100 * difference) <= float(test.points)
+        return (difference if test.only_above else abs(difference)) <= float(test.points) / 100
     return ratio > float(test.factor)
 
 
@@ -337,17 +357,28 @@ class Measurements:
     _items: dict[str, pd.DataFrame | None] = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, run: Path) -> "Measurements":
-        def read(name: str, reader: Callable[[Path], pd.DataFrame]) -> pd.DataFrame | None:
-            return reader(run / name) if (run / name).exists() else None
+    def read(cls, frames: Sequence[Path]) -> "Measurements":
+        """From files that are named as a run names them; scores.csv.gz must be among them, of the others those that
+        belong to this run (an earlier configuration may have left more in its folder).
 
-        return cls(
-            read_scores(run / "scores.csv.gz"),
-            read("decisions.csv.gz", read_decisions),
-            read("alphas.csv.gz", read_alphas),
-            read("timings.csv", read_timings),
-            read("spectra.csv", read_spectra),
-        )
+        Raises:
+            ValueError: a file has another name, or there are no scores.
+        """
+        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+            "scores": read_scores,
+            "decisions": read_decisions,
+            "alphas": read_alphas,
+            "timings": read_timings,
+            "spectra": read_spectra,
+        }
+        found = {}
+        for path in frames:
+            if (name := path.name.split(".")[0]) not in readers:
+                raise ValueError(f"{path} is no frame of a run: they are named {', '.join(readers)}")
+            found[name] = readers[name](path)
+        if "scores" not in found:
+            raise ValueError("claims are judged by scores: give scores.csv.gz of a run")
+        return cls(**found)
 
     def items(self, entry: Entry) -> pd.DataFrame | None:
         """Which items of a cell are right, strictly (`cells.item_verdicts`); None if it was not run."""
@@ -363,9 +394,11 @@ class Measurements:
 def by_run(claim: Claim, ledger: Ledger, measured: Measurements) -> tuple[str, str]:
     """The verdict on a claim, and the numbers that it rests on.
 
-    A comparison of scores speaks for or against the claim if its test (exact McNemar, or of independent samples where
-    only counts are known) has p < 0.05 by Holm over all of the claim's; else it is open. supported: so many speak for
-    it as the claim needs. not supported: so many speak against it that it cannot be right. inconclusive: neither.
+    A comparison of scores speaks against the claim if its test (exact McNemar, or of independent samples where only
+    counts are known) has p < 0.05 by Holm over all of the claim's. It speaks for it likewise, but where a test needs
+    all of its comparisons each of them is held to 0.05 alone (an intersection-union test). Else it is open. supported:
+    so many speak for it as the claim needs. not supported: so many speak against it that it cannot be right.
+    inconclusive: neither.
     """
     found = _adjusted([(test, _by_run(test, ledger, measured)) for test in claim.tests])
     every = [one for _, compared in found for one in compared]
@@ -374,16 +407,25 @@ def by_run(claim: Claim, ledger: Ledger, measured: Measurements) -> tuple[str, s
     verdicts = {_verdict(test, compared) for test, compared in found}
     verdict: Verdict = "not supported" if "not supported" in verdicts else "inconclusive"
     verdict = "supported" if verdicts == {"supported"} else verdict
+    if all(isinstance(test, Parameters) for test in claim.tests):
+        return BY_SHAPES + verdict, _summary(found)
     return (ON_STANDINS if any(one.standin for one in every) else "") + verdict, _summary(found)
 
 
 def _adjusted(found: Found) -> Found:
-    """Comparisons whose test does not keep the level among all those of the claim are open."""
+    """Comparisons whose test does not keep the level are open; NaN is no test."""
     adjusted = iter(holm([one.p_value for _, compared in found for one in compared]))
-    return [
-        (test, [one._replace(side="open") if next(adjusted) >= 1 - LEVEL else one for one in compared])
-        for test, compared in found
-    ]  # NaN is no test, and not >= anything
+    kept = []
+    for test, compared in found:
+        judged = []
+        for one in compared:
+            by_holm = next(adjusted)
+            needs_all = test.at_least is None
+            p_value = one.p_value if one.side == "for" and needs_all else by_holm
+            says = one.says if math.isnan(by_holm) else f"{one.says}, p = {one.p_value:.2g}, by Holm {by_holm:.2g}"
+            judged.append(one._replace(side="open" if p_value >= 1 - LEVEL else one.side, says=says))
+        kept.append((test, judged))
+    return kept
 
 
 def _verdict(test: Test, compared: list[Compared]) -> Verdict:
@@ -414,9 +456,9 @@ def _by_run(test: Test, ledger: Ledger, measured: Measurements) -> list[Compared
     if isinstance(test, Parameters):
         return [_parameters(test, ledger)]
     if isinstance(test, Classified):
-        return _classified(test, measured.decisions) or [Compared("classes of prompts", "", "not run", "")]
+        return [_classified(test, row, task, measured.decisions) for row in test.rows for task in test.tasks]
     if isinstance(test, LowestWeight):
-        return _lowest_weight(test, measured.alphas) or [Compared("weights of experts", "", "not run", "")]
+        return [_lowest_weight(test, row, measured.alphas) for row in test.rows]
     if isinstance(test, Captured):
         return _captured(test, measured.spectra) or [Compared("singular values", "", "not run", "")]
     return _first_passes(test, measured.timings) or [Compared("seconds", "", "not run", "")]
@@ -430,10 +472,12 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
     standin = measured.standin(pair.entry)
     if paired(method, other):
         method = method.loc[:, method.columns.intersection(other.columns)]
+    if method.empty:  # scores from elsewhere may name their items as they like
+        return Compared(pair.entry.id, pair.against, "not run", "")
     if isinstance(test, Higher) and test.factor == 1:
         found = contrast(method, other, "difference")
         side = "for" if found.estimate.value > 0 else "against"
-        says = f"{100 * found.estimate.value:+.1f} points, n = {method.shape[1]}, p = {found.p_value:.2g}"
+        says = f"{100 * found.estimate.value:+.1f} points, n = {method.shape[1]}"
         return Compared(pair.entry.id, pair.against, side, says, found.p_value, standin)
     statistic = "ratio" if isinstance(test, Higher) else "difference"
     value, low, high = contrast(method, other, statistic).estimate
@@ -441,53 +485,56 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
         inside, outside = low > test.factor, high < test.factor
     else:
         bound = float(test.points) / 100
-        inside, outside = -bound <= low and high <= bound, high < -bound or low > bound
+        below = -math.inf if test.only_above else -bound
+        inside, outside = below <= low and high <= bound, high < below or low > bound
     side = "for" if inside else "against" if outside else "open"
     says = f"{statistic} {value:.3f} ({low:.3f} to {high:.3f}), n = {method.shape[1]}"
     return Compared(pair.entry.id, pair.against, side, says, standin=standin)
 
 
-def _classified(test: Classified, decisions: pd.DataFrame | None) -> list[Compared]:
-    """For every model that dispatched in all of the ways that are compared, and every task."""
-    found = []
+def _classified(test: Classified, row: str, task: str, decisions: pd.DataFrame | None) -> Compared:
+    """The prompts of one task, by the model in the place of one of the document's."""
+    of, against = f"prompts of {task} by {test.classified} ({row})", test.than or f"{test.above}"
     ways = [test.classified] + ([test.than] if test.than else [])
-    for key, of in () if decisions is None else decisions.groupby(["model", "task"], sort=False):
-        model, task = key  # pyright: ignore[reportGeneralTypeIssues]
-        right = (of["class"] == of["domain"]).groupby([of["strategy"], of["item"]]).first().unstack("item")
-        if not set(ways) <= set(right.index):
-            continue
-        first, n, standin = right.loc[test.classified], right.shape[1], bool(of["standin"].iloc[0])
-        of_prompts = f"prompts of {task} by {test.classified} ({model})"
-        if test.than:
-            other = right.loc[test.than]
-            says = f"{100 * first.mean():.1f} % right against {100 * other.mean():.1f} %, n = {n}"
-            side = "for" if first.mean() > other.mean() else "against"
-            found.append(Compared(of_prompts, test.than, side, says, mcnemar_exact(first, other), standin))
-        else:
-            assert test.above is not None
-            low, high = wilson(int(first.sum()), n)
-            side = "for" if low > test.above else "against" if high < test.above else "open"
-            says = f"{100 * first.mean():.1f} % right ({100 * low:.1f} to {100 * high:.1f}), n = {n}"
-            found.append(Compared(of_prompts, f"{test.above}", side, says, standin=standin))
-    return found
-
-
-def _lowest_weight(test: LowestWeight, alphas: pd.DataFrame | None) -> list[Compared]:
-    """For every model; in all configurations of its search with ten shots, or in none, else open. A search is run once:
-    chance is not tested."""
-    found = []
-    searches = (
-        pd.DataFrame() if alphas is None else alphas.loc[(alphas["task"] == test.task) & (alphas["budget"] == "10")]
+    part = (
+        pd.DataFrame(columns=["strategy"])
+        if decisions is None
+        else decisions.loc[(decisions["stands_in_for"] == row) & (decisions["task"] == task)]
     )
-    for model, of_model in () if searches.empty else searches.groupby("model", sort=False):
-        last = of_model.loc[of_model["iteration"] == of_model.groupby(SEARCH)["iteration"].transform("max")]
-        mean = last.groupby([*SEARCH, "expert"])["best"].mean().unstack("expert")
-        lowest = mean.idxmin(axis=1) == test.lowest_weight
-        side = "for" if lowest.all() else "open" if lowest.any() else "against"
-        says = f"lowest in {lowest.sum()} of {len(lowest)} configurations"
-        of = f"weight of the {test.lowest_weight} expert on {test.task} ({model})"
-        found.append(Compared(of, "", side, says, standin=bool(of_model["standin"].iloc[0])))
-    return found
+    if not set(ways) <= set(part["strategy"]):
+        return Compared(of, against, "not run", "")
+    right = (part["class"] == part["domain"]).groupby([part["strategy"], part["item"]]).first().unstack("item")
+    first, n, standin = right.loc[test.classified], right.shape[1], bool(part["standin"].iloc[0])
+    if test.than:
+        other = right.loc[test.than]
+        says = f"{100 * first.mean():.1f} % right against {100 * other.mean():.1f} %, n = {n}"
+        side = "for" if first.mean() > other.mean() else "against"
+        return Compared(of, against, side, says, mcnemar_exact(first, other), standin)
+    assert test.above is not None
+    low, high = wilson(int(first.sum()), n)
+    says = f"{100 * first.mean():.1f} % right ({100 * low:.1f} to {100 * high:.1f}), n = {n}"
+    side, p_value = (
+        ("for" if first.mean() > test.above else "against"),
+        binomtest(int(first.sum()), n, float(test.above)),
+    )
+    return Compared(of, against, side, says, float(p_value.pvalue), standin)
+
+
+def _lowest_weight(test: LowestWeight, row: str, alphas: pd.DataFrame | None) -> Compared:
+    """The model in the place of one of the document's: in all configurations of its search with ten shots, or in none,
+    else open. A search is run once: chance is not tested."""
+    of = f"weight of the {test.lowest_weight} expert on {test.task} ({row})"
+    if alphas is None:
+        return Compared(of, "", "not run", "")
+    part = alphas.loc[(alphas["task"] == test.task) & (alphas["budget"] == "10") & (alphas["stands_in_for"] == row)]
+    if part.empty:
+        return Compared(of, "", "not run", "")
+    last = part.loc[part["iteration"] == part.groupby(SEARCH)["iteration"].transform("max")]
+    mean = last.groupby([*SEARCH, "expert"])["best"].mean().unstack("expert")
+    lowest = mean.idxmin(axis=1) == test.lowest_weight
+    side = "for" if lowest.all() else "open" if lowest.any() else "against"
+    says = f"lowest in {lowest.sum()} of {len(lowest)} configurations"
+    return Compared(of, "", side, says, standin=bool(part["standin"].iloc[0]))
 
 
 def _first_passes(test: FirstPass, timings: pd.DataFrame | None) -> list[Compared]:

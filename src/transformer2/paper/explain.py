@@ -5,6 +5,7 @@ import shlex
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,13 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
         f"seeds       {', '.join(map(str, ours.seeds))}",
     ]
     if strict.entry.method != "base":
-        p_value = "not tested against the base" if math.isnan(ours.p_value) else f"p = {ours.p_value:.2g} (McNemar)"
+        p_value = (
+            "not tested against the base"
+            if math.isnan(ours.p_value)
+            else (
+                f"p = {ours.p_value:.2g} ({'exact McNemar' if ours.paired else 'independent samples'}, this cell alone)"
+            )
+        )
         lines.insert(3, f"normalised  {_estimate(ours.normalised)}; {p_value}")
     return lines
 
@@ -402,7 +409,8 @@ def _shortened(text: str) -> str:
 def _command(files: list[Path], run_file: Path | None, run: str) -> str:
     """`--force` scores again what is up to date; answers that are there are kept."""
     of_run = "" if run_file == Path("config.yaml") else f" --configfile {run_file or f'<configuration of {run}>'}"
-    return f"snakemake --cores all{of_run} --force {shlex.join(map(str, files))}"
+    targets = [Path("results", run, *file.parts[file.parts.index(run) + 1 :]) for file in files]
+    return f"snakemake --cores all{of_run} --force {shlex.join(map(str, targets))}"
 
 
 def _not_run(cell: Cell, results: Path, run_file: Path | None, run: Run | None) -> list[str]:
@@ -434,7 +442,8 @@ def _needs(cell: Cell, run: Run) -> Iterator[str]:
     row, task, method = cell.row.model, cell.column.task, cell.entry.method
     models = [model for model in run.models.values() if model.row == row]
     if not models:
-        yield f"a model with `row: {row}` under `models:` (the document's own is hub:{configuration.PAPER_MODELS[row]})"
+        own = configuration.PAPER_MODELS.get(row)
+        yield f"a model with `row: {row}` under `models:`" + (f" (the document's own is hub:{own})" if own else "")
     if task not in run.data_of:
         yield f"{task} under {'`tasks:`' if cell.row.trained_on == 'column task' else '`tasks:` or `unseen:`'}"
     adaptive = {} if run.adaptation is None else _of_adaptation(run)
@@ -468,5 +477,8 @@ def _of_adaptation(run: Run) -> dict[str, tuple[str | None, configuration.Budget
     found["uniform_mix"] = ("few-shot", None)
     for name, budget in run.budgets.items():
         found |= {f"few_shot_{name}{by}": ("few-shot", budget) for by in ("", "_on_test")}
-    found |= {f"{adaptation.compared}_{by}": (None, None) for by in ("on_shots", "on_test")}
+    found |= {f"{name}_{by}": (None, None) for name in adaptation.compared for by in ("on_shots", "on_test")}
+    for method, (name, budget) in product(adaptation.trained, run.budgets.items()):
+        if budget.iterations is None:
+            found[f"{method}_{name}"] = ("few-shot", budget)
     return found

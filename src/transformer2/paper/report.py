@@ -53,8 +53,10 @@ CELL_VERDICTS = _kinds(
     Kind("ours alone", "+", "none", MEANING["ours alone"]),
 )
 CLAIM_VERDICTS = _kinds(
-    Kind("supported", "✓", "good", "this run's numbers, or the shapes of the documents' models, bear the sentence out"),
-    Kind("not supported", "✗", "bad", "this run's numbers, or the shapes of the documents' models, speak against it"),
+    Kind("by the models' shapes: supported", "✓", "good", "follows from the shapes of the documents' models"),
+    Kind("by the models' shapes: not supported", "✗", "bad", "contradicted by the shapes of the documents' models"),
+    Kind("supported", "✓", "good", "this run's numbers bear the sentence out"),
+    Kind("not supported", "✗", "bad", "this run's numbers speak against the sentence"),
     Kind("inconclusive", "≈", "doubtful", "this run's numbers allow both"),
     Kind("on stand-ins: supported", "✓", "good", "borne out by other models than the documents'"),
     Kind("on stand-ins: not supported", "✗", "bad", "contradicted by other models than the documents'"),
@@ -75,7 +77,7 @@ CELL_COLUMNS = (
     "cell", "document", "table", "model", "reported", "reported_normalised", "run", "status", "model_run", "standin",
     "seeds", "files", "n", "strict_score", "strict_low", "strict_high", "strict_normalised", "strict_normalised_low",
     "strict_normalised_high", "strict_p", "lenient_score", "verdict", "difference", "difference_low",
-    "difference_high", "detectable", "method",
+    "difference_high", "detectable", "method", "paired",
 )  # fmt: skip
 CLAIM_COLUMNS = (
     "id", "document", "section", "quote", "reading", "cells", "printed", "printed_evidence", "verdict", "evidence",
@@ -282,7 +284,7 @@ def answer(cells: Sequence[Record], claims: Sequence[Record], findings: Sequence
     said = {"Numbers": _answer_numbers(verdicts)}
     if claims:
         said["Claims"] = _answer_claims(Counter(claim["verdict"] for claim in claims))
-    if gains := [float(cell["detectable"]) for cell in cells if cell["detectable"]]:
+    if gains := [float(cell["detectable"]) for cell in cells if cell["detectable"] not in ("", "inf")]:
         said["How sure"] = (
             "Every number of ours has a 95 % interval. Depending on the cell, its test set would have shown, with 80 % "
             f"power, a gain over the base of {min(gains):.1f} to {max(gains):.1f} percentage points; a smaller one may "
@@ -322,7 +324,11 @@ def _answer_numbers(verdicts: Mapping[str, int]) -> str:
 
 def _answer_claims(verdicts: Mapping[str, int]) -> str:
     parts = []
-    for prefix, where in (("", "by the documents' own models"), ("on stand-ins: ", "on stand-ins")):
+    for prefix, where in (
+        ("", "with the documents' own models"),
+        ("on stand-ins: ", "on stand-ins"),
+        ("by the models' shapes: ", "by the shapes of the documents' models"),
+    ):
         names = [name for name in ("supported", "not supported", "inconclusive") if verdicts[prefix + name]]
         if names:
             parts.append(f"{_listed(f'{verdicts[prefix + name]} {name}' for name in names)} {where}")
@@ -460,7 +466,8 @@ def _more(cell: Record) -> str:
     ]
     if cell["strict_p"]:
         p = float(cell["strict_p"])
-        parts.append(f"against our base p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} (McNemar, exact)")
+        test = "exact McNemar" if cell["paired"] == "True" else "independent samples"
+        parts.append(f"against our base p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} ({test}, by Holm over the table)")
     return "; ".join(parts) + "."
 
 

@@ -46,7 +46,8 @@ def study(scores_file: Path, reference: str, out: Path) -> None:
 
 
 def effects(scores: pd.DataFrame, reference: str) -> list[Effect]:
-    """The effect of every method that was trained on the task that it is scored on, reference first, task by task.
+    """The effect of every method that was trained on the task that it is scored on, reference first, task by task; on
+    all tasks together for methods that were trained on all that the reference was.
 
     Raises:
         ValueError: the reference was not run, or not with the seeds and on the items of another method.
@@ -59,28 +60,29 @@ def effects(scores: pd.DataFrame, reference: str) -> list[Effect]:
         )
     found = []
     for model, of_model in own.groupby("model", sort=False):
-        tasks = list(of_model["task"].unique())
         verdicts = {key: item_verdicts(of, "strict") for key, of in of_model.groupby(["method", "task"])}
+        tasks = [task for task in of_model["task"].unique() if (reference, task) in verdicts]
         methods = sorted(of_model["method"].unique(), key=lambda name: name != reference)  # stable: the run's order
         for method in methods:
-            pooled = {
-                name: pd.concat([verdicts[name, task] for task in tasks if (name, task) in verdicts], axis=1)
-                for name in (method, reference)
+            compared = {
+                task: (verdicts[method, task], verdicts[reference, task])
+                for task in tasks
+                if (method, task) in verdicts
             }
-            compared = {task: (verdicts[method, task], verdicts[reference, task]) for task in tasks}
-            for task, (ours, theirs) in (compared | {POOLED: (pooled[method], pooled[reference])}).items():
-                if not ours.index.equals(theirs.index) or not ours.columns.equals(theirs.columns):
-                    raise ValueError(
-                        f"{method} and {reference} have other seeds or items of {task}; they cannot be paired"
-                    )
-                difference = paired_bootstrap(ours.to_numpy(), theirs.to_numpy(), "difference")
-                found.append(
-                    Effect(
-                        str(model), method, task, 100 * float(ours.to_numpy().mean()),
-                        Estimate(*(100 * number for number in difference)), *ours.shape,
-                    )
-                )  # fmt: skip
+            for task, pair in compared.items():
+                found.append(_effect(str(model), method, task, *pair, reference))
+            if len(compared) == len(tasks) > 1:
+                ours, theirs = (pd.concat(of, axis=1) for of in zip(*compared.values(), strict=True))
+                found.append(_effect(str(model), method, POOLED, ours, theirs, reference))
     return found
+
+
+def _effect(model: str, method: str, task: str, ours: pd.DataFrame, theirs: pd.DataFrame, reference: str) -> Effect:
+    if not ours.index.equals(theirs.index) or not ours.columns.equals(theirs.columns):
+        raise ValueError(f"{method} and {reference} have other seeds or items of {task}; they cannot be paired")
+    difference = paired_bootstrap(ours.to_numpy(), theirs.to_numpy(), "difference")
+    scaled = Estimate(*(100 * number for number in difference))
+    return Effect(model, method, task, 100 * float(ours.to_numpy().mean()), scaled, *ours.shape)
 
 
 def _frame(found: list[Effect]) -> pd.DataFrame:
@@ -137,8 +139,9 @@ def _figure(found: list[Effect], reference: str, run: str) -> Figure:
         axis.axvline(0, color="#999999", linewidth=0.8)
         axis.grid(axis="x", color="#eeeeee")
         axis.set_axisbelow(True)
-        base = by_place[model, reference, POOLED]
-        axis.set_title(f"{model}: {reference} has {base.accuracy:.1f} %", fontsize=10)
+        of_reference = [e for e in found if (e.model, e.method) == (model, reference)]
+        if of_reference:
+            axis.set_title(f"{model}: {reference} has {of_reference[-1].accuracy:.1f} %", fontsize=10)
         axis.set_xlabel("difference in accuracy, percentage points, 95 % interval", fontsize=9)
     axes[0].set_yticks(range(len(methods)), methods, fontsize=9)
     axes[0].set_ylim(len(methods) - 0.4, -0.6)

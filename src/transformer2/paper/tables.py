@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from transformer2.elsewhere import MANIFEST
 from transformer2.paper import audit, ledger
 from transformer2.paper.cells import Cell, Measured, Scoring, cells
 from transformer2.paper.layout import Group, Page, TextCell, TextColumn, TextRow, items, write
@@ -37,9 +38,9 @@ UNPAIRED_COUNTS = (
     "adjusted log interval, score test."
 )
 VERDICTS = (
-    "Verdict, with ours minus the paper's in points: the two, each k of its own n, as independent samples (score test). "
-    "Higher, lower: p < 0.05 by Holm over the table; reproduced: p of the cell alone at least 0.05, on as many items as "
-    "the paper has."
+    "Verdict, with ours minus the paper's in points: the two, each k of its own n, as independent samples (score "
+    "test). Higher, lower: p < 0.05 by Holm over the table; reproduced: p of the cell alone at least 0.05, on as many "
+    "items as the paper has."
 )
 REMAINDERS = (
     "Where n is below that of our base, the prompts that the method adapted or chose on are left out of its score; "
@@ -64,7 +65,8 @@ def render(ledger_file: Path, scores_file: Path, out_dir: Path, experts_file: Pa
     verdicts = judge(strict)
     parameters = _Parameters(everything, read_experts(experts_file) if experts_file else None)
     page = _page(table, run, strict, lenient, verdicts, _Notes(table, everything), parameters)
-    frame = tidy(table, run, strict, lenient, verdicts)
+    computed = not (scores_file.parent / MANIFEST).exists()
+    frame = tidy(table, run, strict, lenient, verdicts, computed)
     return write(page, frame, ledger_file.parents[1] / "templates", out_dir)
 
 
@@ -120,7 +122,7 @@ class _Notes:
 
 
 def tidy(
-    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged]
+    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], computed: bool
 ) -> pd.DataFrame:
     """One row a cell with all its numbers; those of ours are missing where nothing was run."""
     records = [
@@ -129,7 +131,7 @@ def tidy(
             "method": cell.entry.method, "task": cell.column.task, "metric": cell.column.metric,
             "reported": _printed(cell.reported.value), "reported_normalised": _printed(cell.reported.normalised),
             "reported_k": _k(cell), "reported_n": cell.column.n - cell.row.shots, "run": run,
-            **_origin(cell.ours), "verdict": verdicts[cell.id].verdict,
+            **_origin(cell.ours, computed), "verdict": verdicts[cell.id].verdict,
             **dict(zip(("difference", "difference_low", "difference_high"), verdicts[cell.id].difference, strict=True)),
             **_numbers(cell.ours, "strict"), **_numbers(loose.ours, "lenient"),
             "detectable": cell.ours.detectable if cell.ours else None,
@@ -151,15 +153,25 @@ def _printed(number: Decimal | None) -> str | None:
     return None if number is None else str(number)
 
 
-def _origin(ours: Measured | None) -> dict[str, Any]:
+def _origin(ours: Measured | None, computed: bool) -> dict[str, Any]:
+    """`computed`: whether the run has files of scores, and not only the frame."""
     if ours is None:
-        return {"status": "not run", "model_run": None, "standin": None, "seeds": None, "files": None, "n": None}
+        return {
+            "status": "not run",
+            "model_run": None,
+            "standin": None,
+            "seeds": None,
+            "files": None,
+            "paired": None,
+            "n": None,
+        }
     return {
         "status": "run",
         "model_run": ours.model,
         "standin": ours.standin,
         "seeds": " ".join(map(str, ours.seeds)),
-        "files": " ".join(ours.files),
+        "files": " ".join(ours.files) if computed else "",
+        "paired": ours.paired,
         "n": ours.items,
     }
 
