@@ -22,6 +22,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/adapt.smk"
+include: "workflow/rules/transfer.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 

@@ -112,6 +112,27 @@ def test_a_choice_is_followed_to_the_mix_that_was_chosen(results):
     assert f"expert   of gsm8k {results}/experts/toy/gsm8k/svf/seed0" in text
 
 
+def test_experts_of_another_model_and_equal_weights_are_followed_to_the_experts(results):
+    expert = "results/pocket/experts/toy/gsm8k/svf/seed0"
+    moved = "results/pocket/transfers/toy/gsm8k/svf_from_llama3-8b_shuffled/seed2"
+    found = {"expert": expert, "mapping": None, "shuffle": 2, "matrices": 14, "parameters": 1536}
+    write_json(results / moved.removeprefix("results/pocket/") / "manifest.json", found)
+    mix = "results/pocket/mixes/toy/uniform/seed0"
+    command = ["mix", "--expert", f"gsm8k={expert}", "--expert", f"llama3-8b:gsm8k={moved}"]
+    write_json(results / "mixes/toy/uniform/seed0/manifest.json", {"command": command})
+    answered(results, "uniform", "math", expert=mix)
+    scored(results, "uniform", "", "math", 5)
+    files = [*results.glob("scores/toy/base/*/*.json")]
+    files.append(scored(results, "uniform_mix", "", "math", 5, chosen="uniform", by="shots"))
+    collect(files, results / "scores.csv.gz")
+    text = explained("arxiv/section4/llama3-8b/uniform_mix/math", results)
+    assert f"{results}/mixes/toy/uniform/seed0" in text and "equal weights, not searched" in text
+    assert "z of another model, shuffled with seed 2: 1,536 z of 14 matrices" in text
+    assert text.count("chosen single on validation") == 2 and "missing" not in text and "damaged" not in text
+    (results / moved.removeprefix("results/pocket/") / "manifest.json").unlink()
+    assert "missing: " in explained("arxiv/section4/llama3-8b/uniform_mix/math", results)
+
+
 def test_dispatch_names_its_decisions_and_every_expert(results):
     text = explained(CLS, results)
     assert "8 prompts of domain math: 7 to math, 1 to code" in text and "first pass 1.00 s, second 2.00 s" in text
@@ -170,6 +191,9 @@ def test_scores_that_were_measured_elsewhere_end_at_their_file(results, tmp_path
         ("arxiv/table1/llama3-8b/lora/gsm8k", "made by snakemake --cores all"),
         ("arxiv/table7a/llama3-8b/ia3/gsm8k", "needs method ia3, which this run does not have"),
         ("arxiv/table2/llama3-70b/prompt/math", "made by snakemake --cores all"),
+        ("arxiv/table5/mistral-7b/svf_from_llama3-8b_shuffled/math", "shuffled-gsm8k/math/seed2.json"),
+        ("arxiv/table5/mistral-7b/few_shot_10_cross/math", "few_shot_10_cross/math/seed0.json"),
+        ("arxiv/section4/llama3-8b/uniform_mix/math", "uniform_mix/math/seed0.json"),
         ("arxiv/table10/llama3-8b/few_shot_3_on_test/arc_challenge", "few_shot_3_on_test/arc_challenge/seed0.json"),
     ],
 )

@@ -72,14 +72,18 @@ def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
     everywhere, ablations, others, classifiers = 3 * 3 * 2, 6, 4 * 3, 2
     assert jobs["select"] == everywhere + ablations + others + classifiers
     # Two passes: four ways for these two models, two for the third; ten shots for both, other budgets for one.
-    assert jobs["dispatch"] == 3 * (4 + 4 + 2) and jobs["adapt"] == 4 * (2 * 3 + 4)
+    assert jobs["dispatch"] == 3 * (4 + 4 + 2) and jobs["adapt"] == 4 * (2 * 3 + 4 + 3)
     assert jobs["train_on_shots"] == 2 * 4
+    # Experts of one model on another: three ordered and three shuffles of each, on their own task and an unseen one;
+    # few-shot mixes with both models' experts are three of those above. Equal weights for both.
+    assert jobs["transfer"] == 3 + 3 * 3 and jobs["mix"] == 2
+    untrained = 2 * jobs["transfer"] + 3 * jobs["mix"]
     # Experts on their own tasks, ablations on MATH too, those of five methods on the unseen tasks.
     base, trained, compared, classes = 3 * 6, everywhere + 2 * ablations + others, 3 * 3 * (3 + 4), 3 + 2
     searched = jobs["adapt"] + jobs["train_on_shots"]
-    assert jobs["generate"] == base + trained + compared + classes + searched
+    assert jobs["generate"] == base + trained + compared + classes + searched + untrained
     assert jobs["score"] == jobs["generate"] + jobs["dispatch"]
-    assert jobs["choose"] == 2 * 3 * (3 + 4) + 2 * (2 * 3 + 4) + jobs["train_on_shots"]
+    assert jobs["choose"] == 2 * 3 * (3 + 4) + 2 * (2 * 3 + 4 + 3) + jobs["train_on_shots"] + 3 * jobs["mix"]
 
 
 def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
@@ -154,6 +158,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     trained, classes = (9 + 1 + 1) * 12, 2 * 12
     unseen = 3 * (1 + 3 + 4) * 12 + 3 * (12 + 8 + 8 + 8) + 2 * 9
     unseen += 12 + 3 * (12 + 12 + 8) + 8
+    unseen += 3 * 8  # the experts with equal weights, without the shots
     assert len(lines) == 1 + trained + classes + unseen
     for figure in (
         "arxiv/figure6",
@@ -186,7 +191,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     branch = planned(snakemake(checkout, "-n", *TINY))
     assert branch["select"] == 1 and not {"model", "data", "basis", "train"} & set(branch)
     assert branch["dispatch"] == 12 and branch["adapt"] == 8, "what this expert is a part of"
-    assert branch["generate"] == 1 + 8, "its own answers, and those of its mixes"
+    assert branch["generate"] == 1 + 8 + 3, "its own answers, and those of its mixes"
     again = snakemake(checkout, str(expert.relative_to(checkout)), *TINY)
     assert again.returncode == 0 and expert.exists(), again.stderr[-3000:]
 
@@ -194,4 +199,4 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     (checkout / "tests/config/tiny.yaml").write_text(text.replace("[0.0, 0.1]", "[0.0, 0.2]"))
     jobs = planned(snakemake(checkout, "-n", *TINY))
     assert jobs["train"] == 3 and jobs["select"] == 3 and "model" not in jobs and "data" not in jobs
-    assert jobs["generate"] == 3 + 8, "only the answers of SVF's experts and of their mixes are made again"
+    assert jobs["generate"] == 3 + 8 + 3, "only the answers of SVF's experts and of their mixes are made again"

@@ -318,6 +318,45 @@ def adapt(
 
 
 @app.command()
+def mix(
+    model: File, expert: Experts, out: File, basis: Path | None = None, dtype: str = "float32", threads: Threads = 1
+) -> None:
+    """Mix experts with equal weights, without a search, and save the mix as an expert that PEFT loads."""
+    import torch
+
+    from transformer2.adaptation.model import SelfAdaptiveModel
+
+    _start_torch(threads)
+    folders = _named(expert)
+    alpha = [1 / len(folders)] * len(folders)
+    with manifest(out / "manifest.json", experts=expert, alpha=alpha):
+        adaptive = SelfAdaptiveModel.from_pretrained(model, folders, "few-shot", basis=basis, dtype=dtype)
+        adaptive.engine.mix("default", list(folders), torch.tensor(alpha))
+        adaptive.engine.model.save_pretrained(str(out), selected_adapters=["default"])
+
+
+@app.command()
+def transfer(
+    expert: File, source_basis: File, model: File, basis: File, out: File,
+    mapping: Annotated[str | None, typer.Option(help="resampled: for another depth or width, by interpolation")] = None,
+    shuffle: Annotated[int | None, typer.Option(help="put every z in an order drawn with this seed")] = None,
+) -> None:  # fmt: skip
+    """Put an SVF expert of one model onto another one: z by matrix name and index of the singular value.
+
+    `source_basis` is the decomposition of the model that the expert was trained on, `basis` that of `model`
+    (`transformer2 basis`). Models with other matrices are refused, with the list of those that do not fit.
+    """
+    from transformer2.transfer import transfer
+
+    if mapping is not None:
+        _one_of("mapping", mapping, ("resampled",))
+    facts = {"expert": str(expert), "mapping": mapping, "shuffle": shuffle}
+    with manifest(out / "manifest.json", **facts) as record:
+        record |= transfer(expert, source_basis, model, basis, out, mapping, shuffle)
+        record["sha256"] = sha256(out / "adapter_model.safetensors")
+
+
+@app.command()
 def choose(
     candidates: Annotated[list[Path], typer.Argument(help="files of scores")], out: File, identity: Text, by: Text,
     task: Text, data: File, shots: int = 0, which: Text = "strict", adaptation: list[Path] = [],  # noqa: B006

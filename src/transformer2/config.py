@@ -41,6 +41,8 @@ MODULES = {
 
 CLASSIFIER = "cls"
 """Name of the classification expert: as a method that is trained, and among the experts of a model."""
+CROSS = "10_cross"
+"""Name of the few-shot adaptation that mixes the experts of both models of a transfer."""
 STRATEGIES = {
     "prompt": ("prompt", "generation"),
     "prompt_labels": ("prompt", "labels"),
@@ -183,6 +185,19 @@ class Method(Section):
         }
 
 
+class Transfer(Section):
+    """Experts of another model, put onto this one (Section 4.3, Analysis 4)."""
+
+    experts_of: str
+    """Name of the model whose experts they are."""
+    shuffles: int = Field(default=3, gt=0)
+    """How many shuffles of every expert are tried beside the ordered one."""
+    mapping: Literal["resampled"] | None = None
+    """For a model of another depth or width, where null is an error: resampled interpolates every z linearly over the
+    relative index of the singular values, and takes it from the layer of the same relative depth (ours, not the
+    documents')."""
+
+
 class Model(Section):
     """A base model: where it comes from and which row of the paper's tables it fills."""
 
@@ -206,6 +221,8 @@ class Model(Section):
     """Memory that a job with this model asks for."""
     threads: int = 1
     """CPU threads that a job with this model asks for."""
+    transfer: Transfer | None = None
+    """Experts of another model to try on this one; null tries none."""
 
     @property
     def standin(self) -> bool:
@@ -334,7 +351,9 @@ class Run(Section):
     """pocket | hub | dir:<folder laid out as <task>/<split>.jsonl[.gz]>"""
     models: dict[Slug, Model] = {
         "pocket-llama": Model(source="pocket:llama", row="llama3-8b"),
-        "pocket-mistral": Model(source="pocket:mistral", row="mistral-7b", seed=1),
+        "pocket-mistral": Model(
+            source="pocket:mistral", row="mistral-7b", seed=1, transfer=Transfer(experts_of="pocket-llama")
+        ),
         "pocket-llama-deep": Model(
             source="pocket:llama-deep", row="llama3-70b", seed=2, svf_layers="half", strategies=["prompt"]
         ),
@@ -512,6 +531,46 @@ class Run(Section):
                     raise ValueError(f"methods.{name}.also_on: {unknown('unseen task', task, self.unseen)}")
         return self
 
+    @model_validator(mode="after")
+    def _transfers_fit(self) -> "Run":
+        for name, model in self.models.items():
+            if model.transfer is None:
+                continue
+            place, other = f"models.{name}.transfer", model.transfer.experts_of
+            if other not in self.models:
+                raise ValueError(f"{place}.experts_of: {unknown('model', other, self.models)}")
+            if other == name:
+                raise ValueError(f"{place}.experts_of: {name} already has its own experts; name another model")
+            if self.adaptation is None:
+                raise ValueError(f"{place}: without `adaptation` no experts are named that could be transferred")
+            if "few-shot" not in model.strategies:
+                raise ValueError(f"{place}: it ends in a few-shot search; add few-shot to the strategies of {name}")
+            if CROSS in self.adaptation.budgets:
+                raise ValueError(f"adaptation.budgets.{CROSS}: {place} uses this name; give the budget another one")
+            if taken := self.methods.keys() & self.transferred(name).keys():
+                raise ValueError(f"methods.{min(taken)}: {place} uses this name; give the method another one")
+        return self
+
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """Few-shot adaptations by name: those of the configuration, and the main one over both models' experts."""
+        assert self.adaptation is not None
+        rows = [model.row for model in self.models.values() if model.transfer]
+        main = self.adaptation.budgets["10"]
+        cross = {CROSS: main.model_copy(update={"rows": rows})} if rows else {}
+        return self.adaptation.budgets | cross
+
+    def transferred(self, model: str) -> dict[str, list[int]]:
+        """Methods of the experts that a model has from another one, with their seeds.
+
+        Ordered experts are those of the run's first seed; the seeds of shuffled ones are those of the shuffle.
+        """
+        transfer = self.models[model].transfer
+        if transfer is None:
+            return {}
+        ordered = f"svf_from_{self.models[transfer.experts_of].row}"
+        return {ordered: self.seeds[:1], f"{ordered}_shuffled": list(range(transfer.shuffles))}
+
     @property
     def trained(self) -> dict[str, Method]:
         """Every method that trains experts: those of the training tasks, the classification expert's, and those that
@@ -540,7 +599,7 @@ class Run(Section):
         """Everything that one few-shot adaptation depends on, as plain data (see `adaptation.few_shot.adapt`)."""
         assert self.adaptation is not None
         granularity, normalised = CONFIGURATIONS[configuration]
-        iterations = self.adaptation.budgets[budget].iterations or self.adaptation.cem.iterations
+        iterations = self.budgets[budget].iterations or self.adaptation.cem.iterations
         chosen = {"granularity": granularity, "normalised": normalised, "score": self.adaptation.score}
         tokens = self.data_of[task].max_new_tokens
         chosen |= {"max_new_tokens": tokens} if tokens else {}

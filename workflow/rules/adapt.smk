@@ -62,7 +62,7 @@ rule dispatch:
 
 rule adapt:
     input:
-        unpack(experts_to_adapt),
+        unpack(experts_to_mix),
         model=rules.model.output,
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
@@ -97,8 +97,8 @@ rule adapt:
         gpu=of_model("gpus"),
     params:
         out=MIX,
-        experts=lambda wc: named_folders(experts_to_adapt(wc)),
-        shots=lambda wc: ADAPT.budgets[wc.budget].shots,
+        experts=lambda wc: named_folders(experts_to_mix(wc)),
+        shots=lambda wc: BUDGETS[wc.budget].shots,
         settings=lambda wc: json.dumps(RUN.search(wc.budget, wc.configuration, wc.task)),
         identity=lambda wc: whose(
             wc,

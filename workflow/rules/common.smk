@@ -93,10 +93,29 @@ FEW_SHOT_TRAINED = {}
 """Adapter -> (budget, method that is trained on its shots)."""
 CHOSEN = {}
 """Adapter -> (candidates, shots held out, what the choice is made by)."""
+BUDGETS = RUN.budgets if ADAPT else {}
+UNIFORM = "uniform"
+"""Adapter of the experts with equal weights, on every item."""
+TRANSFERRED = {method for model in RUN.models for method in RUN.transferred(model)}
+"""Methods whose experts come from another model."""
+ADAPTERS |= {
+    f"{method}-{task}": (method, task)
+    for method in sorted(TRANSFERRED)
+    for task in RUN.tasks
+}
+
+
+def alone(budget):
+    """Whether methods are trained on the shots of a budget: it limits no search, and needs no other model's experts."""
+    return budget in ADAPT.budgets and ADAPT.budgets[budget].iterations is None
+
+
 if ADAPT:
     ADAPTERS["cls-classify"] = ("cls", "classify")
     STRATEGIES = configuration.STRATEGIES
-    for budget, settings in ADAPT.budgets.items():
+    ADAPTERS[UNIFORM] = (UNIFORM, "")
+    CHOSEN["uniform_mix"] = ([UNIFORM], BUDGETS["10"].shots, "shots")
+    for budget, settings in BUDGETS.items():
         of_budget = {
             f"few_shot_{budget}-{configuration}": (budget, configuration)
             for configuration in ADAPT.configurations
@@ -104,7 +123,7 @@ if ADAPT:
         MIXES |= of_budget
         CHOSEN[f"few_shot_{budget}"] = (list(of_budget), settings.shots, "shots")
         CHOSEN[f"few_shot_{budget}_on_test"] = (list(of_budget), settings.shots, "test")
-        for method in ADAPT.trained if settings.iterations is None else []:
+        for method in ADAPT.trained if alone(budget) else []:
             FEW_SHOT_TRAINED[f"{method}_{budget}-all"] = (budget, method)
             CHOSEN[f"{method}_{budget}"] = (
                 [f"{method}_{budget}-all"],
@@ -125,6 +144,8 @@ if ADAPT:
 SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
 EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
 MIX = "results/{run}/mixes/{model}/{task}/{budget}/{configuration}/seed{seed}"
+EQUAL = "results/{run}/mixes/{model}/uniform/seed{seed}"
+TRANSFER = "results/{run}/transfers/{model}/{task}/{method}/seed{seed}"
 KIT = "results/{run}/kits/{model}/seed{seed}"
 ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
 SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
@@ -136,6 +157,19 @@ def expert(model, task, method, seed):
         run=RUN.run, model=model, task=task, method=method, seed=seed
     )
     return f"{folder}/adapter_model.safetensors"
+
+
+def transferred(model, task, method, seed):
+    """The expert of another model, as one of this model."""
+    folder = TRANSFER.format(
+        run=RUN.run, model=model, task=task, method=method, seed=seed
+    )
+    return f"{folder}/adapter_model.safetensors"
+
+
+def is_shuffled(wildcards):
+    """Whether the seed of a transferred expert is that of a shuffle."""
+    return wildcards.method.endswith("_shuffled")
 
 
 def adaptive(strategy):
@@ -152,7 +186,7 @@ def mixed():
     return [
         (model, task, name)
         for model in adaptive("few-shot")
-        for name, budget in (ADAPT.budgets.items())
+        for name, budget in BUDGETS.items()
         for task in budget.tasks or UNSEEN
         if budget.rows is None or RUN.models[model].row in budget.rows
     ]
@@ -164,7 +198,7 @@ def trained_on_shots():
         (model, task, f"{method}_{budget}")
         for model, task, budget in mixed()
         for method, settings in ADAPT.trained.items()
-        if ADAPT.budgets[budget].iterations is None
+        if alone(budget)
         and model in RUN.models_of(method)
         and task in (settings.tasks or UNSEEN)
     ]
@@ -231,7 +265,7 @@ wildcard_constraints:
     task="|".join(EVERY_TASK),
     method="|".join(RUN.trained) or "none",
     adapter="|".join([*ADAPTERS, *STRATEGIES, *MIXES, *FEW_SHOT_TRAINED, *CHOSEN]),
-    budget="|".join(ADAPT.budgets) if ADAPT else "none",
+    budget="|".join(BUDGETS) or "none",
     configuration="|".join(
         [*configuration.CONFIGURATIONS, *(ADAPT.trained if ADAPT else [])]
     ),
@@ -313,7 +347,13 @@ def expert_files(wildcards):
         budget, configuration = (MIXES | FEW_SHOT_TRAINED)[wildcards.adapter]
         folder = MIX.format(budget=budget, configuration=configuration, **wildcards)
         return {"expert": f"{folder}/adapter_model.safetensors"} | basis
+    if wildcards.adapter == UNIFORM:
+        folder = EQUAL.format(**wildcards)
+        return {"expert": f"{folder}/adapter_model.safetensors"} | basis
     method, trained_on = ADAPTERS[wildcards.adapter]
+    if method in TRANSFERRED:
+        file = transferred(wildcards.model, trained_on, method, wildcards.seed)
+        return {"expert": file} | basis
     uses_basis = next(iter(POINTS[method].values())).adapter == "svf"
     file = expert(wildcards.model, trained_on, method, wildcards.seed)
     return {"expert": file} | (basis if uses_basis else {})
@@ -323,6 +363,19 @@ def experts_to_adapt(wildcards):
     """The expert of every training task."""
     return {
         task: expert(wildcards.model, task, ADAPT.experts, wildcards.seed)
+        for task in RUN.tasks
+    }
+
+
+def experts_to_mix(wildcards):
+    """The experts of a few-shot adaptation: the model's own, and with some budgets those of another model."""
+    own = experts_to_adapt(wildcards)
+    if wildcards.budget != configuration.CROSS:
+        return own
+    ordered = next(iter(RUN.transferred(wildcards.model)))
+    row = RUN.models[RUN.models[wildcards.model].transfer.experts_of].row
+    return own | {
+        f"{row}:{task}": transferred(wildcards.model, task, ordered, wildcards.seed)
         for task in RUN.tasks
     }
 
@@ -391,12 +444,28 @@ def score_files(models, adapters, tasks, seeds):
     )
 
 
+def transfer_scores():
+    """Files of scores of experts that come from another model."""
+    from transformer2.tasks import TASKS
+
+    return [
+        file
+        for model in RUN.models
+        for method, seeds in RUN.transferred(model).items()
+        for trained_on in RUN.tasks
+        for task in (trained_on, *UNSEEN)
+        if TASKS[task].domain == TASKS[trained_on].domain
+        for file in score_files(model, f"{method}-{trained_on}", task, seeds)
+    ]
+
+
 def all_scores(wildcards):
     """Every file of scores that a table may need.
 
     The base model on every task (greedy answers know no seed), every expert on the task it was trained on and those it
     is to be scored on besides; on the unseen tasks the choice among compared experts, the ways of dispatch, few-shot
-    adaptation, and training on the shots.
+    adaptation, training on the shots, and the experts with equal weights; experts of another model on their own task
+    and the unseen ones of its domain.
     """
     files = score_files(RUN.models, "base", BENCHMARKS, RUN.seeds[0])
     for model, method, task in TRAINED:
@@ -418,4 +487,6 @@ def all_scores(wildcards):
     for model, task, budget in mixed():
         both = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
         files += score_files(model, both, task, RUN.seeds)
+    files += score_files(adaptive("few-shot"), "uniform_mix", UNSEEN, RUN.seeds)
+    files += transfer_scores()
     return list(dict.fromkeys(files))  # an expert may be compared and scored besides

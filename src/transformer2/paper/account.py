@@ -18,6 +18,7 @@ STAGES = {
     "experts": "select",
     "generations": "generate",
     "mixes": "adapt",
+    "transfers": "transfer",
     "kits": "kit",
     "scores": "score",
     "paper_tables": "table",
@@ -162,6 +163,8 @@ def _stage(path: Path) -> str:
         return "collect" if name == "scores" else name
     if folder == "generations" and inner[1] in STRATEGIES:
         return "dispatch"
+    if folder == "mixes" and inner[1] == "uniform":
+        return "mix"
     return STAGES.get(folder, folder)
 
 

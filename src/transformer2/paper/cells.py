@@ -136,13 +136,16 @@ def _against_base(
 
 
 def contrast(method: pd.DataFrame, other: pd.DataFrame, statistic: Literal["difference", "ratio"]) -> Contrast:
-    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar with the largest p over seeds),
-    or, where only counts are known, as independent samples. Differences and ratios are of shares of 1."""
+    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar), or, where only counts are known,
+    as independent samples. Differences and ratios are of shares of 1. Of several seeds the largest p counts, and it is
+    1 unless all of them differ in the direction of their mean."""
     if not paired(method, other):
         correct, other_correct = (of.to_numpy().sum() / len(of) for of in (method, other))
         return independent(correct, method.shape[1], other_correct, other.shape[1], statistic)
     ours, theirs = same_items(method, other)
-    p_value = max(mcnemar_exact(*pair) for pair in zip(ours, theirs, strict=True))
+    gains = ours.mean(axis=1) - theirs.mean(axis=1)
+    agree = len(gains) == 1 or (np.sign(gains) == np.sign(gains.mean())).all()
+    p_value = max(mcnemar_exact(*pair) for pair in zip(ours, theirs, strict=True)) if agree else 1.0
     return Contrast(paired_bootstrap(ours, theirs, statistic), p_value)
 
 
@@ -166,7 +169,7 @@ def item_verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
 
 
 def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Both as (seeds, items) on the method's items and seeds; one seed of the other serves all.
+    """Both as (seeds, items) on the method's items; one seed of either serves all of the other's.
 
     Raises:
         ValueError: the other (its base, as a rule) was not scored on these items or seeds.
@@ -174,6 +177,7 @@ def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, n
     absent = method.columns.difference(other.columns)
     if len(absent):
         raise ValueError(f"the base was not scored on {len(absent)} items of its method, such as {absent[0]}")
-    if len(other) > 1 and not other.index.equals(method.index):
+    if min(len(method), len(other)) > 1 and not other.index.equals(method.index):
         raise ValueError(f"the base has seeds {list(other.index)}, its method {list(method.index)}")
-    return method.to_numpy(), np.broadcast_to(other[method.columns].to_numpy(), method.shape)
+    ours, theirs = np.broadcast_arrays(method.to_numpy(), other[method.columns].to_numpy())
+    return ours, theirs

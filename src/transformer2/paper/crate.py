@@ -50,7 +50,7 @@ FRAMES = {
 RENDERED = (".csv", ".html", ".md", ".png", ".svg", ".tex")
 KEPT = (
     "generations/**/*.jsonl", "scores/**/*.json", "experts/**/adapter_model.safetensors",
-    "mixes/**/adapter_model.safetensors",
+    "mixes/**/adapter_model.safetensors", "transfers/**/adapter_model.safetensors",
 )  # fmt: skip
 """Files of a run that the crate describes by path and checksum alone."""
 README = """# Run “{run}” of the reproduction of Transformer²

@@ -282,19 +282,19 @@ def _weights(found: Any, results: Path) -> Iterator[str]:
         classifier = _options(found["command"], "--classifier")
         for pair in [*found["experts"], *(f"classification={folder}" for folder in classifier)]:
             name, _, folder = pair.partition("=")
-            yield from _expert(_here(folder, results), f"of {name}")
+            yield from _expert(_here(folder, results), results, f"of {name}")
     elif found["expert"] is None:
         yield "expert   none: the base model answered"
     elif "mixes" in Path(found["expert"]).parts:
         yield from _mix(_here(found["expert"], results), results)
     else:
-        yield from _expert(_here(found["expert"], results))
+        yield from _expert(_here(found["expert"], results), results)
 
 
 def _here(folder: str, results: Path) -> Path:
     """A folder of the run as it lies now: manifests name it from where the run was made."""
     parts = Path(folder).parts
-    start = next((i for i, part in enumerate(parts) if part in ("experts", "mixes")), 0)
+    start = next((i for i, part in enumerate(parts) if part in ("experts", "mixes", "transfers")), 0)
     return results.joinpath(*parts[start:])
 
 
@@ -302,9 +302,22 @@ def _options(command: list[str], name: str) -> list[str]:
     return [value for option, value in zip(command, command[1:], strict=False) if option == name]
 
 
-def _expert(folder: Path, of: str = "") -> list[str]:
+def _expert(folder: Path, results: Path, of: str = "") -> list[str]:
     head = " ".join(part for part in ("expert  ", of, str(folder)) if part)
-    return [head, *_indented(_link(folder / "selection.json", _selected))]
+    if folder.parent.parent.parent.parent != results / "transfers":
+        return [head, *_indented(_link(folder / "selection.json", _selected))]
+    try:
+        found = read_json(folder / "manifest.json")
+        source = _expert(_here(found["expert"], results), results)
+        return [head, *_indented([_transferred(found), *source])]
+    except BROKEN as error:
+        return [head, f"{INDENT}{_fault(folder / 'manifest.json', error)}"]
+
+
+def _transferred(found: Any) -> str:
+    order = "ordered" if found["shuffle"] is None else f"shuffled with seed {found['shuffle']}"
+    mapping = f", {found['mapping']}" if found["mapping"] else ""
+    return f"z of another model, {order}{mapping}: {found['parameters']:,} z of {found['matrices']} matrices"
 
 
 def _selected(found: Any) -> list[str]:
@@ -320,14 +333,16 @@ def _selected(found: Any) -> list[str]:
 
 
 def _mix(folder: Path, results: Path) -> list[str]:
-    lines = [f"mix      {folder}", *_indented(_link(folder / "adaptation.json", _adapted))]
+    searched = folder.parent != results / "mixes" / folder.parent.parent.name / "uniform"
+    what = _link(folder / "adaptation.json", _adapted) if searched else ["equal weights, not searched"]
+    lines = [f"mix      {folder}", *_indented(what)]
     try:
         pairs = _options(read_json(folder / "manifest.json")["command"], "--expert")
     except BROKEN as error:
         return lines + [f"{INDENT}{_fault(folder / 'manifest.json', error)}"]
     for pair in pairs:
         name, _, expert = pair.partition("=")
-        lines += _expert(_here(expert, results), f"of {name}")
+        lines += _expert(_here(expert, results), results, f"of {name}")
     return lines
 
 
@@ -407,8 +422,9 @@ def _not_run(cell: Cell, results: Path, run_file: Path | None, run: Run | None) 
     needs = list(_needs(cell, run))
     if needs:
         return lines + [f"{INDENT}needs {need}" for need in needs]
-    seeds = run.seeds[:1] if cell.entry.method == "base" else run.seeds
     model = next(name for name, model in run.models.items() if model.row == cell.row.model)
+    seeds_of = {"base": run.seeds[:1]} | run.transferred(model)
+    seeds = seeds_of.get(cell.entry.method, run.seeds)
     folder = results / "scores" / model / adapter(cell.entry.method, cell.entry.trained_on) / cell.column.task
     files = [folder / f"seed{seed}.json" for seed in seeds]
     return lines + [f"{INDENT}made by {_command(files, run_file, run.run).replace(' --force', '')}"]
@@ -422,7 +438,8 @@ def _needs(cell: Cell, run: Run) -> Iterator[str]:
     if task not in run.data_of:
         yield f"{task} under {'`tasks:`' if cell.row.trained_on == 'column task' else '`tasks:` or `unseen:`'}"
     adaptive = {} if run.adaptation is None else _of_adaptation(run)
-    if method in run.methods or method == "base":
+    transferred = {name for model in run.models if run.models[model].row == row for name in run.transferred(model)}
+    if method in run.methods or method in transferred or method == "base":
         if method != "base" and cell.entry.trained_on not in run.tasks:
             yield f"an expert of {method} for {cell.entry.trained_on}, which is not under `tasks:`"
     elif method in adaptive:
@@ -433,6 +450,8 @@ def _needs(cell: Cell, run: Run) -> Iterator[str]:
             yield f"{row} and {task} in the budget of {method}, under `adaptation: budgets:`"
         if task in run.tasks:
             yield f"{task} under `unseen:` instead of `tasks:`"
+    elif method.startswith("svf_from_") or configuration.CROSS in method:
+        yield f"method {method}, which this run does not have: `transfer:` in the block of the model of {row}"
     else:
         yield f"method {method}, which this run does not have: " + (
             "`adaptation:`, with a budget of that name"
@@ -446,7 +465,8 @@ def _of_adaptation(run: Run) -> dict[str, tuple[str | None, configuration.Budget
     adaptation = run.adaptation
     assert adaptation is not None
     found: dict[str, Any] = {name: (strategy, None) for name, (strategy, _) in STRATEGIES.items()}
-    for name, budget in adaptation.budgets.items():
+    found["uniform_mix"] = ("few-shot", None)
+    for name, budget in run.budgets.items():
         found |= {f"few_shot_{name}{by}": ("few-shot", budget) for by in ("", "_on_test")}
     found |= {f"{adaptation.compared}_{by}": (None, None) for by in ("on_shots", "on_test")}
     return found

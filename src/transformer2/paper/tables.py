@@ -37,8 +37,9 @@ UNPAIRED_COUNTS = (
     "adjusted log interval, score test."
 )
 VERDICTS = (
-    "Verdict, with ours minus the paper's in points: the two, each k of its own n, as independent samples (score test, "
-    "p < 0.05 by Holm over the table); reproduced: no difference, on as many items as the paper has."
+    "Verdict, with ours minus the paper's in points: the two, each k of its own n, as independent samples (score test). "
+    "Higher, lower: p < 0.05 by Holm over the table; reproduced: p of the cell alone at least 0.05, on as many items as "
+    "the paper has."
 )
 REMAINDERS = (
     "Where n is below that of our base, the prompts that the method adapted or chose on are left out of its score; "

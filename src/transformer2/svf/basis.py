@@ -97,6 +97,14 @@ def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
     return len(fingerprints)
 
 
+def singular_values(path: Path) -> dict[str, Tensor]:
+    """s (r,) of every matrix in a file of bases, by module name, first layers first."""
+    with safe_open(path, "pt") as file:
+        names = [key.removesuffix(".s") for key in file.keys() if key.endswith(".s")]  # noqa: SIM118 (not a dict)
+        by_layer = sorted(names, key=lambda name: [int(p) if p.isdigit() else -1 for p in name.split(".")])
+        return {name: file.get_tensor(f"{name}.s") for name in by_layer}
+
+
 class BasisFile:
     """A basis written by `write_basis`, read matrix by matrix."""
 

@@ -57,6 +57,14 @@ def factored_linear(x: Tensor, weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
     return y + ((y @ q) * d).to(y.dtype) @ q.T
 
 
+def scaling(p: Tensor, s: Tensor, parametrisation: str) -> Tensor:
+    """z (r,) of a trained vector p (r,), for the singular values s (r,); see `SVFConfig.parametrisation`."""
+    if parametrisation == "linear":
+        return p
+    mask = torch.sigmoid(p)
+    return mask * (s.sum() / (s * mask).sum())
+
+
 class SVFLayer(BaseTunerLayer):
     """State of SVF in one layer: the basis, shared by all adapters, and one vector an adapter."""
 
@@ -91,11 +99,7 @@ class SVFLayer(BaseTunerLayer):
 
     def z(self, adapter_name: str) -> Tensor:
         """z (r,) of an adapter as it multiplies the singular values; differentiable in the trained vector."""
-        p = self.svf_z[adapter_name]
-        if self.parametrisation[adapter_name] == "linear":
-            return p
-        mask = torch.sigmoid(p)
-        return mask * (self.svf_s.sum() / (self.svf_s * mask).sum())
+        return scaling(self.svf_z[adapter_name], self.svf_s, self.parametrisation[adapter_name])
 
     def d(self, adapter_names: list[str]) -> Tensor:
         """z - 1 (r,); the deltas of several active adapters add up, as everywhere in PEFT."""
