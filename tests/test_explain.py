@@ -93,7 +93,7 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
         f"{results}/generations/toy/svf-gsm8k/gsm8k/seed0.jsonl", "chosen single on validation: single 0.900",
         "best at step 4 of 12; all steps; 1,536 parameters", "source pocket:llama", "sha256 feedfeedfeed",
         "right: gsm8k/test/0", "wrong: gsm8k/test/5", "answer  #### 5",
-        f"snakemake --cores all --force {results}/scores/toy/svf-gsm8k/gsm8k/seed0.json",
+        "snakemake --cores all --force results/pocket/scores/toy/svf-gsm8k/gsm8k/seed0.json",
     ):  # fmt: skip
         assert fact in text
     assert text.count("checksum OK") == 2 and "missing" not in text and "damaged" not in text
@@ -189,7 +189,10 @@ def test_scores_that_were_measured_elsewhere_end_at_their_file(results, tmp_path
     ("cell", "need"),
     [
         ("arxiv/table1/llama3-8b/lora/gsm8k", "made by snakemake --cores all"),
-        ("arxiv/table7a/llama3-8b/ia3/gsm8k", "needs method ia3, which this run does not have"),
+        ("arxiv/table7a/llama3-8b/ia3/gsm8k", "made by snakemake --cores all"),
+        ("arxiv/table7b/llama3-8b/dora_on_test/math", "dora_on_test/math/seed0.json"),
+        ("arxiv/table8/llama3-8b/ia3_100_3/ia3_100", "ia3_100_3/arc_challenge/seed0.json"),
+        ("arxiv/figure5/llava-next-8b/base/textvqa", "needs a model with `row: llava-next-8b` under `models:`"),
         ("arxiv/table2/llama3-70b/prompt/math", "made by snakemake --cores all"),
         ("arxiv/table5/mistral-7b/svf_from_llama3-8b_shuffled/math", "shuffled-gsm8k/math/seed2.json"),
         ("arxiv/table5/mistral-7b/few_shot_10_cross/math", "few_shot_10_cross/math/seed0.json"),

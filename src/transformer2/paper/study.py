@@ -99,7 +99,9 @@ def _page(found: list[Effect], reference: str, run: str) -> str:
     frame = pd.DataFrame(
         [{"model": e.model, "method": e.method, "task": e.task, "text": _text(e, reference)} for e in found]
     )
-    table = frame.pivot_table("text", ["model", "method"], "task", aggfunc="first", sort=False).reset_index()
+    table = (
+        frame.pivot_table("text", ["model", "method"], "task", aggfunc="first", sort=False).fillna("–").reset_index()
+    )
     seeds, items = found[0].seeds, {e.task: e.items for e in found}
     said = ", ".join(f"{task} {n}" for task, n in items.items())
     return (
