@@ -77,7 +77,7 @@ def answer_in_two_passes(
 def accuracy(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], max_new_tokens: int, which: str
 ) -> float:
-    """Share of `rows` that the model answers greedily as the score `which` (strict | lenient) accepts."""
+    """Mean score `which` (strict | lenient) of the greedy answers to `rows`: the share that is right, as a rule."""
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
     completions = engine.generate(prompts, Sampling(max_new_tokens, stop=task.stop))
     scores = task.score(rows, [completion.text for completion in completions])

@@ -1,7 +1,7 @@
 """The tasks, by name."""
 
-from transformer2.tasks import arc, classify, gsm8k, humaneval, math, mbpp_pro, own
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task
+from transformer2.tasks import arc, classify, gsm8k, humaneval, math, mbpp_pro, own, vqa
+from transformer2.tasks.base import RIGHT, Prompt, Row, Score, Split, Task
 
 BENCHMARKS: dict[str, Task] = {
     "gsm8k": gsm8k.TASK,
@@ -11,7 +11,9 @@ BENCHMARKS: dict[str, Task] = {
     "humaneval": humaneval.TASK,
     "arc_challenge": arc.ARC_CHALLENGE,
 }
-"""The data sets of the documents: three that experts are trained on, three that are unseen."""
-TASKS: dict[str, Task] = BENCHMARKS | {"classify": classify.TASK, "own": own.TASK}
+"""The documents' text data sets: three that experts are trained on, three that are unseen."""
+VISION: dict[str, Task] = {"textvqa": vqa.TEXTVQA, "okvqa": vqa.OKVQA}
+"""Those of the vision-language model: one that experts are trained on, one that is unseen."""
+TASKS: dict[str, Task] = BENCHMARKS | VISION | {"classify": classify.TASK, "own": own.TASK}
 
-__all__ = ["BENCHMARKS", "TASKS", "Prompt", "Row", "Score", "Split", "Task"]
+__all__ = ["BENCHMARKS", "RIGHT", "TASKS", "VISION", "Prompt", "Row", "Score", "Split", "Task"]
