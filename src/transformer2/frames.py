@@ -21,7 +21,7 @@ def collect(files: Sequence[Path], out: Path) -> int:
         parts.append(items.assign(**{key: record[key] for key in IDENTITY}))
     frame = pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
     for verdict in ("strict", "lenient"):
-        if any(isinstance(value, float) for value in frame[verdict]):  # a task whose verdicts are shares makes numbers of all
+        if any(isinstance(value, float) for value in frame[verdict]):  # one task scored by shares makes numbers of all
             frame[verdict] = frame[verdict].astype(float)
     write_frame(frame, out)
     return len(frame)
