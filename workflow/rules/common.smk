@@ -58,7 +58,9 @@ TIMES = [f"{table.document}/{table.name}" for table in LEDGER.times]
 """Tables of seconds."""
 POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
-UNSEEN = list(RUN.unseen) if ADAPT else []
+UNSEEN = {model: RUN.unseen_of(model) if ADAPT else [] for model in RUN.models}
+"""Model -> unseen tasks that it is adapted to."""
+LANGUAGE_MODELS = [name for name, model in RUN.models.items() if model.backbone is None]
 EVERY_TASK = RUN.data_of
 
 # Every file of answers or scores belongs to an adapter: the base model, an expert, a mix of experts, a way to dispatch
@@ -84,7 +86,7 @@ if ADAPT:
         MIXES |= of_budget
         CHOSEN[f"few_shot_{budget}"] = (list(of_budget), settings.shots, "shots")
         CHOSEN[f"few_shot_{budget}_on_test"] = (list(of_budget), settings.shots, "test")
-    compared = [f"{ADAPT.compared}-{task}" for task in RUN.tasks]
+    compared = [f"{ADAPT.compared}-{task}" for task in RUN.text_tasks]
     CHOSEN[f"{ADAPT.compared}_on_test"] = (compared, 0, "test")
     CHOSEN[f"{ADAPT.compared}_on_shots"] = (
         compared,
@@ -123,7 +125,8 @@ def mixed():
         (model, task, name)
         for model in adaptive("few-shot")
         for name, budget in (ADAPT.budgets.items())
-        for task in budget.tasks or UNSEEN
+        for task in UNSEEN[model]
+        if budget.tasks is None or task in budget.tasks
         if budget.rows is None or RUN.models[model].row in budget.rows
     ]
 
@@ -131,7 +134,7 @@ def mixed():
 ALL_EXPERTS = [
     expert(model, task, method, seed)
     for model in RUN.models
-    for task in RUN.tasks
+    for task in RUN.tasks_of(model)
     for method in RUN.methods
     for seed in RUN.seeds
 ]
@@ -142,7 +145,7 @@ ALL_ADAPTATION_FIGURES = [
     if (mixed() if frame == "alphas" else adaptive("prompt") + adaptive("cls"))
 ]
 ALL_KITS = collect(
-    f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
+    f"{KIT}/done", run=RUN.run, model=LANGUAGE_MODELS if ADAPT else [], seed=RUN.seeds
 )
 
 if RUN.scores:  # what needs models, or what only they leave behind
@@ -242,10 +245,10 @@ def expert_files(wildcards):
 
 
 def experts_to_adapt(wildcards):
-    """The expert of every training task."""
+    """The expert of every training task of language models; those of a backbone, carried over."""
     return {
         task: expert(wildcards.model, task, ADAPT.experts, wildcards.seed)
-        for task in RUN.tasks
+        for task in RUN.text_tasks
     }
 
 
@@ -309,18 +312,23 @@ def all_scores(wildcards):
     The base model on every task (greedy answers know no seed), every expert on the task it was trained on; on the
     unseen tasks the choice among compared experts, the ways of dispatch, and few-shot adaptation with its candidates.
     """
-    files = score_files(RUN.models, "base", [*RUN.tasks, *UNSEEN], RUN.seeds[0])
-    for method in RUN.methods:
-        for task in RUN.tasks:
-            files += score_files(RUN.models, f"{method}-{task}", task, RUN.seeds)
+    files = []
+    for model in RUN.models:
+        tasks = RUN.tasks_of(model)
+        files += score_files(model, "base", [*tasks, *UNSEEN[model]], RUN.seeds[0])
+        for method in RUN.methods:
+            for task in tasks:
+                files += score_files(model, f"{method}-{task}", task, RUN.seeds)
     if not ADAPT:
         return files
     choices = [f"{ADAPT.compared}_on_test", f"{ADAPT.compared}_on_shots", *compared]
-    files += score_files(RUN.models, choices, UNSEEN, RUN.seeds)
+    for model in RUN.models:
+        files += score_files(model, choices, UNSEEN[model], RUN.seeds)
     for strategy in ("prompt", "cls"):
         ways = [strategy, f"{strategy}_labels"]
-        files += score_files(adaptive(strategy), ways, UNSEEN, RUN.seeds)
-    files += score_files(RUN.models, "base", "classify", RUN.seeds[0])
+        for model in adaptive(strategy):
+            files += score_files(model, ways, UNSEEN[model], RUN.seeds)
+    files += score_files(LANGUAGE_MODELS, "base", "classify", RUN.seeds[0])
     files += score_files(adaptive("cls"), "cls-classify", "classify", RUN.seeds)
     for model, task, budget in mixed():
         both = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
