@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 from transformers import LlavaNextForConditionalGeneration
 
+from helpers import model as language_model
 from helpers import settings, tokenizer, vision_model, vision_tokenizer
-from transformer2.models import load_model, load_tokenizer, new_expert
+from transformer2.adaptation.few_shot import score_mixes
+from transformer2.models import carry_over, load_expert, load_experts, load_model, load_tokenizer, new_expert
 from transformer2.pocket import corpus, pictures
-from transformer2.rollout.engine import Sampling, encode_prompt
+from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.rollout.pictures import PicturePrompt, decode_picture, picture_inputs
 from transformer2.svf.basis import decoder_matrices, write_basis
@@ -183,15 +185,10 @@ def test_a_wrong_answer_about_a_picture_earns_the_small_negative_reward(llava):
     samples, seen = rollout(engine, words, TASKS["textvqa"], rows, settings(reward_wrong=-0.1), seed=0)
     assert {sample.reward for sample in samples} <= {1.0, -0.1}
     assert all(isinstance(sample.prompt_ids, PicturePrompt) for sample in samples)
-    known = engine.generate([s.prompt_ids for s in samples], Sampling(6, 1.0))
-    engine.generate = lambda *_: [type(c)([5], word, "stop") for c, word in zip(known, WORDS_OF(rows), strict=True)]  # type: ignore
+    said = [rows[0]["answers"][0], pictures.UNANSWERABLE, f"The {rows[2]['answers'][0].upper()}."]  # 8, 1 and 8 of ten
+    engine.generate = lambda *_: [Completion([5], text, "stop") for text in said]  # type: ignore[method-assign]
     samples, _ = rollout(engine, words, TASKS["textvqa"], rows, settings(reward_wrong=-0.1), seed=0)
     assert [sample.reward for sample in samples] == [1.0, -0.1, 1.0]
-
-
-def WORDS_OF(rows: list[Row]) -> list[str]:
-    """The right answer, one that one of ten gave, and the right one in another spelling."""
-    return [rows[0]["answers"][0], pictures.UNANSWERABLE, f"The {rows[2]['answers'][0].upper()}."]
 
 
 def test_the_gradient_of_z_sees_the_picture(llava):
@@ -208,3 +205,47 @@ def test_the_gradient_of_z_sees_the_picture(llava):
     exchanged = PicturePrompt(one.prompt_ids, other.prompt_ids.picture, one.prompt_ids.image_processor)
     assert gradient(one).norm() > 0
     assert not torch.allclose(gradient(one), gradient(Sample(exchanged, one.completion_ids, 1.0)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"adapter": "lora", "modules": "attention_qv"}])
+def test_an_expert_of_the_backbone_does_the_same_inside_the_vision_language_model(tmp_path, changes):
+    """On text: the language model with its expert, and the LlavaNext around it with that expert carried over."""
+    backbone = language_model(320)
+    llava, words = vision_model()
+    layers = {name: weight for name, weight in backbone.model.state_dict().items() if "embed" not in name}
+    llava.model.language_model.load_state_dict(layers, strict=False)
+    for ours, theirs in (
+        (llava.get_input_embeddings(), backbone.get_input_embeddings()),
+        (llava.lm_head, backbone.lm_head),
+    ):
+        ours.weight.data[:320] = theirs.weight.data
+    chosen = settings(init_std=0.3, **changes)
+    expert = new_expert(backbone, chosen, None, seed=0)
+    for name, p in expert.named_parameters():
+        if "lora_B" in name:  # it starts as zero
+            torch.nn.init.normal_(p)
+    expert.save_pretrained(str(tmp_path / "text"))
+    carry_over(tmp_path / "text", tmp_path / "vision")
+    adapted = load_expert(llava, tmp_path / "vision", None)
+    ids = torch.tensor([[0, 10, 11, 12, 13]])
+    torch.testing.assert_close(adapted(input_ids=ids).logits[..., :320], expert.eval()(input_ids=ids).logits)
+    with adapted.disable_adapter():
+        assert not torch.allclose(adapted(input_ids=ids).logits[..., :320], expert(input_ids=ids).logits, atol=1e-3)
+
+
+def test_experts_of_the_backbone_are_mixed_row_by_row_on_prompts_with_pictures(tmp_path):
+    llava, words = vision_model()
+    for seed, name in enumerate(("math", "code")):
+        expert = new_expert(language_model(320), settings(init_std=0.5), None, seed=seed)
+        expert.save_pretrained(str(tmp_path / "text" / name))
+        carry_over(tmp_path / "text" / name, tmp_path / name)
+    model = load_experts(llava, {name: tmp_path / name for name in ("math", "code")}, None)
+    engine, task, rows = HFEngine(model, words), TASKS["okvqa"], corpus.rows("okvqa", "test", 4)
+    alphas = [torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])]
+    found = score_mixes(engine, words, task, rows, ["math", "code"], alphas, "strict", 4)
+    prompts = [encode_prompt(words, task.prompt(row)) for row in rows]
+    for alpha, (accuracy, _) in zip(alphas, found, strict=True):
+        engine.mix("one", ["math", "code"], alpha)
+        engine.set_expert("one")
+        texts = [completion.text for completion in engine.generate(prompts, Sampling(4))]
+        assert accuracy == pytest.approx(sum(score.strict for score in task.score(rows, texts)) / len(rows))
