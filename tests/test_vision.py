@@ -12,8 +12,8 @@ from transformers import LlavaNextForConditionalGeneration
 from helpers import model as language_model
 from helpers import settings, tokenizer, vision_model, vision_tokenizer
 from transformer2.adaptation.few_shot import score_mixes
-from transformer2.models import carry_over, load_expert, load_experts, load_model, load_tokenizer, new_expert
-from transformer2.pocket import corpus, pictures
+from transformer2.models import carry_over, fetch, load_expert, load_experts, load_model, load_tokenizer, new_expert
+from transformer2.pocket import corpus, pictures, pretrain, vision
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.rollout.pictures import PicturePrompt, decode_picture, picture_inputs
@@ -249,3 +249,34 @@ def test_experts_of_the_backbone_are_mixed_row_by_row_on_prompts_with_pictures(t
         engine.set_expert("one")
         texts = [completion.text for completion in engine.generate(prompts, Sampling(4))]
         assert accuracy == pytest.approx(sum(score.strict for score in task.score(rows, texts)) / len(rows))
+
+
+@pytest.mark.slow
+def test_pretraining_repeats_bit_for_bit_and_starts_from_its_backbone(tmp_path):
+    pretrain.pretrain("llama", 7, tmp_path / "backbone", steps=3)
+    facts = [fetch("pocket:llava-next", tmp_path / n, seed=1, steps=3, backbone=tmp_path / "backbone") for n in "ab"]
+    assert facts[0]["loss"] == facts[1]["loss"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    model, words = load_model(tmp_path / "a"), load_tokenizer(tmp_path / "a")
+    backbone = load_model(tmp_path / "backbone")
+    shapes = [
+        {name: p.shape for name, p in of.layers.named_parameters()}
+        for of in (model.model.language_model, backbone.model)
+    ]
+    assert shapes[0] == shapes[1] and len(words) == model.get_input_embeddings().num_embeddings
+    prompt = encode_prompt(words, TASKS["okvqa"].prompt(corpus.rows("okvqa", "test", 1)[0]))
+    assert HFEngine(model, words).generate([prompt], Sampling(2))[0].token_ids
+
+
+def test_the_vision_language_stand_in_needs_a_backbone(tmp_path):
+    with pytest.raises(ValueError, match="pocket:llava-next needs a backbone"):
+        fetch("pocket:llava-next", tmp_path)
+
+
+def test_the_language_model_starts_from_the_weights_of_its_backbone():
+    words, backbone = vision_tokenizer(), language_model(320)
+    wanted = {name: weight.clone() for name, weight in backbone.model.layers.state_dict().items()}
+    started = vision.new_model(backbone, words.processor, seed=0)
+    for name, weight in started.model.language_model.layers.state_dict().items():
+        assert torch.equal(weight, wanted[name])

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from conftest import ROOT
 from transformer2.data import read_split
 from transformer2.frames import collect
 from transformer2.paper.cells import item_verdicts
 from transformer2.paper.measured import read_scores
+from transformer2.paper.tables import render
 from transformer2.provenance import write_json
 from transformer2.statistics import mcnemar_exact
 from transformer2.tasks import TASKS, VISION, Row, vqa
@@ -158,3 +160,20 @@ def test_shares_are_tested_by_which_of_two_is_higher() -> None:
     ours, base = [0.6, 1.0, 0.3, 0.9, 1.0, 0.6], [0.3, 0.9, 0.3, 0.6, 0.6, 0.0]
     assert mcnemar_exact(ours, base) == mcnemar_exact([True] * 5 + [False], [False] * 6) == 2 * 0.5**5
     assert Counter(np.sign(np.subtract(ours, base))) == {1.0: 5, 0.0: 1}
+
+
+def test_a_table_of_shares_has_their_mean_and_the_frame_their_sum(tmp_path: Path) -> None:
+    shares = {"base": [0.3, 0.6, 1.0, 0.0], "svf": [1.0, 0.6, 1.0, 0.9]}
+    rows = [
+        {"run": "r", "model": "m", "stands_in_for": "llava-next-8b", "standin": True, "method": method, "seed": 0,
+         "trained_on": "textvqa" if method == "svf" else "", "task": "textvqa", "item": f"textvqa/test/{i}",
+         "strict": share, "lenient": share, "new_tokens": 1, "finish_reason": "stop"}
+        for method, of_method in shares.items() for i, share in enumerate(of_method)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "scores.csv", index=False)
+    render(ROOT / "paper_tables" / "arxiv" / "figure5.yaml", tmp_path / "scores.csv", tmp_path)
+    frame = pd.read_csv(tmp_path / "arxiv" / "figure5.csv").set_index("cell")
+    svf, base = (frame.loc[f"arxiv/figure5/llava-next-8b/{method}/textvqa"] for method in ("svf", "base"))
+    assert (svf["strict_correct"], svf["strict_score"], base["strict_score"]) == (3.5, 87.5, 47.5)
+    assert svf["strict_normalised"] == pytest.approx(87.5 / 47.5, abs=1e-4) and svf["strict_p"] == pytest.approx(0.5)
+    assert "87.50" in (tmp_path / "arxiv" / "figure5.md").read_text()
