@@ -16,7 +16,7 @@ from transformer2.models import carry_over, fetch, load_expert, load_experts, lo
 from transformer2.pocket import corpus, pictures, pretrain, vision
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
-from transformer2.rollout.pictures import PicturePrompt, decode_picture, picture_inputs
+from transformer2.rollout.pictures import PicturePrompt, decode_picture, picture_inputs, prompt_text
 from transformer2.svf.basis import decoder_matrices, write_basis
 from transformer2.tasks import TASKS, VISION, Prompt, Row, vqa
 from transformer2.training.objective import Sample, accumulate_gradients
@@ -69,8 +69,8 @@ def test_a_prompt_with_a_picture_has_one_bos_and_a_token_for_each_piece(llava, p
     ids = prompts[0]
     assert isinstance(ids, PicturePrompt) and ids.count(words.bos_token_id) == 1 and ids[0] == words.bos_token_id
     assert ids.count(model.config.image_token_id) == 36
-    text = words.decode([token for token in ids if token != model.config.image_token_id])
-    assert text == f"<|begin|><|user|>{row['question']}\n{vqa.REQUEST}<|end|><|assistant|>"
+    asked = f"{row['question']}\n{vqa.REQUEST}"
+    assert prompt_text(words, ids) == f"<|begin|><|user|><image>{asked}<|end|><|assistant|>"
 
 
 def test_a_picture_for_a_model_that_takes_none_is_a_mistake():

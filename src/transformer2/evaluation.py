@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from transformer2.adaptation.model import SelfAdaptiveModel
 from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
+from transformer2.rollout.pictures import prompt_text
 from transformer2.tasks import Row, Task
 
 WARM_UP = 8
@@ -33,7 +34,7 @@ def answer(
             completions = engine.generate([prompts[i] for i in part], Sampling(max_new_tokens, stop=task.stop))
             seconds = (time.perf_counter() - started) / len(part)
             for i, completion in zip(part, completions, strict=True):
-                yield sample(rows[i], str(tokenizer.decode(prompts[i])), completion, seconds)
+                yield sample(rows[i], prompt_text(tokenizer, prompts[i]), completion, seconds)
             bar.update(len(part))
 
 

@@ -7,7 +7,7 @@ weights of another stand-in and keeps its shapes, so that experts of that one fi
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ DRAWN = 2500
 """Pictures that are drawn of each task at most; the batches come from these."""
 
 
-def new_processor(tokens: Any, size: int = SIZE, patch: int = PATCH, grid: Sequence[Sequence[int]] = GRID) -> Any:
+def new_processor(tokens: Any, size: int = SIZE, patch: int = PATCH, grid: list[list[int]] = GRID) -> Any:
     """The processor around a tokenizer, which gets a token for pieces of pictures, one for each fixed phrase of the
     prompts and one for each answer. Pictures are cut into tiles of `size` pixels, laid out as one of `grid` (height,
     width), and tiles into pieces of `patch` pixels."""

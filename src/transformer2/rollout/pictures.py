@@ -45,6 +45,14 @@ def picture_prompt_ids(processor: Any, messages: Sequence[dict[str, str]], pictu
     return processor(images=decode_picture(picture), text=text, add_special_tokens=False)["input_ids"][0]
 
 
+def prompt_text(tokenizer: Any, prompt: list[int]) -> str:
+    """A prompt in words; a picture is one token in it, and not as many as the model sees."""
+    if isinstance(prompt, PicturePrompt):
+        image = tokenizer.processor.image_token_id
+        prompt = [token for i, token in enumerate(prompt) if token != image or prompt[i - 1] != image]
+    return str(tokenizer.decode(prompt))
+
+
 def picture_inputs(prompts: Sequence[list[int]], device: Any) -> dict[str, Tensor]:
     """What a model takes beside the token ids of a batch: pixel_values (batch, most tiles, 3, height, width), empty
     tiles behind those of smaller pictures, and image_sizes (batch, 2). Nothing for prompts without pictures.
