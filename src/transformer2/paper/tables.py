@@ -119,7 +119,7 @@ def tidy(
     frame = pd.DataFrame(records)
     for name in ("n", "reported_k", "strict_correct", "lenient_correct"):
         counts = frame[name].astype("Float64")
-        whole = not (counts.dropna() % 1).any()  # sums of shares may not be
+        whole = all(count % 1 == 0 for count in counts.dropna())  # sums of shares may not be
         frame[name] = counts.astype("Int64") if whole else counts
     return frame
 
