@@ -1,11 +1,13 @@
 """A tiny random model, its tokenizer and a task that it can learn: what the tests of rollout and training share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from transformer2.config import Training
+from transformer2.pocket import vision
 from transformer2.pocket.tokenizer import train_tokenizer
 from transformer2.tasks import Prompt, Row, Score, Split, Task
 
@@ -55,3 +57,23 @@ def settings(**changes) -> dict:
         "layers": "all",
         "max_new_tokens": 6,
     }
+
+
+def vision_tokenizer(*shape: Any) -> Any:
+    """The tokenizer with a processor of pictures; `shape` as `pocket.vision.new_processor` takes it."""
+    processor = vision.new_processor(tokenizer(), *shape)
+    words: Any = processor.tokenizer
+    words.processor = processor
+    return words
+
+
+def vision_model(layers: int = 2) -> tuple[Any, Any]:
+    """A tiny random LlavaNext and its tokenizer with the processor; the language model has the shapes of a stand-in."""
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
+            num_key_value_heads=2, initializer_range=0.3, max_position_embeddings=512, tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    words = vision_tokenizer()
+    return vision.new_model(llama, words.processor, seed=0).eval(), words

@@ -83,6 +83,48 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ),
         ({"methods": {"svf": {"rows": ["llama3-9b"]}}}, "methods.svf.rows.0: Input should be"),
         ({"methods": {"svf": {"settings": {"adapter": "lorra"}}}}, "adapter"),
+        (
+            {"models": {"m": {"source": "pocket:llava-next", "row": "llava-next-8b"}}},
+            "models.m.backbone: missing; pocket:llava-next is built around another pocket model",
+        ),
+        (
+            {
+                "models": {
+                    "m": {"source": "dir:x", "row": "llama3-8b"},
+                    "v": {"source": "dir:y", "row": "llava-next-8b", "backbone": "n"},
+                }
+            },
+            "models.v.backbone: unknown language model 'n'; valid are m",
+        ),
+        (
+            {
+                "models": {
+                    "m": {"source": "dir:x", "row": "llama3-8b"},
+                    "v": {"source": "dir:y", "row": "llava-next-8b", "backbone": "m"},
+                }
+            },
+            "models.v.strategies: a model with a backbone can be adapted by few-shot alone",
+        ),
+        (
+            {
+                "adaptation": ADAPTATION | {"compared": ["ia3"]},
+                "methods": {"svf": {}, "ia3": {"recipe": "paper-ia3"}},
+            },
+            "methods.ia3.rows: name rows without llava-next-8b; of what is compared on pocket-llava",
+        ),
+        (
+            {
+                "models": {
+                    "m": {"source": "dir:x", "row": "llama3-8b", "transfer": {"experts_of": "v"}},
+                    "v": {"source": "dir:y", "row": "llava-next-8b", "backbone": "m", "strategies": ["few-shot"]},
+                }
+            },
+            "models.m.transfer: from one language model to another alone, without pictures",
+        ),
+        (
+            {"tasks": {"textvqa": {}}, "models": {"m": {"source": "dir:x", "row": "llama3-8b"}}},
+            "models.m: no task for it (tasks about pictures are for models with a backbone alone)",
+        ),
         ({"unseen": {}}, "adaptation needs at least one unseen task"),
         ({"unseen": {"gsm8k": {}}}, "unseen: gsm8k is a training task"),
         ({"unseen": {"humanevil": {}}}, "unseen: unknown task 'humanevil'; did you mean 'humaneval'?"),
@@ -128,6 +170,15 @@ def test_half_of_the_layers_is_for_svf_alone():
     run = Run()
     assert run.training("pocket-llama-deep", "svf", "kl_coefficient-0.0")["layers"] == "half"
     assert run.training("pocket-llama-deep", "lora", next(iter(run.methods["lora"].points())))["layers"] == "all"
+
+
+def test_tasks_about_pictures_are_for_the_vision_language_model_alone():
+    run = Run()
+    assert run.tasks_of("pocket-llava") == ["textvqa"] and run.unseen_of("pocket-llava") == ["okvqa"]
+    assert run.tasks_of("pocket-llama") == run.text_tasks == ["gsm8k", "mbpp_pro", "arc_easy"]
+    training = run.training("pocket-llava", "svf", "kl_coefficient-0.0")
+    assert (training["reward_wrong"], training["layers"]) == (-0.1, "half")
+    assert run.training("pocket-llama", "svf", "kl_coefficient-0.0")["reward_wrong"] == -1
 
 
 def test_a_model_is_a_stand_in_unless_it_is_the_papers_own():

@@ -192,7 +192,7 @@ def test_scores_that_were_measured_elsewhere_end_at_their_file(results, tmp_path
         ("arxiv/table7a/llama3-8b/ia3/gsm8k", "made by snakemake --cores all"),
         ("arxiv/table7b/llama3-8b/dora_on_test/math", "dora_on_test/math/seed0.json"),
         ("arxiv/table8/llama3-8b/ia3_100_3/ia3_100", "ia3_100_3/arc_challenge/seed0.json"),
-        ("arxiv/figure5/llava-next-8b/base/textvqa", "needs a model with `row: llava-next-8b` under `models:`"),
+        ("arxiv/figure5/llava-next-8b/base/textvqa", "pocket-llava/base/textvqa/seed0.json"),
         ("arxiv/table2/llama3-70b/prompt/math", "made by snakemake --cores all"),
         ("arxiv/table5/mistral-7b/svf_from_llama3-8b_shuffled/math", "shuffled-gsm8k/math/seed2.json"),
         ("arxiv/table5/mistral-7b/few_shot_10_cross/math", "few_shot_10_cross/math/seed0.json"),

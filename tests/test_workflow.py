@@ -65,25 +65,29 @@ def test_every_configuration_can_be_planned(checkout, config):
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
     jobs = planned(snakemake(checkout, "-n"))
-    assert jobs["model"] == jobs["basis"] == jobs["spectrum_figure"] == 3
-    assert jobs["learning_figure"] == 3 + 1, "SVF of every model, and LoRA by policy gradient"
-    # Three tasks and two methods for three models; six ablations of one expert each and four other methods for one
-    # model; a classification expert for the two models that dispatch by one.
-    everywhere, ablations, others, classifiers = 3 * 3 * 2, 6, 4 * 3, 2
+    assert jobs["model"] == jobs["basis"] == jobs["spectrum_figure"] == 4
+    assert jobs["learning_figure"] == 4 + 1, "SVF of every model, and LoRA by policy gradient"
+    # Three tasks and two methods for three language models, one task and these two for the vision-language model; six
+    # ablations of one expert each and four other methods for one model; a classification expert for the two models that
+    # dispatch by one.
+    everywhere, ablations, others, classifiers = 3 * 3 * 2 + 2, 6, 4 * 3, 2
     assert jobs["select"] == everywhere + ablations + others + classifiers
-    # Two passes: four ways for these two models, two for the third; ten shots for both, other budgets for one.
-    assert jobs["dispatch"] == 3 * (4 + 4 + 2) and jobs["adapt"] == 4 * (2 * 3 + 4 + 3)
+    assert jobs["carry_over"] == 3 * 2, "the experts of its backbone by these two, for the vision-language model"
+    # Two passes: four ways for these two models, two for the third; ten shots for both and for the vision-language
+    # model on its one unseen task, other budgets for one.
+    assert jobs["dispatch"] == 3 * (4 + 4 + 2) and jobs["adapt"] == 4 * (2 * 3 + 4 + 3 + 1)
     assert jobs["train_on_shots"] == 2 * 4
     # Experts of one model on another: three ordered and three shuffles of each, on their own task and an unseen one;
-    # few-shot mixes with both models' experts are three of those above. Equal weights for both.
-    assert jobs["transfer"] == 3 + 3 * 3 and jobs["mix"] == 2
-    untrained = 2 * jobs["transfer"] + 3 * jobs["mix"]
+    # few-shot mixes with both models' experts are three of those above. Equal weights for both, and for the
+    # vision-language model.
+    assert jobs["transfer"] == 3 + 3 * 3 and jobs["mix"] == 2 + 1
+    uniform = 2 * 3 + 1
     # Experts on their own tasks, ablations on MATH too, those of five methods on the unseen tasks.
-    base, trained, compared, classes = 3 * 6, everywhere + 2 * ablations + others, 3 * 3 * (3 + 4), 3 + 2
+    base, trained, compared, classes = 3 * 6 + 2, everywhere + 2 * ablations + others, 3 * 3 * (3 + 4) + 3, 3 + 2
     searched = jobs["adapt"] + jobs["train_on_shots"]
-    assert jobs["generate"] == base + trained + compared + classes + searched + untrained
+    assert jobs["generate"] == base + trained + compared + classes + searched + 2 * jobs["transfer"] + uniform
     assert jobs["score"] == jobs["generate"] + jobs["dispatch"]
-    assert jobs["choose"] == 2 * 3 * (3 + 4) + 2 * (2 * 3 + 4 + 3) + jobs["train_on_shots"] + 3 * jobs["mix"]
+    assert jobs["choose"] == 2 * (3 * (3 + 4) + 1) + 2 * (2 * 3 + 4 + 3 + 1) + jobs["train_on_shots"] + uniform
 
 
 def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
@@ -92,7 +96,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short.write_text(text[: text.index("adaptation:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
     assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit", "schematic"} & set(jobs)
-    assert jobs["table"] == 17 and jobs["score"] == 3 + 6 + 2 + 1 + 1
+    assert jobs["table"] == 17 and jobs["score"] == 3 + 6 + 2 + 1 + 1 + 3
 
 
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):
@@ -107,7 +111,7 @@ def test_a_mistake_in_the_configuration_ends_in_one_line_before_any_job(checkout
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])
 def test_both_profiles_are_accepted(checkout, profile):
-    assert planned(snakemake(checkout, "-n", *TINY, "--profile", f"profiles/{profile}"))["train"] == 12
+    assert planned(snakemake(checkout, "-n", *TINY, "--profile", f"profiles/{profile}"))["train"] == 12 + 3
 
 
 def test_every_rule_names_its_environment_log_benchmark_and_resources(checkout):
@@ -149,16 +153,18 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
         for extension in ("md", "tex", "html", "csv"):
             assert (tables / document / f"table1.{extension}").stat().st_size > 0
     assert "tiny-llama in place of" in (tables / "arxiv" / "table1.md").read_text()
+    assert "tiny-llava in place of" in (tables / "arxiv" / "figure5.md").read_text()
     with gzip.open(results / "scores.csv.gz", "rt") as file:
         lines = file.readlines()
-    # The base model and two experts on each training task, both models of classes on theirs; on the unseen tasks the
-    # base, three LoRAs and their two choices, four ways of dispatch, and two choices among the mixes of both budgets.
+    # The base models and two experts on each training task, both models of classes on theirs; on the unseen tasks the
+    # base, three LoRAs and their two choices, four ways of dispatch, and two choices among the mixes of both budgets;
+    # the vision-language model has one task of each kind and no dispatch.
     # Besides, LoRA by policy gradient on its own task and on MATH, IA3 on its own and on the unseen ones with its two
     # choices, and IA3 on the shots of one task.
-    trained, classes = (9 + 1 + 1) * 12, 2 * 12
-    unseen = 3 * (1 + 3 + 4) * 12 + 3 * (12 + 8 + 8 + 8) + 2 * 9
+    trained, classes = (9 + 1 + 1 + 3) * 12, 2 * 12
+    unseen = (3 * (1 + 3 + 4) + 1 + 3) * 12 + (3 + 1) * (12 + 8 + 8 + 8) + 2 * 9
     unseen += 12 + 3 * (12 + 12 + 8) + 8
-    unseen += 3 * 8  # the experts with equal weights, without the shots
+    unseen += (3 + 1) * 8  # the experts with equal weights, without the shots
     assert len(lines) == 1 + trained + classes + unseen
     for figure in (
         "arxiv/figure6",
@@ -190,13 +196,14 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     expert.unlink()
     branch = planned(snakemake(checkout, "-n", *TINY))
     assert branch["select"] == 1 and not {"model", "data", "basis", "train"} & set(branch)
-    assert branch["dispatch"] == 12 and branch["adapt"] == 8, "what this expert is a part of"
-    assert branch["generate"] == 1 + 8 + 3, "its own answers, and those of its mixes"
+    assert branch["dispatch"] == 12 and branch["adapt"] == 8 + 2, "what this expert is a part of"
+    assert branch["carry_over"] == 1 and branch["mix"] == 2
+    assert branch["generate"] == 1 + (8 + 2) + (3 + 1), "its own answers, and those of its mixes"
     again = snakemake(checkout, str(expert.relative_to(checkout)), *TINY)
     assert again.returncode == 0 and expert.exists(), again.stderr[-3000:]
 
     text = (checkout / "tests/config/tiny.yaml").read_text()
     (checkout / "tests/config/tiny.yaml").write_text(text.replace("[0.0, 0.1]", "[0.0, 0.2]"))
     jobs = planned(snakemake(checkout, "-n", *TINY))
-    assert jobs["train"] == 3 and jobs["select"] == 3 and "model" not in jobs and "data" not in jobs
-    assert jobs["generate"] == 3 + 8 + 3, "only the answers of SVF's experts and of their mixes are made again"
+    assert jobs["train"] == jobs["select"] == 3 + 1 and "model" not in jobs and "data" not in jobs
+    assert jobs["generate"] == (3 + 1) + (8 + 2) + (3 + 1), "only the answers of SVF's experts and their mixes"

@@ -129,15 +129,19 @@ def _scored_task(name: str, allow_unsandboxed_code: bool) -> Any:
 
 @app.command()
 def model(
-    source: Text, out: File, revision: str | None = None, seed: int = 0, steps: int | None = None, threads: Threads = 1
-) -> None:
+    source: Text, out: File, revision: str | None = None, seed: int = 0, steps: int | None = None,
+    backbone: Annotated[Path | None, typer.Option(help="folder of the language model of pocket:llava-next")] = None,
+    threads: Threads = 1,
+) -> None:  # fmt: skip
     """Get (or pretrain) a base model as a transformers folder."""
     from transformer2.models import fetch
 
     _start_torch(threads)
     out.mkdir(parents=True, exist_ok=True)
     with manifest(out / "manifest.json", source=source, seed=seed, steps=steps) as facts:
-        facts |= fetch(source, out, revision=revision, seed=seed, steps=steps)
+        if backbone:
+            facts["backbone"] = read_json(backbone / "manifest.json")["sha256"]
+        facts |= fetch(source, out, revision=revision, seed=seed, steps=steps, backbone=backbone)
         facts["sha256"] = fingerprint(out)
 
 
@@ -218,6 +222,14 @@ def select(candidates: list[Path], out: File) -> None:
     from transformer2.training.selection import select
 
     select(candidates, out)
+
+
+@app.command()
+def carry_over(expert: File, out: File) -> None:
+    """Make an expert of a language model one of the vision-language model that is built around it."""
+    from transformer2.models import carry_over
+
+    carry_over(expert, out)
 
 
 @app.command()

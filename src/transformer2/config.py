@@ -7,6 +7,7 @@ workflow/schemas/config.schema.json from the classes below.
 import difflib
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +18,10 @@ PAPER_MODELS = {
     "llama3-8b": "meta-llama/Meta-Llama-3-8B-Instruct",
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
     "llama3-70b": "meta-llama/Meta-Llama-3-70B-Instruct",
+    "llava-next-8b": "llava-hf/llama3-llava-next-8b-hf",
 }
 """Rows of the paper's tables, and the hub models that they are about."""
-PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b"]
+PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b", "llava-next-8b"]
 TASK_MODULES = {
     "gsm8k": "gsm8k",
     "mbpp_pro": "mbpp_pro",
@@ -27,8 +29,12 @@ TASK_MODULES = {
     "math": "math",
     "humaneval": "humaneval",
     "arc_challenge": "arc",
+    "textvqa": "vqa",
+    "okvqa": "vqa",
 }
 """Tasks, and the module of `transformer2.tasks` that defines each."""
+VISION_TASKS = ("textvqa", "okvqa")
+"""Tasks about pictures: for vision-language models, which do no others."""
 MODULES = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -205,6 +211,9 @@ class Model(Section):
     """pocket:<architecture> | hub:<id> | wheel:<package>==<version> | dir:<folder>"""
     revision: str | None = None
     """Commit of the hub repository."""
+    backbone: str | None = None
+    """Of a vision-language model: the model of this run that is its language model, or stands in for it. It is trained
+    on the tasks about pictures, and adapted to the unseen one with the experts of its backbone."""
     row: PaperModel
     """The row that it fills; a model that is not that row's own is named as a stand-in everywhere."""
     seed: int = 0
@@ -214,6 +223,8 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     strategies: list[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
     """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
+    reward_wrong: float | None = None
+    """Reward of a wrong answer in place of the methods' own."""
     svf_layers: Literal["all", "half"] = "all"
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
     gpus: int = 0
@@ -357,16 +368,22 @@ class Run(Section):
         "pocket-llama-deep": Model(
             source="pocket:llama-deep", row="llama3-70b", seed=2, svf_layers="half", strategies=["prompt"]
         ),
-    }
+        "pocket-llava": Model(
+            source="pocket:llava-next", backbone="pocket-llama", row="llava-next-8b", seed=3, svf_layers="half",
+            reward_wrong=-0.1, strategies=["few-shot"],
+        ),
+    }  # fmt: skip
     tasks: dict[str, TaskData] = {
         "gsm8k": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
         "mbpp_pro": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
         "arc_easy": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+        "textvqa": TaskData(train=600, validation=200, test=400, max_new_tokens=8),
     }
     unseen: dict[str, TaskData] = {
         "math": TaskData(test=400, max_new_tokens=48),
         "humaneval": TaskData(test=400, max_new_tokens=48),
         "arc_challenge": TaskData(test=400, max_new_tokens=48),
+        "okvqa": TaskData(test=400, max_new_tokens=8),
     }
     """Tasks that no expert is trained on (only `test` of them is used): what experts are adapted to."""
     methods: dict[Slug, Method] = {
@@ -483,6 +500,35 @@ class Run(Section):
         return methods
 
     @model_validator(mode="after")
+    def _vision_fits(self) -> "Run":
+        for name, model in self.models.items():
+            place = f"models.{name}"
+            if not (self.tasks_of(name) or self.scores):
+                raise ValueError(f"{place}: no task for it (tasks about pictures are for models with a backbone alone)")
+            if model.backbone is None:
+                if model.source == "pocket:llava-next":
+                    raise ValueError(
+                        f"{place}.backbone: missing; pocket:llava-next is built around another pocket model"
+                    )
+                continue
+            if model.backbone not in self.models or self.models[model.backbone].backbone:
+                others = [other for other in self.models if self.models[other].backbone is None]
+                raise ValueError(f"{place}.backbone: {unknown('language model', model.backbone, others)}")
+            if self.adaptation and set(model.strategies) - {"few-shot"}:
+                raise ValueError(f"{place}.strategies: a model with a backbone can be adapted by few-shot alone")
+            for method in self.adaptation.compared if self.adaptation else []:
+                if method in self.methods and name in self.models_of(method) and not self._carries_over(method):
+                    raise ValueError(
+                        f"methods.{method}.rows: name rows without {model.row}; of what is compared on {name}, the "
+                        "experts of its backbone, svf and lora alone can be carried over"
+                    )
+        return self
+
+    def _carries_over(self, method: str) -> bool:
+        """Whether experts of a language model can be those of a vision-language model around it."""
+        return all(point.adapter in ("svf", "lora") for point in self.methods[method].points().values())
+
+    @model_validator(mode="after")
     def _adaptation_fits(self) -> "Run":
         if self.adaptation is None:
             return self
@@ -541,6 +587,8 @@ class Run(Section):
                 raise ValueError(f"{place}.experts_of: {unknown('model', other, self.models)}")
             if other == name:
                 raise ValueError(f"{place}.experts_of: {name} already has its own experts; name another model")
+            if model.backbone or self.models[other].backbone:
+                raise ValueError(f"{place}: from one language model to another alone, without pictures")
             if self.adaptation is None:
                 raise ValueError(f"{place}: without `adaptation` no experts are named that could be transferred")
             if "few-shot" not in model.strategies:
@@ -570,6 +618,19 @@ class Run(Section):
             return {}
         ordered = f"svf_from_{self.models[transfer.experts_of].row}"
         return {ordered: self.seeds[:1], f"{ordered}_shuffled": list(range(transfer.shuffles))}
+
+    def tasks_of(self, model: str) -> list[str]:
+        """Tasks that experts of a model are trained on."""
+        return _for(self.models[model], self.tasks)
+
+    def unseen_of(self, model: str) -> list[str]:
+        """Tasks that experts are adapted to on a model."""
+        return _for(self.models[model], self.unseen)
+
+    @property
+    def text_tasks(self) -> list[str]:
+        """Training tasks of language models, whose experts are mixed or dispatched to."""
+        return [task for task in self.tasks if task not in VISION_TASKS]
 
     @property
     def trained(self) -> dict[str, Method]:
@@ -608,7 +669,14 @@ class Run(Section):
     def training(self, model: str, method: str, point: str) -> dict[str, Any]:
         """Everything that the training of one expert depends on, as plain data."""
         training = self.trained[method].points()[point]
-        return training.model_dump() | {"layers": self.models[model].svf_layers if training.adapter == "svf" else "all"}
+        of_model = self.models[model]
+        reward = {} if of_model.reward_wrong is None else {"reward_wrong": of_model.reward_wrong}
+        return training.model_dump() | reward | {"layers": of_model.svf_layers if training.adapter == "svf" else "all"}
+
+
+def _for(model: Model, tasks: Iterable[str]) -> list[str]:
+    """Those of the tasks that the model can do: about pictures, or of text alone."""
+    return [task for task in tasks if (task in VISION_TASKS) == (model.backbone is not None)]
 
 
 def parse(raw: dict[str, Any]) -> Run:

@@ -1,5 +1,6 @@
 """Rows of a task's split: from the Hugging Face hub, from a folder, or generated (pocket)."""
 
+import base64
 import gzip
 import json
 import random
@@ -14,7 +15,8 @@ def read_split(task: Task, source: str, split: str, limit: int | None = None, se
 
     Args:
         task: whose rows.
-        source: `hub`, `dir:<folder>` with files `<task>/<source split>.jsonl[.gz]`, or `pocket`.
+        source: `hub`, `dir:<folder>` with files `<task>/<source split>.jsonl[.gz]` (the column `image` has paths in
+            `<folder>/<task>`), or `pocket`.
         split: train, validation or test.
         limit: how many rows; None is all. Pocket data has no end, so there it must be given.
         seed: of the choice.
@@ -33,7 +35,26 @@ def read_split(task: Task, source: str, split: str, limit: int | None = None, se
         return pocket_rows(task.name, split, limit)
     part = task.splits[split]
     rows = _source_rows(task, source, part.source)[part.rows]
-    return subset([row | {"item": f"{task.name}/{split}/{i}"} for i, row in enumerate(rows)], limit, seed)
+    chosen = subset([row | {"item": f"{task.name}/{split}/{i}"} for i, row in enumerate(rows)], limit, seed)
+    if "image" not in task.columns:
+        return chosen
+    folder = Path(source.removeprefix("dir:")) / task.name
+    return [row | {"image": _picture(row, folder)} for row in chosen]
+
+
+def _picture(row: Row, folder: Path) -> str:
+    """The picture file of a row in base64, so that rows need no other file.
+
+    The row has it as the hub gives it, {"bytes": ...}, or as a path in `folder`.
+    """
+    image = row["image"]
+    if isinstance(image, dict) and image.get("bytes"):
+        return base64.b64encode(image["bytes"]).decode()
+    if not isinstance(image, str):
+        raise ValueError(f"{row['item']}: no picture; the column image is {image!r}")
+    if not (folder / image).is_file():
+        raise FileNotFoundError(f"{row['item']}: no picture {folder / image}")
+    return base64.b64encode((folder / image).read_bytes()).decode()
 
 
 def subset(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from transformer2.adaptation.model import SelfAdaptiveModel
 from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
+from transformer2.rollout.pictures import prompt_text
 from transformer2.tasks import Row, Task
 
 WARM_UP = 8
@@ -33,7 +34,7 @@ def answer(
             completions = engine.generate([prompts[i] for i in part], Sampling(max_new_tokens, stop=task.stop))
             seconds = (time.perf_counter() - started) / len(part)
             for i, completion in zip(part, completions, strict=True):
-                yield sample(rows[i], str(tokenizer.decode(prompts[i])), completion, seconds)
+                yield sample(rows[i], prompt_text(tokenizer, prompts[i]), completion, seconds)
             bar.update(len(part))
 
 
@@ -77,7 +78,7 @@ def answer_in_two_passes(
 def accuracy(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], max_new_tokens: int, which: str
 ) -> float:
-    """Share of `rows` that the model answers greedily as the score `which` (strict | lenient) accepts."""
+    """Mean score `which` (strict | lenient) of the greedy answers to `rows`: the share that is right, as a rule."""
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
     completions = engine.generate(prompts, Sampling(max_new_tokens, stop=task.stop))
     scores = task.score(rows, [completion.text for completion in completions])

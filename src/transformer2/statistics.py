@@ -1,7 +1,9 @@
 """Intervals, tests and power for accuracies: thin glue on scipy, statsmodels and numpy.
 
-Verdicts are booleans, one an item (or one a seed and item). Two methods are compared on the same items; where nobody
-knows which items were right, as for the documents' own numbers, as two independent samples.
+Verdicts are booleans, one an item (or one a seed and item), or shares from 0 to 1 (VQA accuracy), for whose mean the
+Wilson interval is wider than need be: nothing between 0 and 1 varies more than a boolean of the same mean. Two methods
+are compared on the same items; where nobody knows which items were right, as for the documents' own numbers, as two
+independent samples.
 All intervals are two-sided with 95 % coverage.
 """
 
@@ -46,11 +48,14 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
-    """p of the two-sided exact McNemar test of booleans (items,) of the same items; 1 if they are equal."""
-    first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    """p of the two-sided exact McNemar test of verdicts (items,) on the same items; 1 if they are equal.
+
+    It asks on which items one is better than the other, so for shares in place of booleans it is the exact sign test.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"McNemar pairs items: shapes {first.shape} and {second.shape} differ")
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    only_first, only_second = int((first > second).sum()), int((second > first).sum())
     result = mcnemar([[0, only_first], [only_second, 0]], exact=True)
     return float(result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 

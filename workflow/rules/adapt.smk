@@ -60,6 +60,41 @@ rule dispatch:
         " --out {output.answers} --threads {threads} > {log} 2>&1"
 
 
+rule carry_over:
+    # The experts of a vision-language model on tasks of text are those of its backbone.
+    input:
+        adapter=lambda wc: expert(
+            RUN.models[wc.model].backbone, wc.task, wc.method, wc.seed
+        ),
+        code=code("models.py"),
+    output:
+        adapter=f"{EXPERT}/adapter_model.safetensors",
+        config=f"{EXPERT}/adapter_config.json",
+    log:
+        f"{EXPERT}/carry_over.log",
+    benchmark:
+        f"{EXPERT}/benchmark.tsv"
+    wildcard_constraints:
+        model="|".join(set(RUN.models) - set(LANGUAGE_MODELS)) or "none",
+        task="|".join(RUN.text_tasks) or "none",
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        expert=lambda wc, input: Path(input.adapter).parent,
+        out=EXPERT,
+    shell:
+        "python -m transformer2 carry-over --expert {params.expert} --out {params.out} > {log} 2>&1"
+
+
+ruleorder: carry_over > select
+
+
 rule adapt:
     input:
         unpack(experts_to_mix),
@@ -216,7 +251,7 @@ rule gather:
             )
             for adapter, (strategy, _) in STRATEGIES.items()
             for model in adaptive(strategy)
-            for task in UNSEEN
+            for task in UNSEEN[model]
         ],
         mixes=[
             f"{MIX}/adaptation.json".format(

@@ -67,7 +67,9 @@ SETTINGS = [f"{table.document}/{table.name}" for table in LEDGER.settings]
 """Tables of hyper-parameters."""
 POINTS = {name: method.points() for name, method in RUN.trained.items()}
 ADAPT = RUN.adaptation
-UNSEEN = list(RUN.unseen) if ADAPT else []
+UNSEEN = {model: RUN.unseen_of(model) if ADAPT else [] for model in RUN.models}
+"""Model -> unseen tasks that it is adapted to."""
+LANGUAGE_MODELS = [name for name, model in RUN.models.items() if model.backbone is None]
 EVERY_TASK = RUN.data_of
 BENCHMARKS = [task for task in EVERY_TASK if task != "classify"]
 """Tasks with data of their own."""
@@ -79,6 +81,7 @@ TRAINED = [
     for method, settings in RUN.methods.items()
     for model in RUN.models_of(method)
     for task in settings.tasks or RUN.tasks
+    if task in RUN.tasks_of(model)
 ]
 """(model, method, task) of every expert of a training task."""
 ADAPTERS = {"base": ("base", "")} | {
@@ -101,7 +104,7 @@ TRANSFERRED = {method for model in RUN.models for method in RUN.transferred(mode
 ADAPTERS |= {
     f"{method}-{task}": (method, task)
     for method in sorted(TRANSFERRED)
-    for task in RUN.tasks
+    for task in RUN.text_tasks
 }
 
 
@@ -132,7 +135,9 @@ if ADAPT:
             )
     for method in ADAPT.compared:
         compared = [
-            f"{method}-{task}" for task in RUN.methods[method].tasks or RUN.tasks
+            f"{method}-{task}"
+            for task in RUN.methods[method].tasks or RUN.text_tasks
+            if task in RUN.text_tasks
         ]
         CHOSEN[f"{method}_on_test"] = (compared, 0, "test")
         CHOSEN[f"{method}_on_shots"] = (
@@ -187,7 +192,8 @@ def mixed():
         (model, task, name)
         for model in adaptive("few-shot")
         for name, budget in BUDGETS.items()
-        for task in budget.tasks or UNSEEN
+        for task in UNSEEN[model]
+        if budget.tasks is None or task in budget.tasks
         if budget.rows is None or RUN.models[model].row in budget.rows
     ]
 
@@ -200,7 +206,7 @@ def trained_on_shots():
         for method, settings in ADAPT.trained.items()
         if alone(budget)
         and model in RUN.models_of(method)
-        and task in (settings.tasks or UNSEEN)
+        and task in (settings.tasks or UNSEEN[model])
     ]
 
 
@@ -234,8 +240,8 @@ LEARNING |= {
 """Figure of learning curves -> (model, method, what is told apart)."""
 ALL_LEARNING = list(LEARNING)
 ILLUSTRATED = next(
-    (name for name, model in RUN.models.items() if model.row == "llama3-8b"),
-    next(iter(RUN.models)),
+    (name for name in LANGUAGE_MODELS if RUN.models[name].row == "llama3-8b"),
+    LANGUAGE_MODELS[0],
 )
 """The model that schematic figures show."""
 SCHEMATICS = {
@@ -248,7 +254,7 @@ SCHEMATICS = {
 ALL_SCHEMATICS = list(SCHEMATICS) if ADAPT and "gsm8k" in RUN.tasks else []
 STUDY = ["study"] if RUN.reference else []
 ALL_KITS = collect(
-    f"{KIT}/done", run=RUN.run, model=RUN.models if ADAPT else [], seed=RUN.seeds
+    f"{KIT}/done", run=RUN.run, model=LANGUAGE_MODELS if ADAPT else [], seed=RUN.seeds
 )
 
 if RUN.scores:  # what needs models, or what only they leave behind
@@ -360,10 +366,10 @@ def expert_files(wildcards):
 
 
 def experts_to_adapt(wildcards):
-    """The expert of every training task."""
+    """The expert of every training task of language models; those of a backbone, carried over."""
     return {
         task: expert(wildcards.model, task, ADAPT.experts, wildcards.seed)
-        for task in RUN.tasks
+        for task in RUN.text_tasks
     }
 
 
@@ -376,7 +382,7 @@ def experts_to_mix(wildcards):
     row = RUN.models[RUN.models[wildcards.model].transfer.experts_of].row
     return own | {
         f"{row}:{task}": transferred(wildcards.model, task, ordered, wildcards.seed)
-        for task in RUN.tasks
+        for task in RUN.text_tasks
     }
 
 
@@ -452,8 +458,8 @@ def transfer_scores():
         file
         for model in RUN.models
         for method, seeds in RUN.transferred(model).items()
-        for trained_on in RUN.tasks
-        for task in (trained_on, *UNSEEN)
+        for trained_on in RUN.text_tasks
+        for task in (trained_on, *UNSEEN[model])
         if TASKS[task].domain == TASKS[trained_on].domain
         for file in score_files(model, f"{method}-{trained_on}", task, seeds)
     ]
@@ -467,26 +473,37 @@ def all_scores(wildcards):
     adaptation, training on the shots, and the experts with equal weights; experts of another model on their own task
     and the unseen ones of its domain.
     """
-    files = score_files(RUN.models, "base", BENCHMARKS, RUN.seeds[0])
+    files = []
+    for model in RUN.models:
+        own = [*RUN.tasks_of(model), *RUN.unseen_of(model)]
+        tasks = [task for task in BENCHMARKS if task in own]
+        files += score_files(model, "base", tasks, RUN.seeds[0])
     for model, method, task in TRAINED:
-        tasks = [task, *RUN.methods[method].also_on]
-        files += score_files(model, f"{method}-{task}", tasks, RUN.seeds)
+        also = [
+            other
+            for other in RUN.methods[method].also_on
+            if other in RUN.unseen_of(model)
+        ]
+        files += score_files(model, f"{method}-{task}", [task, *also], RUN.seeds)
     if not ADAPT:
         return files
     for method in ADAPT.compared:
         choices = [f"{method}_on_test", f"{method}_on_shots"]
         choices += CHOSEN[choices[0]][0]
-        files += score_files(RUN.models_of(method), choices, UNSEEN, RUN.seeds)
+        for model in RUN.models_of(method):
+            files += score_files(model, choices, UNSEEN[model], RUN.seeds)
     for strategy in ("prompt", "cls"):
         ways = [strategy, f"{strategy}_labels"]
-        files += score_files(adaptive(strategy), ways, UNSEEN, RUN.seeds)
-    files += score_files(RUN.models, "base", "classify", RUN.seeds[0])
+        for model in adaptive(strategy):
+            files += score_files(model, ways, UNSEEN[model], RUN.seeds)
+    files += score_files(LANGUAGE_MODELS, "base", "classify", RUN.seeds[0])
     files += score_files(adaptive("cls"), "cls-classify", "classify", RUN.seeds)
     for model, task, adapter in trained_on_shots():
         files += score_files(model, adapter, task, RUN.seeds)
     for model, task, budget in mixed():
         both = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
         files += score_files(model, both, task, RUN.seeds)
-    files += score_files(adaptive("few-shot"), "uniform_mix", UNSEEN, RUN.seeds)
+    for model in adaptive("few-shot"):
+        files += score_files(model, "uniform_mix", UNSEEN[model], RUN.seeds)
     files += transfer_scores()
     return list(dict.fromkeys(files))  # an expert may be compared and scored besides

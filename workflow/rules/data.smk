@@ -7,7 +7,11 @@ rule data:
             "data.py",
             "tasks/base.py",
             "tasks/{task}.py",
-            *(["pocket/corpus.py"] if RUN.data == "pocket" else []),
+            *(
+                ["pocket/corpus.py", "pocket/pictures.py"]
+                if RUN.data == "pocket"
+                else []
+            ),
         ),
     output:
         ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
@@ -34,7 +38,10 @@ rule data:
 
 rule classes:
     input:
-        **{task: f"results/{{run}}/data/{task}/{{split}}.jsonl" for task in RUN.tasks},
+        **{
+            task: f"results/{{run}}/data/{task}/{{split}}.jsonl"
+            for task in RUN.text_tasks
+        },
         code=code("tasks/classify.py", "tasks/everyday.py"),
     output:
         "results/{run}/data/classify/{split}.jsonl",
@@ -52,7 +59,7 @@ rule classes:
         gpu=0,
     params:
         rows=lambda wc, input: " ".join(
-            f"--rows {task}={input[task]}" for task in RUN.tasks
+            f"--rows {task}={input[task]}" for task in RUN.text_tasks
         ),
         limit=lambda wc: option("limit", getattr(ADAPT.prompts, wc.split)),
     shell:

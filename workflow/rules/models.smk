@@ -3,15 +3,28 @@
 
 rule model:
     input:
+        backbone=lambda wc: (
+            f"results/models/{RUN.models[wc.model].backbone}/base"
+            if RUN.models[wc.model].source == "pocket:llava-next"
+            else []
+        ),
         code=lambda wc: code(
             "models.py",
             *(
                 [
-                    "pocket/*.py",
+                    "pocket/corpus.py",
+                    "pocket/pretrain.py",
+                    "pocket/tokenizer.py",
+                    *(
+                        ["pocket/pictures.py", "pocket/vision.py", "tasks/vqa.py"]
+                        if RUN.models[wc.model].backbone
+                        else []
+                    ),
                     "tasks/classify.py",
                     "tasks/everyday.py",
                     "rollout/engine.py",
                     "rollout/likelihood.py",
+                    "rollout/pictures.py",
                 ]
                 if RUN.models[wc.model].source.startswith("pocket:")
                 else []
@@ -36,9 +49,10 @@ rule model:
         revision=lambda wc: option("revision", RUN.models[wc.model].revision),
         seed=of_model("seed"),
         steps=lambda wc: option("steps", RUN.models[wc.model].pretraining_steps),
+        backbone=lambda wc, input: option("backbone", input.backbone or None),
     shell:
         "python -m transformer2 model --source {params.source:q} {params.revision} --seed {params.seed}"
-        " {params.steps} --out {output} --threads {threads} > {log} 2>&1"
+        " {params.steps} {params.backbone} --out {output} --threads {threads} > {log} 2>&1"
 
 
 rule basis:

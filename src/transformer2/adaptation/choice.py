@@ -46,7 +46,7 @@ def choose(
     if not basis:
         raise ValueError(f"no item to choose among {', '.join(candidates)} by: {by}")
 
-    def merit(name: str) -> tuple[int, float]:
+    def merit(name: str) -> tuple[float, float]:
         right = sum(item[which] for item in candidates[name] if item["item"] in basis)
         return right, (tie_breaks or {}).get(name, 0.0)
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from transformer2.provenance import atomic_write
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
-from transformer2.tasks import Row, Task
+from transformer2.tasks import RIGHT, Row, Task
 
 from .cem import Result, Score, key, search
 
@@ -19,7 +19,7 @@ def score_mixes(
     engine: Engine, tokenizer: Any, task: Task, rows: Sequence[Row], experts: Sequence[str], alphas: Sequence[Tensor],
     which: str, max_new_tokens: int,
 ) -> list[Score]:  # fmt: skip
-    """Score of each mix on `rows`: share answered right greedily, and the mean log-likelihood over the tokens of its
+    """Score of each mix on `rows`: mean score of its greedy answers, and the mean log-likelihood over the tokens of its
     own right answers (Appendix A.4).
 
     Naive equivalent: for each alpha, mix, answer the rows, score. Here all mixes are experts of one mixed batch.
@@ -31,7 +31,8 @@ def score_mixes(
     of_row = [name for name in names for _ in rows]
     completions = engine.generate(prompts * len(names), Sampling(max_new_tokens, stop=task.stop), of_row)
     verdicts = task.score([*rows] * len(names), [completion.text for completion in completions])
-    right = [i for i, verdict in enumerate(verdicts) if getattr(verdict, which) and completions[i].token_ids]
+    credits = [getattr(verdict, which) for verdict in verdicts]
+    right = [i for i, credit in enumerate(credits) if credit >= RIGHT and completions[i].token_ids]
     logprobs = engine.logprobs(
         [prompts[i % len(rows)] for i in right],
         [completions[i].token_ids for i in right],
@@ -42,7 +43,7 @@ def score_mixes(
         of_mix = [j for j, i in enumerate(right) if first <= i < first + len(rows)]
         tokens = sum(len(logprobs[j]) for j in of_mix)
         loglik = sum(float(logprobs[j].sum()) for j in of_mix) / tokens if tokens else -float("inf")
-        scores.append((len(of_mix) / len(rows), loglik))
+        scores.append((sum(credits[first : first + len(rows)]) / len(rows), loglik))
     return scores
 
 

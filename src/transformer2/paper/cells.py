@@ -33,8 +33,8 @@ class Measured:
     seeds: tuple[int, ...]
     files: tuple[str, ...]
     """The files of scores that it is counted from, one a seed, in the folder of the run."""
-    correct: int
-    """Over all seeds."""
+    correct: float
+    """Right answers over all seeds; the sum of the verdicts where these are shares."""
     items: int
     score: Estimate
     """Mean over seeds, with the Wilson interval of that mean on `items` items."""
@@ -98,7 +98,7 @@ def _measure(entry: Entry, scores: pd.DataFrame, which: Scoring) -> Measured | N
         return None
     verdicts = item_verdicts(samples, which)
     model, (seeds, items) = samples["model"].iloc[0], verdicts.shape
-    correct = int(verdicts.to_numpy().sum())
+    correct = round(verdicts.to_numpy().sum().item(), 6)
     low, high = wilson(correct / seeds, items)
     base = _select(_of_row(scores, entry.row), "base", "", task)
     normalised, p_value, detectable = _against_base(verdicts, base, entry.method, which)
@@ -160,12 +160,12 @@ def _select(scores: pd.DataFrame, method: str, trained_on: str, task: str) -> pd
 
 
 def item_verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
-    """Which items of one cell are right: booleans, one row a seed, one column an item."""
+    """Which items of one cell are right, one row a seed, one column an item: booleans, or shares from 0 to 1."""
     verdicts = samples.pivot(index="seed", columns="item", values=which)
     if verdicts.isna().any(axis=None):
         model, method, task = samples[["model", "method", "task"]].iloc[0]
         raise ValueError(f"{model} {method}: seeds scored on different items of {task}; score them again")
-    return verdicts.astype(bool)
+    return verdicts.astype(bool if verdicts.isin((0, 1)).all(axis=None) else float)
 
 
 def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

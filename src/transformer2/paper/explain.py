@@ -156,10 +156,10 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
     return lines
 
 
-def _collected(files: list[Path], correct: int) -> list[str]:
+def _collected(files: list[Path], correct: float) -> list[str]:
     """A line if the files of scores have changed since they were put into the frame."""
     try:
-        right = sum(item["strict"] for file in files for item in read_json(file)["items"])
+        right = round(sum(item["strict"] for file in files for item in read_json(file)["items"]), 6)
     except BROKEN:
         return []  # the chain of each seed says what is wrong
     if right == correct:
@@ -252,7 +252,7 @@ def _scored(record: Any) -> list[str]:
     items, version = record["items"], record["task_version"]
     now = TASKS[record["task"]].version
     stale = "" if now == version else f" (version {now} scores now: score again)"
-    right = {which: sum(item[which] for item in items) for which in ("strict", "lenient")}
+    right = {which: round(sum(item[which] for item in items), 6) for which in ("strict", "lenient")}
     return [
         f"{right['strict']} of {len(items)} right, leniently {right['lenient']}; "
         f"task {record['task']}, version {version}{stale}"
@@ -374,6 +374,8 @@ def _base_model(found: Any) -> list[str]:
 
 def _samples(scores: Path, results: Path) -> list[str]:
     """The first right answer and the first wrong one, scored strictly."""
+    from transformer2.tasks import RIGHT
+
     answers, _ = _answers(scores, results)
     path = scores
     try:
@@ -382,7 +384,7 @@ def _samples(scores: Path, results: Path) -> list[str]:
         texts = {row["item"]: row for row in read_jsonl(answers)}
         lines = []
         for name, right in (("right", True), ("wrong", False)):
-            item = next((item for item in items if item["strict"] is right), None)
+            item = next((item for item in items if (item["strict"] >= RIGHT) is right), None)
             if item is None:
                 lines.append(f"{name}: none of {len(items)}")
                 continue

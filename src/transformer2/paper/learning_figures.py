@@ -52,7 +52,7 @@ def _chosen(axis: Axes, line: pd.DataFrame, validation: pd.DataFrame) -> None:
         train["step"], 100 * train["accuracy"], color=COLOURS[4], linewidth=1.1, label="sampled answers in training"
     )
     value = 100 * validation["accuracy"].to_numpy()
-    bounds = [wilson(round(a * n), n) for a, n in zip(validation["accuracy"], validation["n"], strict=True)]
+    bounds = [wilson(round(a * n, 6), n) for a, n in zip(validation["accuracy"], validation["n"], strict=True)]
     low, high = 100 * np.array(bounds).T
     axis.errorbar(
         validation["step"], value, yerr=[(value - low).clip(0), (high - value).clip(0)], color=SVF, linewidth=1.8,

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
 SCORES: dict[Hashable, Any] = ORIGIN | {
-    "method": str, "trained_on": str, "seed": int, "item": str, "strict": bool, "lenient": bool,
+    "method": str, "trained_on": str, "seed": int, "item": str, "strict": None, "lenient": None,
 }  # fmt: skip
-"""One row is one scored sample."""
+"""One row is one scored sample. Verdicts are booleans or, in a run with a task that is scored by shares, numbers."""
 DECISIONS: dict[Hashable, Any] = ORIGIN | {"strategy": str, "domain": str, "item": str, "class": str}
 """One row is one prompt of one strategy."""
 TIMINGS: dict[Hashable, Any] = ORIGIN | {
@@ -40,9 +41,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     """The frame of scores of one run.
 
     Raises:
-        ValueError: as `_read`, or the file has several models in the place of one of the paper's.
+        ValueError: as `_read`, a verdict is no boolean and no number from 0 to 1, or the file has several models in
+            the place of one of the paper's.
     """
     scores = _read(path, SCORES, ["model", "method", "trained_on", "task", "seed", "item"])
+    for verdict in ("strict", "lenient"):
+        if not (is_numeric_dtype(scores[verdict]) and scores[verdict].between(0, 1).all()):
+            raise ValueError(f"{path}: the column {verdict} holds other values than True, False and shares from 0 to 1")
     for slug, of_slug in scores.loc[scores["stands_in_for"] != ""].groupby("stands_in_for"):
         models = sorted(set(of_slug["model"]))
         if len(models) > 1:
@@ -81,7 +86,7 @@ def read_experts(path: Path) -> pd.DataFrame:
 
 
 def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
-    """A frame (CSV, gzipped or not): these columns with these types; one row for each value of `once`.
+    """A frame (CSV, gzipped or not): these columns with these types (None: as found); one row a value of `once`.
 
     Raises:
         ValueError: a column is missing, the file has no rows, holds several runs or two rows with the same `once`.
@@ -90,7 +95,8 @@ def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.Da
     missing = [str(column) for column in columns if column not in present]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}")
-    frame = pd.read_csv(path, usecols=list(columns), dtype=dict(columns), keep_default_na=False)
+    types = {column: kind for column, kind in columns.items() if kind is not None}
+    frame = pd.read_csv(path, usecols=list(columns), dtype=types, keep_default_na=False)
     runs = frame["run"].unique()
     if len(runs) != 1:
         raise ValueError(f"{path}: expected one run, found {', '.join(runs) or 'no rows'}")

@@ -138,8 +138,12 @@ def tidy(
         }
         for cell, loose in zip(strict, lenient, strict=True)
     ]  # fmt: skip
-    whole = ("n", "reported_k", "strict_correct", "lenient_correct")
-    return pd.DataFrame(records).astype(dict.fromkeys(whole, "Int64"))
+    frame = pd.DataFrame(records)
+    for name in ("n", "reported_k", "strict_correct", "lenient_correct"):
+        counts = frame[name].astype("Float64")
+        whole = all(count % 1 == 0 for count in counts.dropna())  # sums of shares may not be
+        frame[name] = counts.astype("Int64") if whole else counts
+    return frame
 
 
 def _k(cell: Cell) -> int | None:

@@ -226,11 +226,22 @@ STREAMS = (*GENERATORS, "classify")
 """What a pretraining corpus is made of."""
 
 
+def _generator(task: str, split: str) -> Callable[[random.Random], Item]:
+    if task == "classify":
+        return lambda rng: classified(rng, split)
+    if task in GENERATORS:
+        return GENERATORS[task]
+    from transformer2.pocket import pictures  # it makes items of this module
+
+    return pictures.GENERATORS[task]
+
+
 def items(task: str, split: str, seed: int = 0) -> Iterator[Item]:
     """Endless seeded draw, with repetition, of items of a stream that belong to `split` (a key of `BUCKETS`)."""
     rng = random.Random(f"{task}/{split}/{seed}")
+    draw = _generator(task, split)
     while True:
-        item = classified(rng, split) if task == "classify" else GENERATORS[task](rng)
+        item = draw(rng)
         if zlib.crc32(item.key.encode()) % 16 in BUCKETS[split]:
             yield item
 

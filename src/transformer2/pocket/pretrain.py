@@ -184,11 +184,11 @@ def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) 
         "steps": steps,
         "tokens": seen,
         "seconds": round(time.perf_counter() - started, 1),
-        "careful_loss": _last_mean(losses[: int(CAREFUL_STEPS * steps)]),
-        "loss": _last_mean(losses),
+        "careful_loss": last_mean(losses[: int(CAREFUL_STEPS * steps)]),
+        "loss": last_mean(losses),
     }
 
 
-def _last_mean(losses: list[float], n: int = 50) -> float:
+def last_mean(losses: list[float], n: int = 50) -> float:
     last = losses[-n:]
     return round(sum(last) / len(last), 4)

@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from transformer2.tasks.base import Prompt
 
+from .pictures import PicturePrompt, picture_prompt_ids
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -69,14 +71,21 @@ class Engine(Protocol):
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt with exactly one BOS where the model has one in front of its texts.
+    """Token ids of a prompt with exactly one BOS where the model has one in front of its texts; with its picture, if it
+    is about one.
 
     Chat templates often write the BOS themselves and tokenizers add another: the released code runs with two.
     """
+    bos = tokenizer("").input_ids[:1]
+    if prompt.picture is not None:
+        processor = getattr(tokenizer, "processor", None)
+        if processor is None:
+            raise ValueError("the prompt is about a picture, and the model takes none: use a vision-language model")
+        ids = picture_prompt_ids(processor, prompt.messages, prompt.picture)
+        return PicturePrompt(ids if ids[:1] == bos else [*bos, *ids], prompt.picture, processor.image_processor)
     text = prompt.text
     if prompt.messages:
         chat = tokenizer.apply_chat_template(list(prompt.messages), tokenize=False, add_generation_prompt=True)
         text = f"{chat}{prompt.text}"
-    bos = tokenizer("").input_ids[:1]
     ids = tokenizer(text, add_special_tokens=False).input_ids
     return ids if ids[:1] == bos else [*bos, *ids]

@@ -15,6 +15,7 @@ from transformer2.svf.layer import BASE_ROW
 from .batching import by_length, pad
 from .engine import Completion, Sampling
 from .likelihood import completion_states, token_logprobs
+from .pictures import picture_inputs
 
 
 class HFEngine:
@@ -100,7 +101,7 @@ class HFEngine:
         return self.model._enable_peft_forward_hooks(**rows) if rows else nullcontext()
 
     def _check_lengths(self, prompts: Sequence[list[int]]) -> None:
-        context = self.model.config.max_position_embeddings
+        context = self.model.config.get_text_config().max_position_embeddings
         for number, prompt in enumerate(prompts, 1):
             if len(prompt) >= context:
                 of = f"prompt {number} of {len(prompts)}"
@@ -126,6 +127,7 @@ class HFEngine:
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
+            **picture_inputs(prompts, self.model.device),
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([stops]),
             **options,

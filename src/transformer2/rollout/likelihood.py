@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .batching import pad
+from .pictures import picture_inputs
 
 CHUNK_LOGITS = 2**25
 """Logits held at once, in numbers: 128 MB in float32."""
@@ -18,12 +19,13 @@ def completion_states(
 ) -> tuple[Tensor, Tensor]:
     """Last hidden states that predict the tokens of the completions, (tokens, width), and those tokens, (tokens,).
 
-    Rows follow each other; `model` is a causal language model of transformers whose logits are its output head applied
-    to these states.
+    Rows follow each other; `model` is a causal (or vision-language) model of transformers whose logits are its output
+    head applied to these states.
     """
     ids, mask = pad([[*p, *c] for p, c in zip(prompts, completions, strict=True)], 0, "right")
     ids, mask = ids.to(model.device), mask.to(model.device)
-    states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    pictures = picture_inputs(prompts, model.device)
+    states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False, **pictures).last_hidden_state
     position = torch.arange(ids.shape[1], device=ids.device)
     start = torch.tensor([len(p) for p in prompts], device=ids.device)[:, None]
     answered = (position >= start) & mask.bool()

@@ -28,8 +28,10 @@ from tqdm import tqdm
 from transformer2.provenance import whole_file
 
 SOLVER = "gram-eigh-float64"
-DECODER_MATRIX = re.compile(r"(?P<module>.*\.layers\.\d+\..*_proj)\.weight")
-"""Weights that SVF may adapt: the linear maps inside the decoder layers; never embeddings, heads, norms."""
+DECODER_MATRIX = re.compile(r"(?P<module>(?!.*vision).*\.layers\.\d+\..*_proj)\.weight")
+"""Weights that SVF may adapt: the linear maps inside the decoder layers; never embeddings, heads, norms or vision."""
+IN_FILES, IN_MODELS = "language_model.model.", "model.language_model."
+"""Where a LlavaNext keeps its language model: by another name in its files than in the model itself."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[s
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 (not a dict)
                 if match := DECODER_MATRIX.fullmatch(key):
-                    yield match["module"], tensors.get_tensor(key).to(dtype)
+                    name = match["module"]
+                    name = IN_MODELS + name.removeprefix(IN_FILES) if name.startswith(IN_FILES) else name
+                    yield name, tensors.get_tensor(key).to(dtype)
 
 
 def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:

@@ -18,16 +18,25 @@ class Prompt:
 
     messages: tuple[dict[str, str], ...] = ()
     text: str = ""
+    picture: str | None = None
+    """A picture file in base64, shown before the last message."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Two verdicts on one completion: `strict` as the released code scores, `lenient` as a careful reader would."""
+    """Two verdicts on one completion: `strict` as the released code scores, `lenient` as a careful reader would.
 
-    strict: bool
-    lenient: bool
+    A verdict is right or wrong, or a share from 0 to 1 where the field's own measure is one (VQA accuracy).
+    """
+
+    strict: float
+    lenient: float
     answer: str | None
     """What was read from the completion by the lenient rule; None if nothing was."""
+
+
+RIGHT = 0.5
+"""From this share on an answer counts as right where only right and wrong are known: in rewards."""
 
 
 @dataclass(frozen=True)

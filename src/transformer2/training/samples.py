@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
-from transformer2.tasks import Row, Score, Task
+from transformer2.tasks import RIGHT, Row, Score, Task
 
 from .objective import Sample
 
@@ -60,7 +60,7 @@ def rollout(
     temperature = 1.0 if settings["rollout"] == "sampled" else 0.0
     completions = engine.generate(prompts, Sampling(settings["max_new_tokens"], temperature, task.stop, seed))
     scores = task.score(rows, [completion.text for completion in completions])
-    rewards = [1.0 if getattr(score, settings["reward"]) else settings["reward_wrong"] for score in scores]
+    rewards = [1.0 if getattr(score, settings["reward"]) >= RIGHT else settings["reward_wrong"] for score in scores]
     samples = [Sample(p, c.token_ids, r) for p, c, r in zip(prompts, completions, rewards, strict=True)]
     return samples, Rollout(list(rows), completions, scores, rewards)
 

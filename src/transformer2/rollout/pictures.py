@@ -1,0 +1,70 @@
+"""Prompts about a picture, for models whose token ids stand for pieces of it."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+class PicturePrompt(list[int]):
+    """Token ids of a prompt, together with the picture that some of them stand for.
+
+    The picture is kept as its file and turned into pixels where a batch is made: those of a whole test set of real
+    pictures would fill the memory.
+    """
+
+    def __init__(self, ids: Sequence[int], picture: str, image_processor: Any):
+        super().__init__(ids)
+        self.picture, self.image_processor = picture, image_processor
+
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """The picture and its tiles (tiles, 3, height, width), and the height and width of the original (2,)."""
+        inputs = self.image_processor(decode_picture(self.picture), return_tensors="pt")
+        return inputs["pixel_values"][0], inputs["image_sizes"][0]
+
+
+def decode_picture(picture: str) -> Image.Image:
+    """A picture from its file in base64."""
+    return Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+
+
+def picture_prompt_ids(processor: Any, messages: Sequence[dict[str, str]], picture: str) -> list[int]:
+    """Token ids of messages of which the last one is about the picture, shown before its text.
+
+    The processor puts one token in place of every piece of the picture that the model will see.
+    """
+    contents: list[list[dict[str, str]]] = [[{"type": "text", "text": message["content"]}] for message in messages]
+    contents[-1].insert(0, {"type": "image"})
+    chat = [{"role": message["role"], "content": part} for message, part in zip(messages, contents, strict=True)]
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return processor(images=decode_picture(picture), text=text, add_special_tokens=False)["input_ids"][0]
+
+
+def prompt_text(tokenizer: Any, prompt: list[int]) -> str:
+    """A prompt in words; a picture is one token in it, and not as many as the model sees."""
+    if isinstance(prompt, PicturePrompt):
+        image = tokenizer.processor.image_token_id
+        prompt = [token for i, token in enumerate(prompt) if token != image or prompt[i - 1] != image]
+    return str(tokenizer.decode(prompt))
+
+
+def picture_inputs(prompts: Sequence[list[int]], device: Any) -> dict[str, Tensor]:
+    """What a model takes beside the token ids of a batch: pixel_values (batch, most tiles, 3, height, width), empty
+    tiles behind those of smaller pictures, and image_sizes (batch, 2). Nothing for prompts without pictures.
+
+    Raises:
+        ValueError: some prompts of the batch have a picture, and others have none.
+    """
+    shown = [prompt.pixels() for prompt in prompts if isinstance(prompt, PicturePrompt)]
+    if not shown:
+        return {}
+    if len(shown) != len(prompts):
+        raise ValueError(f"{len(shown)} of the {len(prompts)} prompts of a batch have a picture: all or none must")
+    most = max(len(tiles) for tiles, _ in shown)
+    pixels = torch.stack([pad(tiles, (0, 0) * 3 + (0, most - len(tiles))) for tiles, _ in shown])
+    return {"pixel_values": pixels.to(device), "image_sizes": torch.stack([size for _, size in shown]).to(device)}
