@@ -333,3 +333,9 @@ def test_a_bound_above_says_nothing_of_what_is_below(ledger, tmp_path):
     within = {"within": "arxiv/table1/llama3-8b/svf/gsm8k", "of": "base", "points": "2"}
     assert by_run(claim(within), ledger, found)[0] == "on stand-ins: not supported"
     assert by_run(claim(within | {"only_above": True}), ledger, found)[0] == "on stand-ins: supported"
+
+
+def test_a_factor_over_a_base_that_solves_nothing_is_open(ledger, tmp_path):
+    test = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"], "factor": "1.39"}
+    found = run_of(rows_of({"gsm8k": 5}, base=0), tmp_path)
+    assert by_run(claim(test), ledger, found)[0] == "on stand-ins: inconclusive"

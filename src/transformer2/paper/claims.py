@@ -482,7 +482,8 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
     statistic = "ratio" if isinstance(test, Higher) else "difference"
     value, low, high = contrast(method, other, statistic).estimate
     if isinstance(test, Higher):
-        inside, outside = low > test.factor, high < test.factor
+        factor = float(test.factor)  # a ratio to a base that solves nothing is NaN, which no Decimal takes
+        inside, outside = low > factor, high < factor
     else:
         bound = float(test.points) / 100
         below = -math.inf if test.only_above else -bound
