@@ -8,7 +8,8 @@ import yaml
 
 from conftest import ROOT
 from test_tables import scores_of, write
-from transformer2.paper.claims import Claim, Measurements, by_run, cells_of, judge, on_paper, read_claims
+from transformer2.paper.claims import Claim, cells_of, on_paper, read_claims
+from transformer2.paper.evidence import Measurements, by_run, judge
 from transformer2.paper.ledger import Ledger, entries, read_all
 
 FILE = ROOT / "paper_tables" / "claims.yaml"

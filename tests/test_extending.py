@@ -23,7 +23,7 @@ def extended(checkout: Path):  # noqa: F811
     config_file, task_file = checkout / "mine.yaml", checkout / "src/transformer2/tasks/parity.py"
     config_file.write_text("".join(text for kind, text in blocks if kind == "yaml"))
     task_file.write_text(blocks[2][1])
-    module = checkout / "src/transformer2/config.py"
+    module = checkout / "src/transformer2/config/names.py"
     before = module.read_text()
     module.write_text(before.replace("TASK_MODULES = {\n", "TASK_MODULES = {\n    " + blocks[3][1], 1))
     yield checkout

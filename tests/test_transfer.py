@@ -20,7 +20,8 @@ from transformer2.config import ConfigError, Run, parse
 from transformer2.models import load_expert, load_experts, load_model
 from transformer2.paper import ledger
 from transformer2.paper.cells import cells
-from transformer2.paper.claims import Measurements, by_run, read_claims
+from transformer2.paper.claims import read_claims
+from transformer2.paper.evidence import Measurements, by_run
 from transformer2.paper.figures import draw
 from transformer2.paper.measured import read_scores
 from transformer2.paper.tables import render

@@ -584,7 +584,7 @@ def audit(out: File, ledger: File = Path("paper_tables")) -> None:
 def claims(frames: list[Path], out: File, ledger: File = Path("paper_tables")) -> None:
     """Judge the documents' sentences by the frames of a run (scores.csv.gz, and of decisions.csv.gz, alphas.csv.gz,
     timings.csv, spectra.csv those that it has): writes <out>.csv and <out>.md."""
-    from transformer2.paper.claims import judge
+    from transformer2.paper.evidence import judge
 
     print(f"{judge(ledger, frames, out)} claims, in {out}.csv and {out}.md")
 

@@ -9,7 +9,7 @@ rule table:
         scores=rules.collect_scores.output,
         experts=rules.collect_experts.output if ALL_EXPERTS else [],
         templates=templates("table"),
-        code=code("paper/*.py", "statistics.py", "config.py"),
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -45,7 +45,7 @@ rule times:
         ledger="paper_tables/{table}.yaml",
         timings=rules.gather.output.timings,
         templates=templates("table"),
-        code=code("paper/*.py", "statistics.py", "config.py"),
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -79,7 +79,7 @@ rule settings:
         ledger="paper_tables/{table}.yaml",
         templates=templates("table"),
         code=code(
-            "paper/settings.py", "paper/layout.py", "paper/ledger.py", "config.py"
+            "paper/settings.py", "paper/layout.py", "paper/ledger.py", "config/*.py"
         ),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
@@ -117,7 +117,7 @@ rule figure:
     input:
         ledger="paper_tables/{table}.yaml",
         scores=rules.collect_scores.output,
-        code=code("paper/*.py", "statistics.py", "config.py"),
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         multiext("results/{run}/figures/{table}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -216,7 +216,7 @@ rule study:
 rule audit:
     input:
         LEDGER_FILES,
-        code=code("paper/*.py", "statistics.py", "spectrum.py", "config.py"),
+        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
     output:
         "results/{run}/audit.csv",
         report(
@@ -251,7 +251,7 @@ rule claims:
             rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
             rules.spectrum.output if ALL_SPECTRA else [],
         ],
-        code=code("paper/*.py", "statistics.py", "spectrum.py", "config.py"),
+        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
     output:
         "results/{run}/claims.csv",
         report(
@@ -295,7 +295,7 @@ rule html_report:
         claims=rules.claims.output,
         audit=rules.audit.output,
         templates=templates("report"),
-        code=code("paper/*.py", "statistics.py", "config.py"),
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         report(
             "results/{run}/report.html",

@@ -279,6 +279,13 @@ def read_all(folder: Path) -> Ledger:
     )
 
 
+def rows_by_id(ledger: Ledger) -> dict[str, Row]:
+    """Every row of the tables of scores, by <document>/<table>/<model>/<method>."""
+    return {
+        f"{table.document}/{table.name}/{row.model}/{row.method}": row for table in ledger.scores for row in table.rows
+    }
+
+
 def parameters(trained: Trained, shape: Shape) -> int:
     """How many numbers are trained: SVF has one a singular value, LoRA two factors a matrix, IA3 one an output feature
     of a projection of attention and one an input feature of `down_proj` (as in PEFT)."""

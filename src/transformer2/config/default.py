@@ -1,0 +1,121 @@
+"""The default run: the whole grid on stand-in models."""
+
+from typing import Any
+
+from transformer2.config.parts import CEM, Adaptation, Budget, Model, TaskData, Transfer
+from transformer2.config.training import Method
+
+MODELS: dict[str, Model] = {
+    "pocket-llama": Model(source="pocket:llama", row="llama3-8b"),
+    "pocket-mistral": Model(
+        source="pocket:mistral", row="mistral-7b", seed=1, transfer=Transfer(experts_of="pocket-llama")
+    ),
+    "pocket-llama-deep": Model(
+        source="pocket:llama-deep", row="llama3-70b", seed=2, svf_layers="half", strategies=["prompt"]
+    ),
+    "pocket-llava": Model(
+        source="pocket:llava-next",
+        backbone="pocket-llama",
+        row="llava-next-8b",
+        seed=3,
+        svf_layers="half",
+        reward_wrong=-0.1,
+        strategies=["few-shot"],
+    ),
+}
+TASKS: dict[str, TaskData] = {
+    "gsm8k": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+    "mbpp_pro": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+    "arc_easy": TaskData(train=600, validation=200, test=400, max_new_tokens=48),
+    "textvqa": TaskData(train=600, validation=200, test=400, max_new_tokens=8),
+}
+UNSEEN: dict[str, TaskData] = {
+    "math": TaskData(test=400, max_new_tokens=48),
+    "humaneval": TaskData(test=400, max_new_tokens=48),
+    "arc_challenge": TaskData(test=400, max_new_tokens=48),
+    "okvqa": TaskData(test=400, max_new_tokens=8),
+}
+
+POCKET_RL: dict[str, Any] = {"learning_rate": 0.02, "steps": 12, "eval_every": 4, "batch_size": 128}
+POCKET_NEXT_TOKEN: dict[str, Any] = {"steps": 20, "eval_every": 10, "batch_size": 64}
+ABLATION: dict[str, Any] = {"rows": ["llama3-8b"], "tasks": ["gsm8k"], "also_on": ["math"]}
+ON_SHOTS: dict[str, Any] = {"rows": ["llama3-8b"], "tasks": ["arc_challenge"]}
+
+METHODS: dict[str, Method] = {
+    "svf": Method(settings=POCKET_RL, sweep={"kl_coefficient": [0.0, 0.1]}),
+    "lora": Method(
+        recipe="paper-lora",
+        settings=POCKET_NEXT_TOKEN,
+        sweep={"learning_rate": [5e-4, 2e-3], "clip_norm": [1e-3, 1.0]},
+    ),
+    # Table 4; its LoRA on next tokens is the one above.
+    "svf_mlp_pg": Method(settings=POCKET_RL | {"modules": "mlp"}, sweep={"kl_coefficient": [0.0, 0.1]}, **ABLATION),
+    "svf_attention_pg": Method(
+        settings=POCKET_RL | {"modules": "attention_qv"}, sweep={"kl_coefficient": [0.0, 0.1]}, **ABLATION
+    ),
+    "svf_mlp_attention_pg": Method(
+        settings=POCKET_RL | {"modules": "mlp_attention_qv"}, sweep={"kl_coefficient": [0.0, 0.1]}, **ABLATION
+    ),
+    "svf_attention_ntp": Method(
+        settings=POCKET_NEXT_TOKEN
+        | {"learning_rate": 0.02, "objective": "next_token", "modules": "attention_qv", "loss": "mean"},
+        **ABLATION,
+    ),
+    "lora_attention_pg": Method(
+        recipe="paper-lora",
+        settings=POCKET_RL | {"objective": "policy_gradient", "loss": "sum"},
+        sweep={"learning_rate": [2e-4, 5e-4, 2e-3, 5e-3, 2e-2, 5e-2]},
+        **ABLATION,
+    ),
+    "lora_mlp_attention_ntp": Method(
+        recipe="paper-lora",
+        settings=POCKET_NEXT_TOKEN | {"modules": "mlp_attention_qv"},
+        sweep={"learning_rate": [5e-4, 2e-3]},
+        **ABLATION,
+    ),
+    # Table 7, and two methods that it does not have.
+    "dora": Method(
+        recipe="paper-lora",
+        settings=POCKET_NEXT_TOKEN | {"adapter": "dora"},
+        sweep={"learning_rate": [5e-4, 2e-3]},
+        rows=["llama3-8b"],
+    ),
+    "ia3": Method(
+        recipe="paper-ia3",
+        settings=POCKET_NEXT_TOKEN,
+        sweep={"learning_rate": [5e-2, 2e-1]},
+        rows=["llama3-8b"],
+    ),
+    "vera": Method(
+        recipe="paper-lora",
+        settings=POCKET_NEXT_TOKEN | {"adapter": "vera", "rank": 64},
+        sweep={"learning_rate": [1e-2, 5e-2]},
+        rows=["llama3-8b"],
+    ),
+    "tinylora": Method(
+        recipe="paper-lora",
+        settings=POCKET_NEXT_TOKEN | {"adapter": "tinylora", "rank": 2, "modules": "all"},
+        sweep={"learning_rate": [1e-2, 5e-2]},
+        rows=["llama3-8b"],
+    ),
+}
+ADAPTATION: Adaptation = Adaptation(
+    compared=["lora", "dora", "ia3", "vera", "tinylora"],
+    classifier=Method(settings=POCKET_RL),
+    trained={
+        f"ia3_{steps}": Method(
+            recipe="paper-ia3", settings={"steps": steps, "eval_every": steps, "select": "last"}, **ON_SHOTS
+        )
+        for steps in (100, 1000)
+    },
+    prompts=TaskData(train=216, validation=164, test=140, max_new_tokens=16),
+    class_tokens=16,
+    cem=CEM(population=16, elites=4, iterations=20, patience=4),
+    budgets={
+        "10": Budget(shots=10),
+        "3": Budget(shots=3, rows=["llama3-8b"], tasks=["arc_challenge"]),
+        "5": Budget(shots=5, rows=["llama3-8b"], tasks=["arc_challenge"]),
+        "20": Budget(shots=20, rows=["llama3-8b"], tasks=["arc_challenge"]),
+        "light": Budget(shots=3, iterations=2, rows=["llama3-8b"], tasks=["arc_challenge"]),
+    },
+)

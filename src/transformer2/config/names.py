@@ -1,0 +1,56 @@
+"""Names that configurations, rules and tables share."""
+
+from typing import Literal
+
+PAPER_MODELS = {
+    "llama3-8b": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
+    "llama3-70b": "meta-llama/Meta-Llama-3-70B-Instruct",
+    "llava-next-8b": "llava-hf/llama3-llava-next-8b-hf",
+}
+"""Rows of the paper's tables, and the hub models that they are about."""
+PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b", "llava-next-8b"]
+TASK_MODULES = {
+    "gsm8k": "gsm8k",
+    "mbpp_pro": "mbpp_pro",
+    "arc_easy": "arc",
+    "math": "math",
+    "humaneval": "humaneval",
+    "arc_challenge": "arc",
+    "textvqa": "vqa",
+    "okvqa": "vqa",
+}
+"""Tasks, and the module of `transformer2.tasks` that defines each."""
+VISION_TASKS = ("textvqa", "okvqa")
+"""Tasks about pictures: for vision-language models, which do no others."""
+MODULES = {
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "attention_qv": ("q_proj", "v_proj"),
+    "mlp_attention_qv": ("gate_proj", "up_proj", "down_proj", "q_proj", "v_proj"),
+    "ia3": ("k_proj", "v_proj", "down_proj"),
+    "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+
+
+CLASSIFIER = "cls"
+"""Name of the classification expert: as a method that is trained, and among the experts of a model."""
+CROSS = "10_cross"
+"""Name of the few-shot adaptation that mixes the experts of both models of a transfer."""
+STRATEGIES = {
+    "prompt": ("prompt", "generation"),
+    "prompt_labels": ("prompt", "labels"),
+    "cls": ("cls", "generation"),
+    "cls_labels": ("cls", "labels"),
+}
+"""Ways of two-pass inference -> strategy (the base model or the classification expert classifies) and first pass (it
+writes its answer, or one forward pass compares the labels)."""
+
+CONFIGURATIONS = {
+    "vector": ("vector", False),
+    "vector-normalised": ("vector", True),
+    "layer": ("layer", False),
+    "layer-normalised": ("layer", True),
+}
+"""The four ways to search that Appendix A.4 names -> granularity (one alpha an expert, or one an expert and layer), and
+whether the alpha of all experts sum to 1."""

@@ -1,0 +1,144 @@
+"""The parts of a run: models, data, transfer and self-adaptation."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
+from transformer2.config.section import Section, slug
+from transformer2.config.training import Method
+
+
+class Transfer(Section):
+    """Experts of another model, put onto this one (Section 4.3, Analysis 4)."""
+
+    experts_of: str
+    """Name of the model whose experts they are."""
+    shuffles: int = Field(default=3, gt=0)
+    """How many shuffles of every expert are tried beside the ordered one."""
+    mapping: Literal["resampled"] | None = None
+    """For a model of another depth or width, where null is an error: resampled interpolates every z linearly over the
+    relative index of the singular values, and takes it from the layer of the same relative depth (ours, not the
+    documents')."""
+
+
+class Model(Section):
+    """A base model: where it comes from and which row of the paper's tables it fills."""
+
+    source: str
+    """pocket:<architecture> | hub:<id> | wheel:<package>==<version> | dir:<folder>"""
+    revision: str | None = None
+    """Commit of the hub repository."""
+    backbone: str | None = None
+    """Of a vision-language model: the model of this run that is its language model, or stands in for it. It is trained
+    on the tasks about pictures, and adapted to the unseen one with the experts of its backbone."""
+    row: PaperModel
+    """The row that it fills; a model that is not that row's own is named as a stand-in everywhere."""
+    seed: int = 0
+    """Of the pretraining of a pocket model."""
+    pretraining_steps: int | None = None
+    """Of a pocket model; null is the architecture's own number."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    strategies: list[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
+    """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
+    reward_wrong: float | None = None
+    """Reward of a wrong answer in place of the methods' own."""
+    svf_layers: Literal["all", "half"] = "all"
+    """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
+    gpus: int = 0
+    mem_mb: int = 1500
+    """Memory that a job with this model asks for."""
+    threads: int = 1
+    """CPU threads that a job with this model asks for."""
+    transfer: Transfer | None = None
+    """Experts of another model to try on this one; null tries none."""
+
+    @property
+    def standin(self) -> bool:
+        return self.source != f"hub:{PAPER_MODELS[self.row]}"
+
+
+class CEM(Section):
+    """The cross-entropy method over alpha. The documents give the iterations; the rest is the released code's, but for
+    the smallest deviation and the patience, which it does not have."""
+
+    population: int = Field(default=32, gt=1)
+    elites: int = Field(default=6, gt=0)
+    iterations: int = Field(default=100, gt=0)
+    initial_mean: float | None = Field(default=None, gt=0)
+    """Of alpha; null is 1/K, the uniform mix."""
+    initial_std: float = Field(default=0.5, gt=0)
+    smallest_std: float = Field(default=0.02, ge=0)
+    """Floor of the deviation: with few shots the elite can agree by chance."""
+    patience: int = Field(default=10, gt=0)
+    """Iterations without a better candidate after which the search has converged."""
+
+    @model_validator(mode="after")
+    def _elite_is_part(self) -> "CEM":
+        if self.elites > self.population:
+            raise ValueError(f"{self.elites} elites in a population of {self.population}")
+        return self
+
+
+class Search(CEM):
+    """One few-shot search: what is searched, and how a candidate is scored."""
+
+    granularity: Literal["vector", "layer"] = "vector"
+    """One alpha an expert, or one an expert and decoder layer."""
+    normalised: bool = True
+    """Whether the alpha of all experts sum to 1."""
+    score: Literal["strict", "lenient"] = "lenient"
+    max_new_tokens: int = Field(default=512, gt=0)
+
+
+class Budget(Section):
+    """One few-shot adaptation: how many shots, how long a search, for which models and tasks."""
+
+    shots: int = Field(gt=0)
+    iterations: int | None = Field(default=None, gt=0)
+    """Of the search; null is that of `cem`."""
+    rows: list[PaperModel] | None = None
+    """Rows of the paper's tables whose models are adapted; null is all."""
+    tasks: list[str] | None = None
+    """Unseen tasks; null is all."""
+
+
+class TaskData(Section):
+    """How much of a task is used; null is all of it. Fewer items are a seeded random choice, never the first ones."""
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; null is the task's own."""
+
+
+class Adaptation(Section):
+    """Self-adaptation on the unseen tasks (Section 3.3)."""
+
+    experts: str = "svf"
+    """Method whose experts are picked and mixed."""
+    compared: list[str] = ["lora"]
+    """Methods whose experts are tried on the unseen tasks as they are."""
+    classifier: Method
+    """How the classification expert is trained."""
+    prompts: TaskData
+    """Prompts that it is trained on, chosen by, and tested with; all classes together, a quarter of each."""
+    class_tokens: int = Field(default=64, gt=0)
+    """Longest reply of the first pass."""
+    configurations: list[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore
+    cem: CEM = CEM()
+    score: Literal["strict", "lenient"] = "strict"
+    """Which score the search follows."""
+    trained: dict[str, Method] = {}
+    """Methods that are trained on the shots themselves, all of them in each batch, instead of a search over mixes
+    (Table 8): once for each budget without an own number of iterations."""
+    budgets: dict[str, Budget] = {"10": Budget(shots=10)}
+    """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _main_budget(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
+        if "10" not in budgets:
+            raise ValueError("the main budget, named '10', is missing")
+        return {slug(name): budget for name, budget in budgets.items()}

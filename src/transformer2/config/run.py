@@ -1,0 +1,269 @@
+"""A whole run, what must fit together in it, and what rules ask of it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import field_validator, model_validator
+
+from transformer2.config import default
+from transformer2.config.names import CLASSIFIER, CONFIGURATIONS, CROSS, STRATEGIES, TASK_MODULES, VISION_TASKS
+from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
+from transformer2.config.section import ConfigError, Section, Slug, unknown, validated
+from transformer2.config.training import Method
+
+
+class Run(Section):
+    """A whole run."""
+
+    run: Slug = "pocket"
+    """Name of the run: its results lie in results/<run>/."""
+    seeds: list[int] = [0]
+    """Every expert is trained once for each."""
+    data: str = "pocket"
+    """pocket | hub | dir:<folder laid out as <task>/<split>.jsonl[.gz]>"""
+    models: dict[Slug, Model] = default.MODELS
+    tasks: dict[str, TaskData] = default.TASKS
+    unseen: dict[str, TaskData] = default.UNSEEN
+    """Tasks that no expert is trained on (only `test` of them is used): what experts are adapted to."""
+    methods: dict[Slug, Method] = default.METHODS
+    reference: str | None = None
+    """A method with which all others are compared in one table and figure, such as the deviations study's `paper`."""
+    adaptation: Adaptation | None = default.ADAPTATION
+    """Self-adaptation on the unseen tasks; null does without."""
+    generation_batch: int = 200
+    """Prompts that are answered side by side."""
+    allow_unsandboxed_code: bool = False
+    """Accept the risk of running model-written code with resource limits alone where no isolation works."""
+    scores: str | None = None
+    """A file of scores measured elsewhere (docs/own-scores.md): tables are rendered from it, and no model is run."""
+
+    @field_validator("tasks", "unseen")
+    @classmethod
+    def _known_tasks(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
+        for name in tasks:
+            if name not in TASK_MODULES:
+                raise ValueError(unknown("task", name, TASK_MODULES))
+        return tasks
+
+    @field_validator("models", "tasks", "seeds")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("needs at least one entry")
+        return value
+
+    @field_validator("methods")
+    @classmethod
+    def _not_base(cls, methods: dict[str, Method]) -> dict[str, Method]:
+        for name in STRATEGIES:
+            if name in methods:
+                raise ValueError(f"{name!r} is a way of two-pass inference; give the method another name")
+        if "base" in methods:
+            raise ValueError("'base' is the model without an expert; give the method another name")
+        return methods
+
+    @model_validator(mode="after")
+    def _vision_fits(self) -> "Run":
+        for name, model in self.models.items():
+            place = f"models.{name}"
+            if not (self.tasks_of(name) or self.scores):
+                raise ValueError(f"{place}: no task for it (tasks about pictures are for models with a backbone alone)")
+            if model.backbone is None:
+                if model.source == "pocket:llava-next":
+                    raise ValueError(
+                        f"{place}.backbone: missing; pocket:llava-next is built around another pocket model"
+                    )
+                continue
+            if model.backbone not in self.models or self.models[model.backbone].backbone:
+                others = [other for other in self.models if self.models[other].backbone is None]
+                raise ValueError(f"{place}.backbone: {unknown('language model', model.backbone, others)}")
+            if self.adaptation and set(model.strategies) - {"few-shot"}:
+                raise ValueError(f"{place}.strategies: a model with a backbone can be adapted by few-shot alone")
+            for method in self.adaptation.compared if self.adaptation else []:
+                if method in self.methods and name in self.models_of(method) and not self._carries_over(method):
+                    raise ValueError(
+                        f"methods.{method}.rows: name rows without {model.row}; of what is compared on {name}, the "
+                        "experts of its backbone, svf and lora alone can be carried over"
+                    )
+        return self
+
+    def _carries_over(self, method: str) -> bool:
+        """Whether experts of a language model can be those of a vision-language model around it."""
+        return all(point.adapter in ("svf", "lora") for point in self.methods[method].points().values())
+
+    @model_validator(mode="after")
+    def _adaptation_fits(self) -> "Run":
+        if self.adaptation is None:
+            return self
+        for key, names in (("experts", [self.adaptation.experts]), ("compared", self.adaptation.compared)):
+            for name in names:
+                if name not in self.methods:
+                    raise ValueError(f"adaptation.{key}: {unknown('method', name, self.methods)}")
+        experts = self.methods[self.adaptation.experts]
+        if experts.rows is not None or experts.tasks is not None:
+            raise ValueError("adaptation.experts: is picked and mixed for all models; it cannot have rows or tasks")
+        for name, method in self.adaptation.trained.items():
+            if method.sweep:
+                raise ValueError(f"adaptation.trained.{name}: there is no validation data to choose from a sweep by")
+        points = self.methods[self.adaptation.experts].points().values()
+        if any(point.adapter != "svf" for point in (*points, *self.adaptation.classifier.points().values())):
+            raise ValueError(
+                "adaptation: experts and classifier must be trained with adapter 'svf'; others cannot be mixed"
+            )
+        if len({point.modules for point in points}) > 1:
+            raise ValueError(
+                "adaptation.experts: experts chosen from a sweep over modules may scale different matrices"
+            )
+        if not self.unseen:
+            raise ValueError("unseen: adaptation needs at least one unseen task (or set adaptation to null)")
+        if overlap := set(self.tasks) & set(self.unseen):
+            raise ValueError(f"unseen: {min(overlap)} is a training task")
+        for name, budget in self.adaptation.budgets.items():
+            for task in budget.tasks or self.unseen:
+                place = f"adaptation.budgets.{name}"
+                if task not in self.unseen:
+                    raise ValueError(f"{place}.tasks: {unknown('unseen task', task, self.unseen)}")
+                if (n := self.unseen[task].test) is not None and n <= budget.shots:
+                    raise ValueError(f"{place}.shots: {budget.shots} shots of {n} items of {task} leave none to test")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> "Run":
+        if self.reference is not None and self.reference not in self.methods:
+            raise ValueError(f"reference: {unknown('method', self.reference, self.methods)}")
+        for name, method in self.methods.items():
+            for task in method.tasks or []:
+                if task not in self.tasks:
+                    raise ValueError(f"methods.{name}.tasks: {unknown('training task', task, self.tasks)}")
+            for task in method.also_on:
+                if task not in self.unseen:
+                    raise ValueError(f"methods.{name}.also_on: {unknown('unseen task', task, self.unseen)}")
+        return self
+
+    @model_validator(mode="after")
+    def _transfers_fit(self) -> "Run":
+        for name, model in self.models.items():
+            if model.transfer is None:
+                continue
+            place, other = f"models.{name}.transfer", model.transfer.experts_of
+            if other not in self.models:
+                raise ValueError(f"{place}.experts_of: {unknown('model', other, self.models)}")
+            if other == name:
+                raise ValueError(f"{place}.experts_of: {name} already has its own experts; name another model")
+            if model.backbone or self.models[other].backbone:
+                raise ValueError(f"{place}: from one language model to another alone, without pictures")
+            if self.adaptation is None:
+                raise ValueError(f"{place}: without `adaptation` no experts are named that could be transferred")
+            if "few-shot" not in model.strategies:
+                raise ValueError(f"{place}: it ends in a few-shot search; add few-shot to the strategies of {name}")
+            if CROSS in self.adaptation.budgets:
+                raise ValueError(f"adaptation.budgets.{CROSS}: {place} uses this name; give the budget another one")
+            if taken := self.methods.keys() & self.transferred(name).keys():
+                raise ValueError(f"methods.{min(taken)}: {place} uses this name; give the method another one")
+        return self
+
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """Few-shot adaptations by name: those of the configuration, and the main one over both models' experts."""
+        assert self.adaptation is not None
+        rows = [model.row for model in self.models.values() if model.transfer]
+        main = self.adaptation.budgets["10"]
+        cross = {CROSS: main.model_copy(update={"rows": rows})} if rows else {}
+        return self.adaptation.budgets | cross
+
+    def transferred(self, model: str) -> dict[str, list[int]]:
+        """Methods of the experts that a model has from another one, with their seeds.
+
+        Ordered experts are those of the run's first seed; the seeds of shuffled ones are those of the shuffle.
+        """
+        transfer = self.models[model].transfer
+        if transfer is None:
+            return {}
+        ordered = f"svf_from_{self.models[transfer.experts_of].row}"
+        return {ordered: self.seeds[:1], f"{ordered}_shuffled": list(range(transfer.shuffles))}
+
+    def tasks_of(self, model: str) -> list[str]:
+        """Tasks that experts of a model are trained on."""
+        return _for(self.models[model], self.tasks)
+
+    def unseen_of(self, model: str) -> list[str]:
+        """Tasks that experts are adapted to on a model."""
+        return _for(self.models[model], self.unseen)
+
+    @property
+    def text_tasks(self) -> list[str]:
+        """Training tasks of language models, whose experts are mixed or dispatched to."""
+        return [task for task in self.tasks if task not in VISION_TASKS]
+
+    @property
+    def trained(self) -> dict[str, Method]:
+        """Every method that trains experts: those of the training tasks, the classification expert's, and those that
+        are trained on shots."""
+        if self.adaptation is None:
+            return self.methods
+        return self.methods | {CLASSIFIER: self.adaptation.classifier} | self.adaptation.trained
+
+    def models_of(self, method: str) -> list[str]:
+        """The models that a method is trained for."""
+        rows = self.trained[method].rows
+        return [name for name, model in self.models.items() if rows is None or model.row in rows]
+
+    def standin(self, model: str) -> bool:
+        """Whether what runs in the model's row is another model than the paper's, or is tested on other data."""
+        return self.models[model].standin or self.data == "pocket"
+
+    @property
+    def data_of(self) -> dict[str, TaskData]:
+        """How much is used of every task: training tasks, unseen ones, and the classification of prompts."""
+        if self.adaptation is None:
+            return self.tasks | {name: self.unseen[name] for method in self.methods.values() for name in method.also_on}
+        return self.tasks | self.unseen | {"classify": self.adaptation.prompts}
+
+    def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:
+        """Everything that one few-shot adaptation depends on, as plain data (see `adaptation.few_shot.adapt`)."""
+        assert self.adaptation is not None
+        granularity, normalised = CONFIGURATIONS[configuration]
+        iterations = self.budgets[budget].iterations or self.adaptation.cem.iterations
+        chosen = {"granularity": granularity, "normalised": normalised, "score": self.adaptation.score}
+        tokens = self.data_of[task].max_new_tokens
+        chosen |= {"max_new_tokens": tokens} if tokens else {}
+        return self.adaptation.cem.model_dump() | {"iterations": iterations} | chosen
+
+    def training(self, model: str, method: str, point: str) -> dict[str, Any]:
+        """Everything that the training of one expert depends on, as plain data."""
+        training = self.trained[method].points()[point]
+        of_model = self.models[model]
+        reward = {} if of_model.reward_wrong is None else {"reward_wrong": of_model.reward_wrong}
+        return training.model_dump() | reward | {"layers": of_model.svf_layers if training.adapter == "svf" else "all"}
+
+
+def _for(model: Model, tasks: Iterable[str]) -> list[str]:
+    """Those of the tasks that the model can do: about pictures, or of text alone."""
+    return [task for task in tasks if (task in VISION_TASKS) == (model.backbone is not None)]
+
+
+def parse(raw: dict[str, Any]) -> Run:
+    """The run that a mapping describes.
+
+    Raises:
+        ConfigError: in one line, with the place of the mistake and the nearest valid name.
+    """
+    return validated(Run, raw)
+
+
+def parse_search(raw: dict[str, Any]) -> Search:
+    """The settings of a search that a mapping describes; ConfigError as `parse`."""
+    return validated(Search, raw)
+
+
+def load(path: Path) -> Run:
+    """The run that a YAML file describes; ConfigError as `parse`."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return parse(raw or {})
