@@ -1,0 +1,110 @@
+"""The application, options that several commands have, and what they are read into."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from transformer2 import config as configuration
+from transformer2.provenance import (
+    read_json,
+    read_jsonl,
+)
+from transformer2.sandbox import detect
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="One thin command for each step of the workflow; every one of them runs by hand too.",
+)
+
+File = Annotated[Path, typer.Option()]
+Text = Annotated[str, typer.Option()]
+Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
+RiskyCode = Annotated[
+    bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")
+]
+
+
+Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, repeated")]
+ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
+
+
+def start_torch(threads: int) -> None:
+    """As many threads as Snakemake gave the job, and the fastest float32 products.
+
+    "medium" hands them to oneDNN on a CPU, faster than MKL on AMD processors at the same error (only processors with
+    AMX round to bfloat16 inside); on a GPU it allows TF32.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("medium")
+
+
+def task_of(name: str) -> Any:
+    from transformer2.tasks import TASKS
+
+    if name not in TASKS:
+        raise ValueError(configuration.unknown("task", name, TASKS))
+    return TASKS[name]
+
+
+def named(pairs: list[str]) -> dict[str, Path]:
+    """`<name>=<path>` options as a mapping."""
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair!r} is not <name>=<path>")
+        if name in found:
+            raise ValueError(f"{name} is given twice: {found[name]} and {path}")
+        found[name] = Path(path)
+    return found
+
+
+def experts_of(pairs: list[str], folder: Path | None) -> dict[str, Path]:
+    """Experts by name, from `--expert` options or from the subfolders of `--experts`."""
+    found = named(pairs)
+    if folder is not None:
+        found |= {path.parent.name: path.parent for path in sorted(folder.glob("*/adapter_config.json"))}
+    if not found:
+        raise ValueError(f"no expert {f'in {folder} ' if folder else ''}(subfolders with an adapter_config.json)")
+    return found
+
+
+def base_of(folders: dict[str, Path]) -> Path:
+    """The base model that the experts name; all must name the same."""
+    if missing := [folder for folder in folders.values() if not (folder / "adapter_config.json").is_file()]:
+        raise ValueError(f"{missing[0]} holds no expert: there is no adapter_config.json in it")
+    bases = {read_json(folder / "adapter_config.json")["base_model_name_or_path"] for folder in folders.values()}
+    if len(bases) != 1 or not (base := bases.pop()):
+        raise ValueError("the experts do not name one base model: give it with --model")
+    return Path(base)
+
+
+def read_shots(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    rows = read_jsonl(path)
+    if not rows:
+        raise ValueError(f"{path} is empty: few-shot adaptation needs at least one shot")
+    for number, row in enumerate(rows, 1):
+        if missing := [column for column in columns if row.get(column) in (None, "")]:
+            raise ValueError(f"{path}, row {number}: no {', '.join(missing)}; it has {', '.join(row)}")
+    return rows
+
+
+def one_of(what: str, name: str, valid: tuple[str, ...]) -> Any:
+    if name not in valid:
+        raise ValueError(configuration.unknown(what, name, valid))
+    return name
+
+
+def scored_task(name: str, allow_unsandboxed_code: bool) -> Any:
+    """The task; one that runs code is tied to the isolation that works here, found before anything is generated."""
+    task = task_of(name)
+    if not task.runs_code:
+        return task
+    return replace(task, score=partial(task.score, isolation=detect(accept_unsandboxed=allow_unsandboxed_code)))
