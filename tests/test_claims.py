@@ -8,7 +8,7 @@ import yaml
 
 from conftest import ROOT
 from test_tables import scores_of, write
-from transformer2.paper.claims import Claim, cells_of, on_paper, read_claims
+from transformer2.paper.claims import Claim, cells_of, on_paper, read_claims, summary
 from transformer2.paper.evidence import Measurements, by_run, judge
 from transformer2.paper.ledger import Ledger, entries, read_all
 
@@ -117,7 +117,8 @@ def test_all_tests_of_a_claim_must_hold(ledger):
 
 
 def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printed_cells_count(ledger):
-    printed, evidence = on_paper(claim({"higher": "arxiv/table2/*/few_shot_10/*", "than": ["base"]}), ledger)
+    printed, found = on_paper(claim({"higher": "arxiv/table2/*/few_shot_10/*", "than": ["base"]}), ledger)
+    evidence = summary(found)
     assert printed == "holds"
     assert "6 for of 6" in evidence and "25.47 against 24.54" in evidence and "llama3-70b" not in evidence
 

@@ -48,7 +48,7 @@ def frame(tmp_path: Path, *entries: Any, **more: Any):
 
 def test_items_and_counts_become_rows_of_the_frame(tmp_path):
     lenient = ITEMS | {"gsm8k/test/1": True}
-    listed = frame(tmp_path, LISTED | {"items": ITEMS, "items_lenient": lenient, "seed": 3}, run="other")
+    listed = frame(tmp_path, LISTED | {"items": ITEMS, "items_lenient": lenient, "seed": 3})
     assert list(listed.columns) == list(COLUMNS)
     who = listed[["run", "model", "stands_in_for", "method", "trained_on", "task"]].drop_duplicates()
     assert who.to_numpy().tolist() == [["mine", "a", "llama3-8b", "base", "", "gsm8k"]]

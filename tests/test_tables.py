@@ -185,7 +185,7 @@ def test_a_base_scored_on_more_items_is_compared_on_those_of_the_method(rows, tm
         (scores_of("toy_llama", "llama3-8b", "svf", "gsm8k", 5, seed=2, items=[0]), "svf: seeds scored on"),
         (scores_of("toy70", "llama3-70b", "base", "gsm8k", 5, items=[0])
          + scores_of("toy70", "llama3-70b", "svf", "gsm8k", 5, items=[0, 1]), "base was not scored on"),
-        (scores_of("toy_llama", "llama3-8b", "base", "gsm8k", 5, seed=7), r"base has seeds \[0, 7\]"),
+        (scores_of("toy_llama", "llama3-8b", "base", "gsm8k", 5, seed=7), r"the other has seeds \[0, 7\]"),
     ],
 )  # fmt: skip
 def test_scores_that_do_not_fit_together_are_refused_in_one_line(extra, message, rows, tmp_path):

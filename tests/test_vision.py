@@ -109,7 +109,7 @@ def test_the_real_pictures_go_through_the_real_processor(real_rows):
     shapes = set()
     for row in real_rows:
         ids = encode_prompt(words, TASKS["okvqa"].prompt(row))
-        pixels, size = ids.pixels()
+        (pixels,), (size,) = picture_inputs([ids], "cpu").values()
         width, height = decode_picture(row["image"]).size
         assert size.tolist() == [height, width] and pixels.shape[1:] == (3, 336, 336) and len(pixels) in (3, 4, 5)
         assert pixels.isfinite().all() and pixels.std() > 0.1

@@ -88,8 +88,6 @@ class Scores(_Entry):
 class File(_Entry):
     """A whole file."""
 
-    run: str | None = None
-    """Not used: the configuration names the run."""
     scores: list[Scores] = Field(min_length=1)
 
 

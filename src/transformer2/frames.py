@@ -90,10 +90,11 @@ def curves(selections: Sequence[Path], whose: Mapping[str, Mapping[str, Any]]) -
         for point in selection["validation"]:
             training = read_json(sweep / point / "training.json")
             settings = training["settings"]
+            last = settings["select"] == "last" and not training["stopped"]
             same = {key: whose[model][key] for key in ("run", "stands_in_for", "standin")} | {
                 "model": model, "method": method, "task": task, "seed": int(seed.removeprefix("seed")), "point": point,
                 "chosen": point == selection["chosen"],
-                "kept_step": training["step" if settings["select"] == "last" else "best_step"],
+                "kept_step": training["step" if last else "best_step"],
                 "learning_rate": settings["learning_rate"], "scored": settings["reward"],
             }  # fmt: skip
             evaluated = read_jsonl(sweep / point / "validation.jsonl")

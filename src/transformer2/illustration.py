@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformer2.models import load_tokenizer
 from transformer2.provenance import read_json
 from transformer2.rollout.engine import encode_prompt
+from transformer2.svf.model import decoder_layer
 from transformer2.tasks import TASKS, Row
 from transformer2.tasks.classify import CLASSES, adaptation_prompt
 from transformer2.training.samples import references
@@ -55,7 +56,7 @@ def _expert(task: str, folder: Path) -> dict[str, Any]:
     return {
         "task": task,
         "class": TASKS[task].domain,
-        "layers": len({name.partition(".layers.")[2].partition(".")[0] for name in vectors}),
+        "layers": len({decoder_layer(name) for name in vectors}),
         "matrices": len({name.rpartition(".")[2] for name in vectors}),
         "shortest": min(vectors.values()),
         "longest": max(vectors.values()),

@@ -4,7 +4,7 @@ The document calls sum_{i<=r} sigma_i / sum_i sigma_i a ratio of variance. The v
 with sigma^2, so both ratios are computed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,16 @@ def spectra(bases: Mapping[str, Path], whose: Mapping[str, Mapping[str, Any]]) -
     Columns: run, model, stands_in_for, standin, module (q_proj, ...), layer, rank (of the matrix), full_rank (the
     largest of the model's matrices), r, share_of_rank (r / rank), ratio, variance_ratio (both in 0..1).
     """
+    from transformer2.svf.basis import singular_values  # here, as the environment that draws has no torch
+    from transformer2.svf.model import decoder_layer
+
     rows = []
     for model, file in bases.items():
-        values = dict(_singular_values(file))
+        values = {name: s.double().numpy() for name, s in singular_values(file).items()}
         full_rank = max(len(s) for s in values.values())
         who = {"run": whose[model]["run"], "model": model} | {k: whose[model][k] for k in ("stands_in_for", "standin")}
         for name, s in values.items():
-            module, layer = name.rpartition(".")[2], int(name.partition(".layers.")[2].partition(".")[0])
+            module, layer = name.rpartition(".")[2], decoder_layer(name)
             of_matrix = {"module": module, "layer": layer, "rank": len(s), "full_rank": full_rank}
             captured, variance = cumulative(s), cumulative(s**2)
             rows += [
@@ -60,13 +63,3 @@ def tops(full_rank: int) -> list[int]:
 def discussed(full_rank: int) -> int:
     """256 for a model whose largest rank is 4096, in proportion for others."""
     return max(1, round(DISCUSSED * full_rank))
-
-
-def _singular_values(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(module, singular values in descending order) of every matrix; the much larger factors are not read."""
-    from safetensors import safe_open  # here, as the environment that draws has no safetensors
-
-    with safe_open(file, "numpy") as tensors:
-        for key in tensors.keys():  # noqa: SIM118 (not a dict)
-            if key.endswith(".s"):
-                yield key.removesuffix(".s"), tensors.get_tensor(key).astype(np.float64)

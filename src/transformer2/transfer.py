@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from transformer2.models import check_fit
 from transformer2.provenance import whole_file
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import singular_values
@@ -101,15 +102,9 @@ def read_z(folder: Path, s: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: there is no SVF expert, or it belongs to another model.
     """
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder} holds no expert: there is no {WEIGHTS} in it")
+    check_fit({f"{name}.weight": (len(values),) for name, values in s.items()}, folder)
     before, after = KEY.split("{}")
-    tensors = load_file(folder / WEIGHTS)
-    if strange := [key for key in tensors if not key.endswith(after)]:
-        raise ValueError(f"{folder} is no SVF expert: it holds {strange[0]}")
-    trained = {key.removeprefix(before).removesuffix(after): p for key, p in tensors.items()}
-    if wrong := [name for name, p in trained.items() if name not in s or len(s[name]) != len(p)]:
-        raise ValueError(f"the basis given for {folder} is of another model: {wrong[0]} does not fit")
+    trained = {key.removeprefix(before).removesuffix(after): p for key, p in load_file(folder / WEIGHTS).items()}
     parametrisation = SVFConfig.from_pretrained(str(folder)).parametrisation  # type: ignore[union-attr]
     return {name: scaling(p, s[name], parametrisation) for name, p in trained.items()}
 

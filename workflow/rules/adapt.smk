@@ -159,6 +159,9 @@ rule train_on_shots:
         code=code(
             "adaptation/choice.py",
             "training/*.py",
+            "evaluation.py",
+            "sandbox.py",
+            "svf/*.py",
             "rollout/*.py",
             "models.py",
             "tasks/base.py",

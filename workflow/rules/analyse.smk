@@ -4,7 +4,7 @@
 rule spectrum:
     input:
         bases=collect(rules.basis.output, model=RUN.models),
-        code=code("spectrum.py", "frames.py"),
+        code=code("spectrum.py", "frames.py", "svf/*.py"),
     output:
         "results/{run}/spectra.csv",
     log:
@@ -87,7 +87,7 @@ rule curves:
         runtime=10,
         gpu=0,
     params:
-        whose=whose_models(),
+        whose=whose_models(RUN.standin),
     shell:
         "python -m transformer2 curves {input.selections} --whose {params.whose:q} --out {output} > {log} 2>&1"
 
@@ -147,7 +147,8 @@ rule illustrate:
         code=code(
             "illustration.py",
             "models.py",
-            "rollout/engine.py",
+            "svf/*.py",
+            "rollout/*.py",
             "training/samples.py",
             "tasks/*.py",
         ),
@@ -169,7 +170,7 @@ rule illustrate:
             {Path(file).parts[-4]: file for file in input.experts}
         ),
         settings=lambda wc: json.dumps(
-            json.loads(whose_models())[ILLUSTRATED]
+            json.loads(whose_models(RUN.standin))[ILLUSTRATED]
             | {"model": ILLUSTRATED, "seed": RUN.seeds[0]}
             | {
                 "search": {

@@ -234,8 +234,7 @@ LEARNING = {
 LEARNING |= {
     "arxiv/figure9": (name, method, "--sweep")
     for name, method, _ in TRAINED
-    if method in ("lora_attention_pg", "lora_pg")
-    and RUN.models[name].row == "llama3-8b"
+    if method == "lora_attention_pg" and RUN.models[name].row == "llama3-8b"
 }
 """Figure of learning curves -> (model, method, what is told apart)."""
 ALL_LEARNING = list(LEARNING)
@@ -310,8 +309,11 @@ def code(*patterns):
             for pattern in patterns
             for name in (task_modules(wildcards) if "{task}" in pattern else [""])
         ]
+        found = {name: sorted(SOURCE.glob(name)) for name in names}
+        if absent := [name for name, paths in found.items() if not paths]:
+            raise WorkflowError(f"no module {absent[0]} in {SOURCE}")
         return sorted(
-            str(path.relative_to(ROOT)) for name in names for path in SOURCE.glob(name)
+            {str(path.relative_to(ROOT)) for paths in found.values() for path in paths}
         )
 
     return files
@@ -327,11 +329,6 @@ def task_modules(wildcards):
 def of_model(field):
     """A setting of the model of a job."""
     return lambda wildcards: getattr(RUN.models[wildcards.model], field)
-
-
-def of_task(field):
-    """A setting of the task of a job."""
-    return lambda wildcards: getattr(EVERY_TASK[wildcards.task], field)
 
 
 def memory(wildcards, attempt):
@@ -396,11 +393,11 @@ def experts_by_class(wildcards):
     return files
 
 
-def whose_models():
-    """What frames say of each model, as JSON: `standin` of the model alone, whatever data it is tested on."""
+def whose_models(standin=lambda name: RUN.models[name].standin):
+    """What frames say of each model, as JSON: whether it is a stand-in by itself, or what `standin` says of it."""
     return json.dumps(
         {
-            name: {"run": RUN.run, "stands_in_for": model.row, "standin": model.standin}
+            name: {"run": RUN.run, "stands_in_for": model.row, "standin": standin(name)}
             for name, model in RUN.models.items()
         }
     )

@@ -77,8 +77,15 @@ rule score:
 rule collect_scores:
     input:
         scores=RUN.scores or all_scores,
-        ledger=collect("paper_tables/{table}.yaml", table=TABLES) if RUN.scores else [],
-        code=code("frames.py", *(["elsewhere.py"] if RUN.scores else [])),
+        ledger=LEDGER_FILES if RUN.scores else [],
+        code=code(
+            "frames.py",
+            *(
+                ["elsewhere.py", "paper/ledger.py", "config/*.py"]
+                if RUN.scores
+                else []
+            ),
+        ),
     output:
         "results/{run}/scores.csv.gz",
     log:

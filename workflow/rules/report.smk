@@ -248,7 +248,7 @@ rule claims:
         LEDGER_FILES,
         frames=[
             rules.collect_scores.output,
-            rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
+            rules.gather.output if ALL_ADAPTATION_FIGURES else [],
             rules.spectrum.output if ALL_SPECTRA else [],
         ],
         code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
@@ -331,7 +331,7 @@ rule crate:
             for path in (ROOT / "workflow" / "rules").glob("*.smk")
         ),
         scores=rules.collect_scores.output,
-        frames=rules.gather.output if ALL_TIMES + ALL_ADAPTATION_FIGURES else [],
+        frames=rules.gather.output if ALL_ADAPTATION_FIGURES else [],
         tables=collect(
             "results/{{run}}/paper_tables/{table}.{ext}",
             table=ALL_TABLES,

@@ -9,6 +9,7 @@ rule train:
         validation="results/{run}/data/{task}/validation.jsonl",
         code=code(
             "training/*.py",
+            "evaluation.py",
             "svf/*.py",
             "rollout/*.py",
             "models.py",

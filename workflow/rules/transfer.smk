@@ -14,7 +14,7 @@ rule transfer:
         ),
         model=rules.model.output,
         basis=rules.basis.output,
-        code=code("transfer.py", "svf/*.py"),
+        code=code("transfer.py", "models.py", "svf/*.py"),
     output:
         f"{TRANSFER}/adapter_model.safetensors",
         f"{TRANSFER}/adapter_config.json",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Score = tuple[float, float]
-"""Share of right answers, and the mean log-likelihood of their tokens (-inf if there are none)."""
+"""Mean score of the answers, and the mean log-likelihood of the tokens of the right ones (-inf if there are none)."""
 NO_SIGNAL = "no signal: no candidate answered any shot right, so the uniform mix is kept"
 CONVERGED = "converged: no better candidate in {} iterations"
 
@@ -71,7 +71,7 @@ def search(
         result.history.append(
             {
                 "iteration": iteration, "mean": mean.tolist(), "std": std.tolist(), "best": result.alpha.tolist(),
-                "best_accuracy": leader[0], "best_loglik": None if leader[0] == 0 else leader[1],
+                "best_accuracy": leader[0], "best_loglik": leader[1] if leader[1] > -torch.inf else None,
                 "evaluated": len(known),
             }
         )  # fmt: skip

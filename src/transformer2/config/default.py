@@ -63,7 +63,7 @@ METHODS: dict[str, Method] = {
     ),
     "lora_attention_pg": Method(
         recipe="paper-lora",
-        settings=POCKET_RL | {"objective": "policy_gradient", "loss": "sum"},
+        settings={"steps": 12, "eval_every": 4, "batch_size": 128, "objective": "policy_gradient", "loss": "sum"},
         sweep={"learning_rate": [2e-4, 5e-4, 2e-3, 5e-3, 2e-2, 5e-2]},
         **ABLATION,
     ),

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
-from transformer2.config.section import Section, slug
+from transformer2.config.section import Section, Slug
 from transformer2.config.training import Method
 
 
@@ -130,10 +130,10 @@ class Adaptation(Section):
     cem: CEM = CEM()
     score: Literal["strict", "lenient"] = "strict"
     """Which score the search follows."""
-    trained: dict[str, Method] = {}
+    trained: dict[Slug, Method] = {}
     """Methods that are trained on the shots themselves, all of them in each batch, instead of a search over mixes
     (Table 8): once for each budget without an own number of iterations."""
-    budgets: dict[str, Budget] = {"10": Budget(shots=10)}
+    budgets: dict[Slug, Budget] = {"10": Budget(shots=10)}
     """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
 
     @field_validator("budgets")
@@ -141,4 +141,4 @@ class Adaptation(Section):
     def _main_budget(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
         if "10" not in budgets:
             raise ValueError("the main budget, named '10', is missing")
-        return {slug(name): budget for name, budget in budgets.items()}
+        return budgets

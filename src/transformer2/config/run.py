@@ -54,6 +54,15 @@ class Run(Section):
             raise ValueError("needs at least one entry")
         return value
 
+    @field_validator("models")
+    @classmethod
+    def _one_model_a_row(cls, models: dict[str, Model]) -> dict[str, Model]:
+        first: dict[str, str] = {}
+        for name, model in models.items():
+            if (other := first.setdefault(model.row, name)) != name:
+                raise ValueError(f"{other} and {name} both fill row {model.row}: one model a row")
+        return models
+
     @field_validator("methods")
     @classmethod
     def _not_base(cls, methods: dict[str, Method]) -> dict[str, Method]:
@@ -140,6 +149,13 @@ class Run(Section):
             for task in method.also_on:
                 if task not in self.unseen:
                     raise ValueError(f"methods.{name}.also_on: {unknown('unseen task', task, self.unseen)}")
+        on_shots = self.adaptation.trained if self.adaptation else {}
+        if taken := on_shots.keys() & {*self.methods, *CONFIGURATIONS, CLASSIFIER}:
+            raise ValueError(f"adaptation.trained.{min(taken)}: the name is taken; give the method another one")
+        for name, method in on_shots.items():
+            for task in method.tasks or []:
+                if task not in self.unseen:
+                    raise ValueError(f"adaptation.trained.{name}.tasks: {unknown('unseen task', task, self.unseen)}")
         return self
 
     @model_validator(mode="after")

@@ -54,7 +54,8 @@ class Training(Section):
     eval_every: int = Field(10, gt=0)
     """Steps between two evaluations on the validation half."""
     select: Literal["best", "last"] = "best"
-    """Which state is the expert: that of the best evaluation, or the last one."""
+    """Which state is the expert: that of the best evaluation, or the last one (of a training that stopped early the
+    best)."""
     patience: int = Field(5, gt=0)
     """Evaluations without a better one after which training stops early."""
     micro_batch_tokens: int = Field(8192, gt=0)

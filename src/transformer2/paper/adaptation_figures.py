@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from transformer2.paper import measured
 from transformer2.paper.figures import COLOURS, legend, save
-from transformer2.paper.measured import SEARCH, read_decisions
+from transformer2.paper.measured import BUDGET, last_iteration, read_decisions
 from transformer2.tasks.classify import CLASSES, OTHERS
 
 DOMAINS = tuple(name for name in CLASSES if name != OTHERS)
@@ -32,8 +32,6 @@ CONFIGURATIONS = {
     ("layer", False): "per layer",
     ("layer", True): "per layer, normalised",
 }
-BUDGET = "10"
-"""Shots of the searches that are shown: those of Table 2."""
 
 
 def confusion(decisions_file: Path, out: Path) -> None:
@@ -136,7 +134,9 @@ def shares(alphas: pd.DataFrame) -> pd.DataFrame:
 
     Each layer is normalised for itself, then the mean is taken over layers.
     """
-    best = _last(alphas).pivot(index=["model", "task", "granularity", "normalised", "layer"], columns="expert")["best"]
+    best = last_iteration(alphas).pivot(
+        index=["model", "task", "granularity", "normalised", "layer"], columns="expert"
+    )["best"]
     of_layer = best.div(best.sum(axis=1), axis=0)
     return pd.DataFrame(of_layer.groupby(level=["model", "task", "granularity", "normalised"], sort=False).mean())
 
@@ -213,11 +213,6 @@ def read_alphas(path: Path) -> pd.DataFrame:
     return alphas
 
 
-def _last(alphas: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last iteration of each search."""
-    return alphas.loc[alphas["iteration"] == alphas.groupby(SEARCH)["iteration"].transform("max")]
-
-
 def _head(axes: np.ndarray, alphas: pd.DataFrame, models: list[str], tasks: list[str]) -> None:
     for axis, task in zip(axes[0], tasks, strict=True):
         axis.set_title(task, fontsize=9)
@@ -228,4 +223,4 @@ def _head(axes: np.ndarray, alphas: pd.DataFrame, models: list[str], tasks: list
 def _name(frame: pd.DataFrame, model: str) -> str:
     """The model, and in whose place it ran."""
     row = frame.loc[frame["model"] == model].iloc[0]
-    return f"{model}\n(for {row['stands_in_for']})" if row["standin"] and row["stands_in_for"] else model
+    return f"{model}\n(for {row['stands_in_for']})" if row["standin"] else model

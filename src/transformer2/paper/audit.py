@@ -16,7 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from transformer2.config import MODULES
-from transformer2.paper.claims import Claim, on_paper, only_by_chance, printed_contrast, read_claims
+from transformer2.paper.claims import Claim, on_paper, only_by_chance, printed_contrast, read_claims, summary
 from transformer2.paper.layout import markdown
 from transformer2.paper.ledger import Entry, Ledger, LedgerTable, Trained, entries, parameters, read_all
 from transformer2.provenance import atomic_write
@@ -211,7 +211,7 @@ def percentages(ledger: Ledger) -> Iterator[Finding]:
     for table in ledger.times:
         for row in table.rows:
             percent = 100 * row.first / row.second
-            if abs(percent - row.ratio) > Decimal("0.51"):
+            if abs(percent - row.ratio) > Decimal("0.5"):
                 place = f"{table.document}/{table.name}/{row.task}"
                 yield Finding(
                     "percentage", "error", (place,), f"{row.ratio}% is {percent:.1f}%", f"{row.first} / {row.second}"
@@ -262,9 +262,9 @@ def settings(ledger: Ledger) -> Iterator[Finding]:
 def prose(ledger: Ledger, claims: dict[str, Claim]) -> Iterator[Finding]:
     """A sentence agrees with the numbers that its own document prints."""
     for id, claim in claims.items():
-        printed, evidence = on_paper(claim, ledger)
-        place = (f"{claim.document}/claims/{id}",)
-        if printed == "does not hold" and only_by_chance(evidence):
+        printed, found = on_paper(claim, ledger)
+        place, evidence = (f"{claim.document}/claims/{id}",), summary(found)
+        if printed == "does not hold" and only_by_chance(found):
             finding = f"“{claim.quote}” fails only by differences within sampling error, read as: {claim.reading}"
             yield Finding("prose", "note", place, finding, evidence)
         elif printed == "does not hold":

@@ -178,6 +178,6 @@ def same_items(method: pd.DataFrame, other: pd.DataFrame) -> tuple[np.ndarray, n
     if len(absent):
         raise ValueError(f"the base was not scored on {len(absent)} items of its method, such as {absent[0]}")
     if min(len(method), len(other)) > 1 and not other.index.equals(method.index):
-        raise ValueError(f"the base has seeds {list(other.index)}, its method {list(method.index)}")
+        raise ValueError(f"the other has seeds {list(other.index)}, its method {list(method.index)}")
     ours, theirs = np.broadcast_arrays(method.to_numpy(), other[method.columns].to_numpy())
     return ours, theirs

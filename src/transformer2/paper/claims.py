@@ -208,7 +208,7 @@ def weigh(test: Test, compared: list[Compared]) -> Verdict:
     sides: dict[str, set[str]] = {}
     for one in compared:
         sides.setdefault(one.of, set()).add(one.side)
-    needed = getattr(test, "at_least", None) or len(sides)  # only patterns of cells may need fewer than all
+    needed = isinstance(test, Higher | Within) and test.at_least or len(sides)
     if sum(side == {"for"} for side in sides.values()) >= needed:
         return "supported"
     against = sum("against" in side for side in sides.values())
@@ -220,6 +220,8 @@ def summary(found: Found) -> str:
     every = [one for _, compared in found for one in compared]
     order = ("against", "open", "for", "not run")
     counts = ", ".join(f"{n} {side}" for side in order if (n := sum(one.side == side for one in every)))
+    if not every:
+        return ""
     ran = sorted((one for one in every if one.side != "not run"), key=lambda one: order.index(one.side))
     lines = [f"{one.side}: {one.of}{f' against {one.against}' * bool(one.against)}: {one.says}" for one in ran]
     return "\n".join([f"{counts} of {len(every)}", *lines])
@@ -228,22 +230,19 @@ def summary(found: Found) -> str:
 # ---- by what the documents print
 
 
-CHANCE = "within sampling error"
+def only_by_chance(found: Found) -> bool:
+    """Whether everything in the documents' numbers that speaks against a claim lies within sampling error."""
+    against = [one for _, compared in found for one in compared if one.side == "against"]
+    return bool(against) and all(one.p_value >= 1 - LEVEL for one in against)  # NaN is no test
 
 
-def only_by_chance(evidence: str) -> bool:
-    """Whether everything that speaks against a claim, by `on_paper`, lies within sampling error."""
-    against = [line for line in evidence.split("\n") if line.startswith("against: ")]
-    return bool(against) and all(line.endswith(CHANCE) for line in against)
-
-
-def on_paper(claim: Claim, ledger: Ledger) -> tuple[Printed, str]:
-    """Whether the documents' own numbers, taken as they are, agree with a claim, and what they say."""
+def on_paper(claim: Claim, ledger: Ledger) -> tuple[Printed, Found]:
+    """Whether the documents' own numbers, taken as they are, agree with a claim, and the comparisons that say so."""
     found = [(test, _on_paper(test, ledger)) for test in claim.tests]
     if any(not compared for _, compared in found):
-        return "no number printed", ""
+        return "no number printed", []
     holds = all(weigh(test, compared) == "supported" for test, compared in found)
-    return "holds" if holds else "does not hold", summary(found)
+    return "holds" if holds else "does not hold", found
 
 
 def _on_paper(test: Test, ledger: Ledger) -> list[Compared]:
@@ -255,15 +254,10 @@ def _on_paper(test: Test, ledger: Ledger) -> list[Compared]:
             entry, other = as_printed(pair.entry, known), as_printed(pair.other, known)
             if entry is None or other is None:
                 return []
-            value, than = float(entry.reported.value or 0), float(other.reported.value or 0)
-            holds = _holds(test, value / than, (value - than) / 100)
-            p_value = printed_contrast(entry, other).p_value
-            clear = "" if p_value < 1 - LEVEL else f", {CHANCE}"
-            found.append(
-                Compared(
-                    pair.entry.id, pair.against, "for" if holds else "against", f"{value:.2f} against {than:.2f}{clear}"
-                )
-            )
+            value, than = entry.reported.value or Decimal(0), other.reported.value or Decimal(0)
+            side, p_value = "for" if _holds(test, value, than) else "against", printed_contrast(entry, other).p_value
+            clear = "" if p_value < 1 - LEVEL else ", within sampling error"
+            found.append(Compared(pair.entry.id, pair.against, side, f"{value} against {than}{clear}", p_value))
         return found
     if isinstance(test, Parameters):
         rows = rows_by_id(ledger)
@@ -290,10 +284,11 @@ def printed_contrast(entry: Entry, other: Entry) -> Contrast:
     return independent(*sample(entry), *sample(other), "difference")
 
 
-def _holds(test: Higher | Within, ratio: float, difference: float) -> bool:
+def _holds(test: Higher | Within, value: Decimal, than: Decimal) -> bool:
+    """By two printed scores, in percent."""
     if isinstance(test, Within):
-        return (difference if test.only_above else abs(difference)) <= float(test.points) / 100
-    return ratio > float(test.factor)
+        return (value - than if test.only_above else abs(value - than)) <= test.points
+    return value > test.factor * than
 
 
 def _beside(test: Parameters) -> str:

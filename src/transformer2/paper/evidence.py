@@ -35,7 +35,16 @@ from transformer2.paper.claims import (
 )  # fmt: skip
 from transformer2.paper.layout import markdown
 from transformer2.paper.ledger import Entry, Ledger, read_all
-from transformer2.paper.measured import SEARCH, read_alphas, read_decisions, read_scores, read_spectra, read_timings
+from transformer2.paper.measured import (
+    BUDGET,
+    SEARCH,
+    last_iteration,
+    read_alphas,
+    read_decisions,
+    read_scores,
+    read_spectra,
+    read_timings,
+)  # fmt: skip
 from transformer2.provenance import atomic_write
 from transformer2.spectrum import discussed
 from transformer2.statistics import LEVEL, holm, mcnemar_exact, wilson
@@ -53,12 +62,12 @@ def judge(ledger_folder: Path, frames: Sequence[Path], out: Path) -> int:
     measured = Measurements.read(frames)
     rows = []
     for id, claim in claims.items():
-        printed, printed_evidence = on_paper(claim, ledger)
+        printed, by_paper = on_paper(claim, ledger)
         verdict, evidence = by_run(claim, ledger, measured)
         rows.append({
             "id": id, "document": claim.document, "section": claim.section, "quote": claim.quote,
             "reading": claim.reading, "cells": " ".join(cells_of(claim, ledger)), "printed": printed,
-            "printed_evidence": printed_evidence, "verdict": verdict, "evidence": evidence,
+            "printed_evidence": summary(by_paper), "verdict": verdict, "evidence": evidence,
         })  # fmt: skip
     frame = pd.DataFrame(rows)
     atomic_write(out.with_suffix(".csv"), frame.to_csv(index=False))
@@ -144,7 +153,7 @@ def _adjusted(found: Found) -> Found:
         judged = []
         for one in compared:
             by_holm = next(adjusted)
-            needs_all = getattr(test, "at_least", None) is None
+            needs_all = not (isinstance(test, Higher | Within) and test.at_least)
             p_value = one.p_value if one.side == "for" and needs_all else by_holm
             says = one.says if math.isnan(by_holm) else f"{one.says}, p = {one.p_value:.2g}, by Holm {by_holm:.2g}"
             judged.append(one._replace(side="open" if p_value >= 1 - LEVEL else one.side, says=says))
@@ -174,6 +183,9 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
     standin = measured.standin(pair.entry)
     if paired(method, other):
         method = method.loc[:, method.columns.intersection(other.columns)]
+        if min(len(method), len(other)) > 1:
+            seeds = method.index.intersection(other.index)
+            method, other = method.loc[seeds], other.loc[seeds]
     if method.empty:  # scores from elsewhere may name their items as they like
         return Compared(pair.entry.id, pair.against, "not run", "")
     if isinstance(test, Higher) and test.factor == 1:
@@ -198,15 +210,12 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
 def _classified(test: Classified, row: str, task: str, decisions: pd.DataFrame | None) -> Compared:
     """The prompts of one task, by the model in the place of one of the document's."""
     of, against = f"prompts of {task} by {test.classified} ({row})", test.than or f"{test.above}"
-    ways = [test.classified] + ([test.than] if test.than else [])
-    part = (
-        pd.DataFrame(columns=["strategy"])
-        if decisions is None
-        else decisions.loc[(decisions["stands_in_for"] == row) & (decisions["task"] == task)]
-    )
-    if not set(ways) <= set(part["strategy"]):
+    if decisions is None:
         return Compared(of, against, "not run", "")
-    right = (part["class"] == part["domain"]).groupby([part["strategy"], part["item"]]).first().unstack("item")
+    part = decisions.loc[(decisions["stands_in_for"] == row) & (decisions["task"] == task)]
+    if not {test.classified, test.than or test.classified} <= set(part["strategy"]):
+        return Compared(of, against, "not run", "")
+    right = part.assign(right=part["class"] == part["domain"]).pivot(index="strategy", columns="item", values="right")
     first, n, standin = right.loc[test.classified], right.shape[1], bool(part["standin"].iloc[0])
     if test.than:
         other = right.loc[test.than]
@@ -216,11 +225,9 @@ def _classified(test: Classified, row: str, task: str, decisions: pd.DataFrame |
     assert test.above is not None
     low, high = wilson(int(first.sum()), n)
     says = f"{100 * first.mean():.1f} % right ({100 * low:.1f} to {100 * high:.1f}), n = {n}"
-    side, p_value = (
-        ("for" if first.mean() > test.above else "against"),
-        binomtest(int(first.sum()), n, float(test.above)),
-    )
-    return Compared(of, against, side, says, float(p_value.pvalue), standin)
+    side = "for" if first.mean() > test.above else "against"
+    p_value = float(binomtest(int(first.sum()), n, float(test.above)).pvalue)
+    return Compared(of, against, side, says, p_value, standin)
 
 
 def _lowest_weight(test: LowestWeight, row: str, alphas: pd.DataFrame | None) -> Compared:
@@ -229,11 +236,10 @@ def _lowest_weight(test: LowestWeight, row: str, alphas: pd.DataFrame | None) ->
     of = f"weight of the {test.lowest_weight} expert on {test.task} ({row})"
     if alphas is None:
         return Compared(of, "", "not run", "")
-    part = alphas.loc[(alphas["task"] == test.task) & (alphas["budget"] == "10") & (alphas["stands_in_for"] == row)]
+    part = alphas.loc[(alphas["task"] == test.task) & (alphas["budget"] == BUDGET) & (alphas["stands_in_for"] == row)]
     if part.empty:
         return Compared(of, "", "not run", "")
-    last = part.loc[part["iteration"] == part.groupby(SEARCH)["iteration"].transform("max")]
-    mean = last.groupby([*SEARCH, "expert"])["best"].mean().unstack("expert")
+    mean = last_iteration(part).pivot_table("best", SEARCH, "expert")  # over layers
     lowest = mean.idxmin(axis=1) == test.lowest_weight
     side = "for" if lowest.all() else "open" if lowest.any() else "against"
     says = f"lowest in {lowest.sum()} of {len(lowest)} configurations"

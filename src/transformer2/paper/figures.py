@@ -115,7 +115,6 @@ def _family(row: Row) -> str:
 
 def _row_name(row: Row, drawn: list[Cell]) -> str:
     """Label and remark, and in the first row of each model what ran in the place of the paper's model."""
-    if row.method != "base":
-        return f"{row.label}\n{row.remark}" if row.remark else row.label
-    ran = next((cell.ours.model for cell in drawn if cell.row.model == row.model and cell.ours), "nothing")
-    return f"{row.label}\n({ran} here)"
+    of_model = [cell for cell in drawn if cell.row.model == row.model]
+    ran = next((cell.ours.model for cell in of_model if cell.ours), "nothing")
+    return "\n".join(filter(None, (row.label, row.remark, f"({ran} here)" if of_model[0].row == row else "")))

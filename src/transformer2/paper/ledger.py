@@ -98,6 +98,7 @@ class _Table(_Entry):
 
 
 Kind = TypeVar("Kind", bound=_Table)
+Entity = TypeVar("Entity", bound=_Entry)
 
 
 class LedgerTable(_Table):
@@ -269,13 +270,17 @@ def read_all(folder: Path) -> Ledger:
     """Every table under `paper_tables/`, and `models.yaml` there; ValueError as `read`."""
     kinds: dict[str, list[Path]] = {"scores": [], "times": [], "settings": []}
     for path in sorted(folder.glob("*/*.yaml")):
-        kinds[yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "scores")].append(path)
-    shapes = yaml.safe_load((folder / "models.yaml").read_text(encoding="utf-8"))
+        kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "scores")
+        if kind not in kinds:
+            raise ValueError(f"{path}: {unknown('kind', kind, kinds)}")
+        kinds[kind].append(path)
+    models = folder / "models.yaml"
+    shapes = yaml.safe_load(models.read_text(encoding="utf-8"))
     return Ledger(
         scores=tuple(map(read, kinds["scores"])),
         times=tuple(map(read_times, kinds["times"])),
         settings=tuple(map(read_settings, kinds["settings"])),
-        shapes={slug: Shape(**shape) for slug, shape in shapes.items()},
+        shapes={slug: _checked(models, Shape, shape) for slug, shape in shapes.items()},
     )
 
 
@@ -304,8 +309,12 @@ def parameters(trained: Trained, shape: Shape) -> int:
 
 def _read(path: Path, kind: type[Kind]) -> Kind:
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return _checked(path, kind, {"document": path.parent.name, "name": path.stem} | entries)
+
+
+def _checked(path: Path, kind: type[Entity], entries: dict[str, Any]) -> Entity:
     try:
-        return kind(document=path.parent.name, name=path.stem, **entries)
+        return kind(**entries)
     except ValidationError as error:
         raise ValueError(f"{path}: {first_fault(error)}") from None
 

@@ -35,6 +35,8 @@ CURVES: dict[Hashable, Any] = ORIGIN | {
 """One row is one evaluation, or one step of training."""
 SEARCH = ["model", "task", "budget", "granularity", "normalised"]
 """What tells the searches of a run apart."""
+BUDGET = "10"
+"""The main budget of shots: that of Table 2 and Figure 7."""
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -78,6 +80,11 @@ def read_spectra(path: Path) -> pd.DataFrame:
 def read_curves(path: Path) -> pd.DataFrame:
     """The frame of learning curves of one run; ValueError as `_read`."""
     return _read(path, CURVES, ["model", "method", "task", "seed", "point", "split", "step"])
+
+
+def last_iteration(alphas: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last iteration of each search."""
+    return alphas.loc[alphas["iteration"] == alphas.groupby(SEARCH)["iteration"].transform("max")]
 
 
 def read_experts(path: Path) -> pd.DataFrame:

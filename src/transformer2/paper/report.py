@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from transformer2.paper import account
 from transformer2.paper.audit import SEVERITIES
+from transformer2.paper.evidence import BY_SHAPES, ON_STANDINS
 from transformer2.paper.layout import environment
 from transformer2.paper.verdicts import MEANING
 from transformer2.provenance import atomic_write, read_json
@@ -53,14 +54,14 @@ CELL_VERDICTS = _kinds(
     Kind("ours alone", "+", "none", MEANING["ours alone"]),
 )
 CLAIM_VERDICTS = _kinds(
-    Kind("by the models' shapes: supported", "✓", "good", "follows from the shapes of the documents' models"),
-    Kind("by the models' shapes: not supported", "✗", "bad", "contradicted by the shapes of the documents' models"),
+    Kind(f"{BY_SHAPES}supported", "✓", "good", "follows from the shapes of the documents' models"),
+    Kind(f"{BY_SHAPES}not supported", "✗", "bad", "contradicted by the shapes of the documents' models"),
     Kind("supported", "✓", "good", "this run's numbers bear the sentence out"),
     Kind("not supported", "✗", "bad", "this run's numbers speak against the sentence"),
     Kind("inconclusive", "≈", "doubtful", "this run's numbers allow both"),
-    Kind("on stand-ins: supported", "✓", "good", "borne out by other models than the documents'"),
-    Kind("on stand-ins: not supported", "✗", "bad", "contradicted by other models than the documents'"),
-    Kind("on stand-ins: inconclusive", "≈", "doubtful", "other models than the documents' allow both"),
+    Kind(f"{ON_STANDINS}supported", "✓", "good", "borne out by other models than the documents'"),
+    Kind(f"{ON_STANDINS}not supported", "✗", "bad", "contradicted by other models than the documents'"),
+    Kind(f"{ON_STANDINS}inconclusive", "≈", "doubtful", "other models than the documents' allow both"),
     Kind("not run", "○", "none", "this run did not try it"),
 )
 SEVERITY_KINDS = _kinds(
@@ -326,8 +327,8 @@ def _answer_claims(verdicts: Mapping[str, int]) -> str:
     parts = []
     for prefix, where in (
         ("", "with the documents' own models"),
-        ("on stand-ins: ", "on stand-ins"),
-        ("by the models' shapes: ", "by the shapes of the documents' models"),
+        (ON_STANDINS, "on stand-ins"),
+        (BY_SHAPES, "by the shapes of the documents' models"),
     ):
         names = [name for name in ("supported", "not supported", "inconclusive") if verdicts[prefix + name]]
         if names:
@@ -383,7 +384,7 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
             if cell["difference_low"]
             else "",
         ),
-        detectable=Number(f"{float(cell['detectable']):.1f}" if cell["detectable"] else "–", key=cell["detectable"]),
+        detectable=Number(_points(cell["detectable"], 1) if cell["detectable"] else "–", key=cell["detectable"]),
         more=_more(cell),
         command=f"{command} {REDO} {join(_target(run, path) for path in files)}" if files else "",
         links=links,
@@ -499,22 +500,19 @@ def _number(text: str, below: str, exact: bool = False) -> Number:
     return Number(text if exact else _points(text), text, below) if text else Number("–")
 
 
-def _points(text: str) -> str:
-    return f"{float(text):.2f}"
+def _points(text: str, digits: int = 2) -> str:
+    return "∞" if math.isinf(float(text)) else f"{float(text):.{digits}f}"
 
 
 def _factor(text: str) -> str:
     """A normalised score: how many times our base, or the document's."""
-    if not text:
-        return ""
-    return "× ∞" if math.isinf(float(text)) else f"× {float(text):.2f}"
+    return f"× {_points(text)}" if text else ""
 
 
 def _span(low: str, high: str, unit: str = "") -> str:
     if not low or not high:
         return "" if unit else "–"
-    ends = ("∞" if math.isinf(float(end)) else f"{float(end):.2f}" for end in (low, high))
-    return f"{unit}{'–'.join(ends)}"
+    return f"{unit}{_points(low)}–{_points(high)}"
 
 
 def _signed(text: str) -> str:

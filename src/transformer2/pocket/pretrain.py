@@ -9,7 +9,7 @@ By hand: `python -m transformer2 model --source pocket:llama --out results/model
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -164,11 +164,20 @@ def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) 
     Returns:
         parameters, steps, tokens seen, seconds, and the last stages' losses (nats a token of the completions).
     """
-    steps, started = steps or STEPS, time.perf_counter()
+    steps = steps or STEPS
     tokens = tokenizer()
     model = new_model(architecture, tokens, seed)
-    updates, losses, seen = optimizers(model, steps), [], 0
-    for batch in tqdm(corpus(tokens, steps, seed), total=steps, desc=f"pretraining {architecture}", unit="step"):
+    facts = fit(model, corpus(tokens, steps, seed), steps, architecture)
+    model.save_pretrained(out)
+    tokens.save_pretrained(out)
+    return facts
+
+
+def fit(model: Any, batches: Iterable[list[Example]], steps: int, name: str) -> dict[str, Any]:
+    """Trains a model on `steps` batches of prompts and completions (see `batch_loss`), under the schedule of both
+    stages; returns what `pretrain` does."""
+    started, updates, losses, seen = time.perf_counter(), optimizers(model, steps), [], 0
+    for batch in tqdm(batches, total=steps, desc=f"pretraining {name}", unit="step"):
         loss = batch_loss(model, batch)
         loss.backward()
         for optimizer, schedule in updates:
@@ -177,8 +186,6 @@ def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) 
             optimizer.zero_grad()
         losses.append(loss.item())
         seen += sum(len(prompt) + len(completion) for prompt, completion in batch)
-    model.save_pretrained(out)
-    tokens.save_pretrained(out)
     return {
         "parameters": model.num_parameters(),
         "steps": steps,

@@ -6,14 +6,12 @@ weights of another stand-in and keeps its shapes, so that experts of that one fi
 """
 
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,7 +25,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformer2.pocket import pictures
 from transformer2.pocket.corpus import items
 from transformer2.pocket.pictures import SIZE
-from transformer2.pocket.pretrain import CAREFUL_STEPS, Example, batch_loss, encode, last_mean, optimizers
+from transformer2.pocket.pretrain import CAREFUL_STEPS, Example, encode, fit
 from transformer2.tasks import vqa
 
 IMAGE_TOKEN = "<image>"
@@ -107,28 +105,12 @@ def pretrain(backbone: Path, seed: int, out: Path, steps: int | None = None) -> 
 
     Repeats, and returns, as `pretrain.pretrain`.
     """
-    steps, started = steps or STEPS, time.perf_counter()
+    steps = steps or STEPS
     processor = new_processor(AutoTokenizer.from_pretrained(backbone, local_files_only=True))
     tokens: Any = processor.tokenizer
     tokens.processor = processor
     model = new_model(AutoModelForCausalLM.from_pretrained(backbone, local_files_only=True), processor, seed)
-    updates, losses, seen = optimizers(model, steps), [], 0
-    for batch in tqdm(batches(tokens, steps, seed), total=steps, desc="pretraining llava-next", unit="step"):
-        loss = batch_loss(model, batch)
-        loss.backward()
-        for optimizer, schedule in updates:
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-        seen += sum(len(prompt) + len(completion) for prompt, completion in batch)
+    facts = fit(model, batches(tokens, steps, seed), steps, "llava-next")
     model.save_pretrained(out)
     processor.save_pretrained(out)
-    return {
-        "parameters": model.num_parameters(),
-        "steps": steps,
-        "tokens": seen,
-        "seconds": round(time.perf_counter() - started, 1),
-        "careful_loss": last_mean(losses[: int(CAREFUL_STEPS * steps)]),
-        "loss": last_mean(losses),
-    }
+    return facts

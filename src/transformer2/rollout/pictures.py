@@ -5,10 +5,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
 
 
 class PicturePrompt(list[int]):
@@ -21,11 +19,6 @@ class PicturePrompt(list[int]):
     def __init__(self, ids: Sequence[int], picture: str, image_processor: Any):
         super().__init__(ids)
         self.picture, self.image_processor = picture, image_processor
-
-    def pixels(self) -> tuple[Tensor, Tensor]:
-        """The picture and its tiles (tiles, 3, height, width), and the height and width of the original (2,)."""
-        inputs = self.image_processor(decode_picture(self.picture), return_tensors="pt")
-        return inputs["pixel_values"][0], inputs["image_sizes"][0]
 
 
 def decode_picture(picture: str) -> Image.Image:
@@ -60,11 +53,10 @@ def picture_inputs(prompts: Sequence[list[int]], device: Any) -> dict[str, Tenso
     Raises:
         ValueError: some prompts of the batch have a picture, and others have none.
     """
-    shown = [prompt.pixels() for prompt in prompts if isinstance(prompt, PicturePrompt)]
+    shown = [prompt for prompt in prompts if isinstance(prompt, PicturePrompt)]
     if not shown:
         return {}
     if len(shown) != len(prompts):
         raise ValueError(f"{len(shown)} of the {len(prompts)} prompts of a batch have a picture: all or none must")
-    most = max(len(tiles) for tiles, _ in shown)
-    pixels = torch.stack([pad(tiles, (0, 0) * 3 + (0, most - len(tiles))) for tiles, _ in shown])
-    return {"pixel_values": pixels.to(device), "image_sizes": torch.stack([size for _, size in shown]).to(device)}
+    inputs = shown[0].image_processor([decode_picture(prompt.picture) for prompt in shown], return_tensors="pt")
+    return {name: inputs[name].to(device) for name in ("pixel_values", "image_sizes")}
