@@ -154,6 +154,15 @@ def test_the_picture_changes_the_logprobs_and_a_batch_does_not(llava, prompts):
     assert not torch.allclose(engine.logprobs([other], [answers[0]])[0], together[0])
 
 
+def test_an_answer_never_asks_for_a_piece_of_the_picture(prompts):
+    """A policy that draws all tokens alike would sample the placeholder, which leaves no picture for its place."""
+    model, words = vision_model()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    drawn = HFEngine(model, words).generate(prompts * 8, Sampling(256, temperature=1.0))
+    tokens = [token for completion in drawn for token in completion.token_ids]
+    assert len(tokens) > 8 * len(words) and model.config.image_token_id not in tokens
+
+
 def test_svf_scales_the_upper_half_of_the_language_model_alone():
     model, _ = vision_model()
     expert = new_expert(model, settings(init_std=0.1) | {"layers": "half"}, None, seed=0)

@@ -92,6 +92,11 @@ class HFEngine:
     def _causal_model(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
+    def _placeholders(self) -> list[int] | None:
+        """Tokens that stand for pieces of a picture: in an answer, no piece of the picture would be left for them."""
+        image = getattr(self.model.config, "image_token_id", None)
+        return None if image is None else [image]
+
     def _weights(self, experts: Sequence[str | None] | None) -> Any:
         """The weights of the chosen expert while inside; rows with experts of their own bring them along."""
         off = isinstance(self.model, PeftModel) and self._expert is None and experts is None
@@ -121,6 +126,7 @@ class HFEngine:
             use_cache=True,
             eos_token_id=sorted(eos_ids) or None,
             pad_token_id=self.tokenizer.pad_token_id,
+            suppress_tokens=self._placeholders(),
         )
         ids, mask = (t.to(self.model.device) for t in pad(prompts, self.tokenizer.pad_token_id, "left"))
         stops = _StopStrings(self.tokenizer, sampling.stop, len(prompts), ids.shape[1])
