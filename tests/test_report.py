@@ -100,8 +100,13 @@ def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[d
     return run
 
 
+def made_of(run: Path) -> list[Path]:
+    """What the rule hands over: tables, figures and frames."""
+    return [path for kind in ("csv", "html", "svg", "csv.gz") for path in sorted(run.rglob(f"*.{kind}"))]
+
+
 def page_of(run: Path) -> str:
-    render(run, TEMPLATES, COMMAND, run / "report.html")
+    render(run, made_of(run), TEMPLATES, COMMAND, run / "report.html")
     return (run / "report.html").read_text(encoding="utf-8")
 
 
@@ -250,7 +255,7 @@ def test_nothing_that_stands_in_a_file_becomes_markup(tmp_path):
     cells = [cell("c0", "higher", cell=HOSTILE.replace(" ", ""), model_run=HOSTILE, seeds=HOSTILE)]
     findings = [finding("error", **dict.fromkeys(("rule", "place", "finding", "evidence"), HOSTILE))]
     run = write_run(tmp_path / "toy", cells, [claim("supported", **hostile, cells=HOSTILE)], findings)
-    render(run, TEMPLATES, HOSTILE, run / "report.html")
+    render(run, made_of(run), TEMPLATES, HOSTILE, run / "report.html")
     page = _Page((run / "report.html").read_text(encoding="utf-8"))
     assert page.text.count("alert(1)") >= 12, "shown as what it is"
     assert "{{ 7 * 7 }}" in page.text

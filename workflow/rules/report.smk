@@ -319,7 +319,8 @@ rule html_report:
         folder=lambda wc: f"results/{wc.run}",
         command=command(),
     shell:
-        "python -m transformer2 report --run {params.folder} --command {params.command:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 report {input.tables} {input.figures} {input.frames} --run {params.folder}"
+        " --command {params.command:q} --out {output} > {log} 2>&1"
 
 
 rule crate:
@@ -330,8 +331,11 @@ rule crate:
             str(path.relative_to(ROOT))
             for path in (ROOT / "workflow" / "rules").glob("*.smk")
         ),
-        scores=rules.collect_scores.output,
-        frames=rules.gather.output if ALL_ADAPTATION_FIGURES else [],
+        frames=[
+            rules.collect_scores.output,
+            rules.gather.output if ALL_ADAPTATION_FIGURES else [],
+            rules.spectrum.output if ALL_SPECTRA else [],
+        ],
         tables=collect(
             "results/{{run}}/paper_tables/{table}.{ext}",
             table=ALL_TABLES,
@@ -342,10 +346,8 @@ rule crate:
             figure=ALL_FIGURES,
             format=["pdf", "svg", "png", "csv"],
         ),
-        audit=rules.audit.output,
-        claims=rules.claims.output,
-        page=rules.html_report.output,
-        code=code("paper/crate.py"),
+        pages=[rules.audit.output, rules.claims.output, rules.html_report.output],
+        code=code("paper/crate.py", "paper/account.py"),
     output:
         "results/{run}/run.crate.zip",
     log:
@@ -364,5 +366,5 @@ rule crate:
         settings=RUN.model_dump_json(),
         snakemake=metadata.version("snakemake"),
     shell:
-        "python -m transformer2 crate --run results/{wildcards.run} --settings {params.settings:q}"
-        " --snakemake {params.snakemake} --out {output} > {log} 2>&1"
+        "python -m transformer2 crate {input.frames} {input.tables} {input.figures} {input.pages}"
+        " --run results/{wildcards.run} --settings {params.settings:q} --snakemake {params.snakemake} --out {output} > {log} 2>&1"

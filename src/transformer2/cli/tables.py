@@ -166,14 +166,15 @@ def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_t
 
 
 @app.command()
-def crate(run: File, settings: Text, snakemake: Text, out: File, root: Path = Path()) -> None:
+def crate(files: list[Path], run: File, settings: Text, snakemake: Text, out: File, root: Path = Path()) -> None:
     """Pack the provenance and results of a finished run (results/<run>) as a Workflow Run RO-Crate.
 
-    `settings` is JSON: the configuration of the run; `snakemake` is its version, `root` the project.
+    `files` are tables, figures, frames and pages to pack; `settings` is JSON: the configuration of the run; `snakemake`
+    is its version, `root` the project.
     """
     from transformer2.paper.crate import crate
 
-    crate(run, configuration.parse(json.loads(settings)).model_dump(mode="json"), root, snakemake, out)
+    crate(run, files, configuration.parse(json.loads(settings)).model_dump(mode="json"), root, snakemake, out)
 
 
 @app.command()
@@ -191,12 +192,19 @@ def import_scores(scores: Path, run: Text, out: File, ledger: Path = Path("paper
 
 @app.command()
 def report(
-    run: File, out: File, command: Text = "snakemake --cores all", templates: Path = Path("paper_tables/templates")
+    files: list[Path],
+    run: File,
+    out: File,
+    command: Text = "snakemake --cores all",
+    templates: Path = Path("paper_tables/templates"),
 ) -> None:
-    """Say on one page which of the documents' numbers and claims a run (results/<run>) bears out."""
+    """Say on one page which of the documents' numbers and claims a run (results/<run>) bears out.
+
+    `files` are its tables (csv, html), figures (svg) and frames.
+    """
     from transformer2.paper.report import render
 
-    render(run, templates, command, out)
+    render(run, files, templates, command, out)
 
 
 @app.command()

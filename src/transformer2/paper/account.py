@@ -1,6 +1,6 @@
 """What a finished run says of itself: machine, cost, experts, classification of prompts, mixes; read from its files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,28 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from transformer2.config import STRATEGIES
+from transformer2.paper.measured import read_decisions, read_scores
 from transformer2.provenance import read_json
 from transformer2.statistics import wilson
 
-STAGES = {
-    "data": "data",
-    "sweeps": "train",
-    "experts": "select",
-    "generations": "generate",
-    "mixes": "adapt",
-    "transfers": "transfer",
-    "kits": "kit",
-    "scores": "score",
-    "paper_tables": "table",
-    "figures": "figure",
-}
-"""Folder of a run -> rule whose benchmarks lie there."""
-COST = "Seconds and memory of the jobs, by rule (Snakemake's benchmarks)."
+COST = "Seconds and memory of the jobs, by what they write (Snakemake's benchmarks)."
 
 
 def jobs(run: Path) -> pd.DataFrame:
-    """Every job of `results/<run>`, or of its models, that left a benchmark: rule, seconds, peak resident MB.
+    """Every job of `results/<run>`, or of its models, that left a benchmark: what it wrote, seconds, peak resident MB.
 
     Raises ValueError if there is none.
     """
@@ -41,9 +28,22 @@ def jobs(run: Path) -> pd.DataFrame:
 
 def manifests(run: Path) -> list[dict[str, Any]]:
     """What the artifacts of `results/<run>` say of how they came to be; raises ValueError if there is none."""
-    found = [read_json(path) for path in sorted(run.rglob("*manifest.json"))]
+    found = [manifest(path) for path in sorted(run.rglob("*manifest.json"))]
     if not found:
         raise ValueError(f"{run}: no manifest says what it ran on")
+    return found
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    """What one artifact says of how it came to be; ValueError with what to do if it is missing or damaged."""
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path}: make it again") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete what it describes to make it again") from None
+    if missing := [key for key in ("started", "seconds", "git", "python", "packages") if key not in found]:
+        raise ValueError(f"{path} has no {missing[0]}; delete what it describes to make it again")
     return found
 
 
@@ -81,20 +81,24 @@ class Section:
     """As text, below its column names."""
 
 
-def sections(run: Path) -> list[Section]:
-    """What a run found on its way to the scores: its experts, classes and mixes; those that it has."""
+def sections(run: Path, files: Sequence[Path]) -> list[Section]:
+    """What a run found on its way to the scores: its experts, classes and mixes; those that it has.
+
+    `files` are what the run has now: classes of prompts and mixes are told if their frames are among them.
+    """
+    frames = {path.name for path in files}
     found = [
         Section("Experts", "Chosen on validation among the points of each sweep.", experts(run)),
         Section(
             "Classification of prompts",
             "Share of prompts that were given the class of their task, in percent, with Wilson's 95 % interval. "
             "Held-out prompts are balanced over the classes, others among them; experts of the first seed.",
-            classified(run),
+            classified(run) if "decisions.csv.gz" in frames else pd.DataFrame(),
         ),
         Section(
             "Mixes of experts",
             "What each search found on its shots; alpha is averaged over layers.",
-            mixes(run),
+            mixes(run) if "alphas.csv.gz" in frames else pd.DataFrame(),
         ),
     ]
     return [section for section in found if not section.table.empty]
@@ -108,15 +112,11 @@ def experts(run: Path) -> pd.DataFrame:
 def classified(run: Path) -> pd.DataFrame:
     """Share of prompts that were given the class of their task, by model and strategy (rows) and task (columns).
 
-    As text, in percent with Wilson's 95 % interval; empty for a run without dispatch.
+    As text, in percent with Wilson's 95 % interval.
     """
-    if not (run / "decisions.csv.gz").exists():
-        return pd.DataFrame()
-    decisions = pd.read_csv(run / "decisions.csv.gz")
+    decisions = read_decisions(run / "decisions.csv.gz")
     decisions["right"] = decisions["class"] == decisions["domain"]
-    held_out = pd.read_csv(
-        run / "scores.csv.gz", usecols=["model", "method", "task", "seed", "lenient"], keep_default_na=False
-    )
+    held_out = read_scores(run / "scores.csv.gz")
     held_out = held_out.loc[(held_out["task"] == "classify") & (held_out["seed"] == held_out["seed"].min())].replace(
         {"method": {"base": "prompt"}}
     )
@@ -132,9 +132,9 @@ def mixes(run: Path) -> pd.DataFrame:
     return pd.DataFrame(list(_mixes(run)))
 
 
-def cost(of_run: pd.DataFrame) -> pd.DataFrame:
-    """Jobs, seconds and memory by rule."""
-    of_rule = of_run.groupby("rule").agg(
+def cost(of_run: pd.DataFrame) -> Section:
+    """Jobs, seconds and memory by the folder of the run that they write to, or by the file."""
+    of_part = of_run.groupby("part").agg(
         **{
             "jobs": ("s", "size"),
             "seconds in sum": ("s", "sum"),
@@ -142,30 +142,17 @@ def cost(of_run: pd.DataFrame) -> pd.DataFrame:
             "peak MB": ("max_rss", "max"),
         }
     )
-    return of_rule.round(1)
+    return Section("Cost", COST, of_part.round(1).reset_index())
 
 
 def _jobs(run: Path) -> Iterator[dict[str, Any]]:
     scores = pd.read_csv(run / "scores.csv.gz", usecols=["model"])
-    files = [(_stage(path.relative_to(run)), path) for path in run.rglob("*benchmark.tsv")]
+    files = [(path.relative_to(run).parts[0].split(".")[0], path) for path in run.rglob("*benchmark.tsv")]
     for name in sorted(scores["model"].unique()):
         files += [(path.name.split(".")[0], path) for path in (run.parent / "models" / name).glob("*.benchmark.tsv")]
-    for rule, path in files:
+    for part, path in files:
         row = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
-        yield {"rule": rule, "s": row["s"], "max_rss": row["max_rss"]}
-
-
-def _stage(path: Path) -> str:
-    """The rule of a benchmark file, by its place in the run's folder."""
-    folder, *inner = path.parts
-    if not inner:  # what is made once a run; its frame of scores is collected
-        name = folder.split(".")[0]
-        return "collect" if name == "scores" else name
-    if folder == "generations" and inner[1] in STRATEGIES:
-        return "dispatch"
-    if folder == "mixes" and inner[1] == "uniform":
-        return "mix"
-    return STAGES.get(folder, folder)
+        yield {"part": part, "s": row["s"], "max_rss": row["max_rss"]}
 
 
 def _distinct(values: Iterable[str]) -> str:

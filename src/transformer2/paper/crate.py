@@ -7,8 +7,8 @@ weights stay where they are: the crate has their paths and checksums, in the for
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import yaml
 from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from transformer2.provenance import read_json, sha256, whole_file
+from transformer2.paper import account
+from transformer2.provenance import sha256, whole_file
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
@@ -30,8 +31,8 @@ LICENSE = "https://spdx.org/licenses/Apache-2.0"
 PAPER = "https://arxiv.org/abs/2501.06252"
 FORMATS = {
     ".csv": "text/csv", ".gz": "application/gzip", ".html": "text/html", ".json": "application/json",
-    ".md": "text/markdown", ".png": "image/png", ".svg": "image/svg+xml", ".tex": "application/x-tex",
-    ".yaml": "application/yaml",
+    ".md": "text/markdown", ".pdf": "application/pdf", ".png": "image/png", ".svg": "image/svg+xml",
+    ".tex": "application/x-tex", ".yaml": "application/yaml",
 }  # fmt: skip
 """Suffix -> encoding format; others are plain text."""
 FRAMES = {
@@ -43,11 +44,12 @@ FRAMES = {
     "spectra.csv": "What the top singular values of every matrix hold",
     "illustration.json": "What the schematic figures show",
     "claims.csv": "The documents' claims, and whether they hold here",
+    "claims.md": "The same, to read",
     "audit.csv": "The documents' numbers, checked against each other",
+    "audit.md": "The same, to read",
     "report.html": "Tables and figures on one page",
 }
-"""Files of a run that are put into the crate if they are there, besides tables and figures."""
-RENDERED = (".csv", ".html", ".md", ".png", ".svg", ".tex")
+"""Files of a run that a crate may hold besides tables and figures."""
 KEPT = (
     "generations/**/*.jsonl", "scores/**/*.json", "experts/**/adapter_model.safetensors",
     "mixes/**/adapter_model.safetensors", "transfers/**/adapter_model.safetensors",
@@ -83,11 +85,14 @@ class _Crate:
         return _describe(entity, **properties)
 
 
-def crate(results: Path, settings: dict[str, Any], root: Path, snakemake: str, out: Path) -> None:
+def crate(
+    results: Path, files: Sequence[Path], settings: dict[str, Any], root: Path, snakemake: str, out: Path
+) -> None:
     """Writes the crate of the run in `results/<run>` to `out`, a zip archive.
 
     Args:
         results: of the run; base models lie beside it, in `models`.
+        files: tables, figures, frames and pages that the run has now.
         settings: the resolved configuration of the run.
         root: the project, with the Snakefile.
         snakemake: its version.
@@ -95,17 +100,15 @@ def crate(results: Path, settings: dict[str, Any], root: Path, snakemake: str, o
     The same run gives the same bytes; its times are those of its manifests. Raises ValueError if the run has no
     manifest, or one that is damaged.
     """
-    manifests = [_manifest(path) for path in sorted(results.rglob("*manifest.json"))]
-    if not manifests:
-        raise ValueError(f"{results} has no manifest: it is not the folder of a run that this workflow made")
-    made, (started, ended) = _Crate(), _times(manifests)
+    manifests = account.manifests(results)
+    made, (started, ended) = _Crate(), map(_utc, account.span(manifests))
     action = made.thing(
         f"#run-{results.name}", "CreateAction", name=f"Run “{results.name}”", startTime=started, endTime=ended,
         description=f"Snakemake, from {'scores measured elsewhere' if settings.get('scores') else 'base models'} "
         "to the tables of the documents",
         actionStatus="http://schema.org/CompletedActionStatus",
         instrument=_workflow(made, manifests, root, snakemake),
-        object=_inputs(made, results, settings, root), result=_outputs(made, results),
+        object=_inputs(made, results, settings, root), result=_outputs(made, results, files),
     )  # fmt: skip
     made.file("README.md", README.format(run=results.name).encode(), "About this crate", about={"@id": "./"})
     contributors = made.thing("#contributors", "Organization", name="The Transformer² reproduction contributors")
@@ -165,7 +168,7 @@ def _inputs(made: _Crate, results: Path, settings: dict[str, Any], root: Path) -
 def _base_model(made: _Crate, name: str, folder: Path) -> Any:
     """A base model as its manifest describes it."""
     path = folder / "manifest.json"
-    found = _manifest(path)
+    found = account.manifest(path)
     sums = [
         made.thing(f"#model-{name}-{file}", "PropertyValue", name=f"sha256 of {file}", propertyID="sha256", value=value)
         for file, value in sorted(found["sha256"].items())
@@ -179,18 +182,19 @@ def _base_model(made: _Crate, name: str, folder: Path) -> Any:
     )  # fmt: skip
 
 
-def _outputs(made: _Crate, results: Path) -> list[Any]:
+def _outputs(made: _Crate, results: Path, files: Sequence[Path]) -> list[Any]:
     """What the run measured, as files; and a list of what stays where it is."""
-    found = [(results / name, title) for name, title in FRAMES.items() if (results / name).is_file()]
-    for folder, kind in (("paper_tables", "Table"), ("figures", "Figure")):
-        for path in sorted(path for path in (results / folder).rglob("*") if path.suffix in RENDERED):
-            found.append((path, f"{kind}: {path.relative_to(results / folder)}"))
-    files = [made.file(_name(path, results.parents[1]), path.read_bytes(), title) for path, title in found]
+    described = []
+    for path in sorted(set(files)):
+        folder, *inner = path.relative_to(results).parts
+        kind = {"paper_tables": "Table", "figures": "Figure"}.get(folder)
+        title = f"{kind}: {'/'.join(inner)}" if kind else FRAMES[folder]
+        described.append(made.file(_name(path, results.parents[1]), path.read_bytes(), title))
     kept = sorted(path for pattern in KEPT for path in results.glob(pattern))
     if kept:
         sums = "".join(f"{sha256(path)}  {_name(path, results.parents[1])}\n" for path in kept)
-        files.append(made.file("SHA256SUMS", sums.encode(), "Checksums of answers, scores and weights"))
-    return files
+        described.append(made.file("SHA256SUMS", sums.encode(), "Checksums of answers, scores and weights"))
+    return described
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -205,25 +209,6 @@ def _describe(entity: Any, **properties: Any) -> Any:
     for name, value in properties.items():
         entity[name] = value
     return entity
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except FileNotFoundError:
-        raise ValueError(f"there is no {path}: make it again") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete what it describes to make it again") from None
-    if missing := [key for key in ("started", "seconds", "git", "python", "packages") if key not in found]:
-        raise ValueError(f"{path} has no {missing[0]}; delete what it describes to make it again")
-    return found
-
-
-def _times(manifests: Iterable[dict[str, Any]]) -> tuple[str, str]:
-    """First start and last end of the run's jobs, in UTC."""
-    spans = [(datetime.fromisoformat(found["started"]), timedelta(seconds=found["seconds"])) for found in manifests]
-    ended = max(start + length for start, length in spans)
-    return _utc(min(start for start, _ in spans)), _utc(ended)
 
 
 def _utc(time: datetime) -> str:

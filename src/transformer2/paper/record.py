@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from transformer2.paper import account
+from transformer2.paper.layout import markdown
 from transformer2.provenance import atomic_write
 
 
@@ -18,9 +19,7 @@ def record(run: Path, command: str, out: Path) -> None:
         f"```bash\n{command}\n```",
         _machine(manifests, jobs),
         *(path.read_text().strip() for path in sorted(run.glob("paper_tables/*/*.md"))),
-        *map(_section, account.sections(run)),
-        f"## Cost\n\n{account.COST}",
-        account.cost(jobs).to_markdown(),
+        *map(_section, [*account.sections(run, list(run.iterdir())), account.cost(jobs)]),
     ]
     atomic_write(out, "\n\n".join(parts) + "\n")
 
@@ -36,5 +35,4 @@ def _machine(manifests: list[dict[str, Any]], jobs: pd.DataFrame) -> str:
 
 
 def _section(section: account.Section) -> str:
-    table = section.table.to_markdown(index=False, disable_numparse=True)
-    return f"## {section.title}\n\n{section.about}\n\n{table}"
+    return f"## {section.title}\n\n{section.about}\n\n{markdown(section.table.fillna('–'))}"

@@ -199,20 +199,21 @@ class TextTable:
     rows: list[list[str]]
 
 
-def render(run: Path, templates: Path, command: str, out: Path) -> None:
+def render(run: Path, files: Sequence[Path], templates: Path, command: str, out: Path) -> None:
     """Writes the page of the run in `results/<run>` to `out`; `command` is how the run is made.
 
-    `templates` holds report.html.j2 and what it includes.
+    `files` are the tables (csv, html), figures (svg) and frames that the run has now: its folder may hold more, of an
+    earlier configuration. `templates` holds report.html.j2 and what it includes.
 
     Raises:
         ValueError: a file lacks a column, names a verdict or severity that there is not, or compares a stand-in's
             number with the documents'; one line that names the file.
     """
-    records = read_cells(run)
+    records = read_cells(_of(files, "paper_tables", ".csv"))
     claims = read(run / "claims.csv", CLAIM_COLUMNS, {"verdict": CLAIM_VERDICTS, "printed": PRINTED})
     findings = read(run / "audit.csv", AUDIT_COLUMNS, {"severity": SEVERITY_KINDS})
     cells = [cell_row(record, run, out.parent, command) for record in records]
-    tables = paper_tables(run, records)
+    tables = paper_tables(_of(files, "paper_tables", ".html"), records)
     jobs, manifests = account.jobs(run), account.manifests(run)
     began, ended = account.span(manifests)
     page = {
@@ -229,7 +230,7 @@ def render(run: Path, templates: Path, command: str, out: Path) -> None:
         "known": {record["cell"] for record in records},
         "cells": cells,
         "tables": tables,
-        "pictures": pictures(run, out.parent, tables),
+        "pictures": pictures(run, _of(files, "figures", ".svg"), out.parent, tables),
         "findings": findings,
         "severities": SEVERITY_KINDS,
         "machine": account.machine(manifests),
@@ -237,8 +238,7 @@ def render(run: Path, templates: Path, command: str, out: Path) -> None:
         "ended": f"{ended:%Y-%m-%d %H:%M}",
         "minutes": f"{jobs['s'].sum() / 60:.0f}",
         "memory": f"{jobs['max_rss'].max():.0f}",
-        "facts": [_text_table(account.Section("Cost", account.COST, account.cost(jobs).reset_index()))]
-        + [_text_table(section) for section in account.sections(run)],
+        "facts": [_text_table(account.cost(jobs))] + [_text_table(section) for section in account.sections(run, files)],
         "command": command,
         "setup": SETUP,
         "redo": f"{command} {REDO}",
@@ -261,21 +261,21 @@ def read(path: Path, columns: Sequence[str], known: Mapping[str, Iterable[str]])
     return [{str(name): text for name, text in row.items()} for row in frame.to_dict("records")]
 
 
-def read_cells(run: Path) -> list[Record]:
+def read_cells(files: Sequence[Path]) -> list[Record]:
     """The cells of all tables of accuracies of a run, in the order of the documents.
 
     Raises:
         ValueError: as `read`, or there is no cell, or a stand-in's number is compared with the documents'.
     """
     found = []
-    for path in _in_order(run.glob("paper_tables/*/*.csv")):
+    for path in files:
         if "cell" in pd.read_csv(path, nrows=0):  # a table of seconds has none
             found += read(path, CELL_COLUMNS, {"verdict": CELL_VERDICTS})
     if not found:
-        raise ValueError(f"{run}: no table of accuracies below paper_tables")
+        raise ValueError("no table of accuracies is among the files of the page")
     for record in found:
         if _standin(record) and record["verdict"] in COMPARED:
-            raise ValueError(f"{run}: {record['cell']} is of a stand-in, and yet it is called {record['verdict']}")
+            raise ValueError(f"{record['cell']} is of a stand-in, and yet it is called {record['verdict']}")
     return found
 
 
@@ -391,10 +391,10 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
     )
 
 
-def paper_tables(run: Path, cells: Sequence[Record]) -> list[PaperTable]:
+def paper_tables(files: Sequence[Path], cells: Sequence[Record]) -> list[PaperTable]:
     """Every rendered table; raises ValueError if one has no <main> or heading."""
     tables = []
-    for path in _in_order(run.glob("paper_tables/*/*.html")):
+    for path in files:
         id = f"{path.parent.name}/{path.stem}"
         text = path.read_text(encoding="utf-8")
         main, title = (
@@ -411,11 +411,11 @@ def paper_tables(run: Path, cells: Sequence[Record]) -> list[PaperTable]:
     return tables
 
 
-def pictures(run: Path, page: Path, tables: Sequence[PaperTable]) -> list[Picture]:
+def pictures(run: Path, files: Sequence[Path], page: Path, tables: Sequence[PaperTable]) -> list[Picture]:
     """Every figure of the run, the SVG inside the page and the other files linked relative to the folder `page`."""
     titles = {table.id: table.title for table in tables}
     found = []
-    for path in _in_order(run.glob("figures/**/*.svg")):
+    for path in files:
         id = str(path.relative_to(run / "figures").with_suffix(""))
         title, alt = _picture(id)
         if id in titles:
@@ -479,6 +479,11 @@ def _text_table(section: account.Section) -> TextTable:
 
 def _standin(cell: Record) -> bool:
     return cell["standin"] == "True"
+
+
+def _of(files: Sequence[Path], folder: str, suffix: str) -> list[Path]:
+    """The files of one kind, in order."""
+    return _in_order(path for path in files if folder in path.parts and path.suffix == suffix)
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
