@@ -172,6 +172,23 @@ def test_half_of_the_layers_is_for_svf_alone():
     assert run.training("pocket-llama-deep", "lora", next(iter(run.methods["lora"].points())))["layers"] == "all"
 
 
+@pytest.mark.parametrize("name", ["deviations", "deviations-smollm2"])
+def test_every_choice_of_the_study_switches_what_its_name_says_and_nothing_else(name):
+    run = load(ROOT / "config" / f"{name}.yaml")
+    paper = run.training(next(iter(run.models)), "paper", "single")
+    assert run.methods["release"].recipe == "release"
+    for method in run.methods.keys() - {"paper", "release"}:
+        switched = run.training(next(iter(run.models)), method, "single")
+        changed = {key for key in paper if paper[key] != switched[key]}
+        key = max((key for key in changed if method.startswith(key)), key=len, default=None)
+        key = {"kl_off": "kl_coefficient", "kl_base_to_policy": "kl"}.get(method, key)
+        assert key in changed, (method, changed)
+        # what belongs to the other choice: sigmoids start elsewhere, and Adam has no weight decay
+        assert changed - {key} <= {"parametrisation": {"init_mean", "init_std"}, "optimizer": {"weight_decay"}}.get(
+            key, set()
+        )
+
+
 def test_tasks_about_pictures_are_for_the_vision_language_model_alone():
     run = Run()
     assert run.tasks_of("pocket-llava") == ["textvqa"] and run.unseen_of("pocket-llava") == ["okvqa"]

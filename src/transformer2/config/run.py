@@ -121,9 +121,9 @@ class Run(Section):
             raise ValueError(
                 "adaptation: experts and classifier must be trained with adapter 'svf'; others cannot be mixed"
             )
-        if len({point.modules for point in points}) > 1:
+        if len({(point.modules, point.layers) for point in points}) > 1:
             raise ValueError(
-                "adaptation.experts: experts chosen from a sweep over modules may scale different matrices"
+                "adaptation.experts: experts chosen from a sweep over modules or layers may scale different matrices"
             )
         if not self.unseen:
             raise ValueError("unseen: adaptation needs at least one unseen task (or set adaptation to null)")
@@ -252,7 +252,8 @@ class Run(Section):
         training = self.trained[method].points()[point]
         of_model = self.models[model]
         reward = {} if of_model.reward_wrong is None else {"reward_wrong": of_model.reward_wrong}
-        return training.model_dump() | reward | {"layers": of_model.svf_layers if training.adapter == "svf" else "all"}
+        layers = (training.layers or of_model.svf_layers) if training.adapter == "svf" else "all"
+        return training.model_dump() | reward | {"layers": layers}
 
 
 def _for(model: Model, tasks: Iterable[str]) -> list[str]:

@@ -18,6 +18,8 @@ class Training(Section):
     """Matrices to adapt; attention_qv is the two-matrix attention of Table 4 (0.16M for SVF, 6.82M for LoRA), ia3 what
     IA3 scales in its own paper: keys, values, and what enters the MLP's last matrix."""
 
+    layers: Literal["all", "half"] | None = None
+    """SVF: layers to adapt; half is the upper half, null is what the model says (`svf_layers`)."""
     parametrisation: Literal["linear", "sigmoid_nuclear"] = "linear"
     """SVF: linear trains z itself; sigmoid_nuclear is the released code's."""
     init_mean: float | None = None
