@@ -58,9 +58,30 @@ def test_every_configuration_can_be_planned(checkout, config):
         assert jobs["times"] == 1 and jobs["adaptation_figure"] == 3
         assert jobs["curves"] == jobs["illustrate"] == 1 and jobs["schematic"] == 4 and jobs["learning_figure"] >= 1
     else:
-        assert jobs["study"] == 1 and jobs["train"] == jobs["select"] == 3 * 2 * 13
+        run = load(config)
+        assert jobs["study"] == 1 and jobs["train"] == jobs["select"] == len(run.seeds) * len(run.tasks) * 15
     assert jobs["audit"] == jobs["claims"] == jobs["html_report"] == jobs["crate"] == 1
     assert jobs["settings"] == 2 and jobs["spectrum"] == 1 and jobs["spectrum_figure"] >= 1
+
+
+def test_the_documents_own_models_can_be_planned_without_network_weights_or_card(checkout):
+    """Two language models with all ways of adaptation, one with dispatch by prompt, one that takes pictures."""
+    jobs = planned(snakemake(checkout, "-n", "--configfile", "config/paper.yaml"))
+    svf, lora, classifier = 4, 6 * 2, 4  # points of the sweeps
+    everywhere = (3 * 3 + 1) * (svf + lora)
+    ablations = 3 * svf + 1 + 6 + 6
+    others = 3 * (6 + 2 + 2 + 2)
+    assert jobs["train"] == everywhere + ablations + others + 2 * classifier
+    assert jobs["select"] == (3 * 3 + 1) * 2 + 6 + 4 * 3 + 2
+    assert jobs["model"] == jobs["basis"] == 4 and jobs["train_on_shots"] == 2 * 4
+    # four configurations of each search: three tasks and ten shots for both, four budgets more on one task of one of
+    # them, both models' experts on the other, and one task about pictures
+    assert jobs["adapt"] == 4 * (2 * 3 + 4 + 3 + 1)
+    assert jobs["dispatch"] == (2 * 4 + 2) * 3
+    assert jobs["transfer"] == 3 * (1 + 3)
+    assert jobs["generate"] == 230 and jobs["score"] == 260 and jobs["choose"] == 87
+    assert jobs["table"] == jobs["figure"] == 17 and jobs["settings"] == 2
+    assert sum(jobs.values()) == 1055
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):

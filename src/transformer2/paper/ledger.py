@@ -202,6 +202,7 @@ class Shape(_Entry):
     key_value: PositiveInt
     """Output features of the key and value projections."""
     intermediate: PositiveInt
+    vocabulary: PositiveInt
 
     def matrix(self, module: str) -> tuple[int, int]:
         """(inputs, outputs) of a projection."""

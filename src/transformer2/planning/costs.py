@@ -1,0 +1,204 @@
+"""Seconds, memory and disk of the steps of a run, from the sizes of the model and of the task.
+
+Notation: N parameters of the model, m x n an adapted matrix, r = min(m, n), d width, f width of the MLP, k width of
+keys, b bytes of a number. Estimates of seconds are of the order of magnitude: what a graphics card reaches in practice
+is a share of what its maker states (`Machine`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, NamedTuple
+
+from transformer2.config import MODULES
+from transformer2.rollout.likelihood import CHUNK_LOGITS
+
+GB = 1e9
+CONTEXT_GB = 1.0
+"""What CUDA and its libraries hold of a card by themselves."""
+VISION_TOWER = 304_000_000
+"""Parameters of CLIP ViT-L/14 at 336 pixels, the tower of LLaVA-NeXT."""
+BASIS_FLOPS = 40e9
+"""float64 operations a second of one CPU socket in `eigh`; a guess that a measured run replaces."""
+DOWNLOAD = 100e6
+"""Bytes a second from the hub; a guess likewise."""
+
+
+class Machine(NamedTuple):
+    """A graphics card: memory in GB, dense bfloat16 operations a second, bytes a second from its memory."""
+
+    memory: float
+    flops: float
+    bandwidth: float
+
+    @property
+    def compute(self) -> float:
+        """Operations a second that training and prompts reach: 40 % of the peak."""
+        return 0.4 * self.flops
+
+    @property
+    def reads(self) -> float:
+        """Bytes a second that decoding reaches: 60 % of the peak."""
+        return 0.6 * self.bandwidth
+
+
+MACHINES = {
+    "h100": Machine(80, 989e12, 3.35e12),
+    "a100": Machine(80, 312e12, 2.04e12),
+    "a100-40gb": Machine(40, 312e12, 1.56e12),
+    "l40s": Machine(48, 362e12, 0.86e12),
+    "rtx4090": Machine(24, 165e12, 1.01e12),
+}
+"""Cards by name, as their makers state them (without sparsity)."""
+HEAD = 128
+"""Width of a head of the documents' models."""
+STEP_OF_LAYER = 0.8e-3
+"""Seconds that one decoder layer takes at least for a token in transformers' `generate`: starting its kernels."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of a language model, as its config.json has them."""
+
+    layers: int
+    hidden: int
+    key_value: int
+    intermediate: int
+    vocabulary: int
+    tied: bool = False
+    """Whether the output head is the embedding."""
+    tower: int = 0
+    """Parameters of a vision tower."""
+
+    @property
+    def parameters(self) -> int:
+        """N, without norms (less than 0.01 %)."""
+        head = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return head + self.layers * sum(m * n for m, n in self.matrices("all")) + self.tower
+
+    def matrices(self, modules: str) -> list[tuple[int, int]]:
+        """(m, n) = (outputs, inputs) of the adapted matrices of one layer; `modules` as in `config.MODULES`."""
+        d, k, f = self.hidden, self.key_value, self.intermediate
+        shapes = {
+            "q_proj": (d, d), "k_proj": (k, d), "v_proj": (k, d), "o_proj": (d, d),
+            "gate_proj": (f, d), "up_proj": (f, d), "down_proj": (d, f),
+        }  # fmt: skip
+        return [shapes[name] for name in MODULES[modules]]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The matrices that an expert scales: of which modules, in how many layers."""
+
+    adapter: str
+    modules: str
+    layers: int
+
+
+def weight_bytes(size: Size, b: int) -> int:
+    """The model itself."""
+    return b * size.parameters
+
+
+def basis_bytes(size: Size, adapted: Adapted, b: int) -> int:
+    """Q (r x r) of every adapted matrix in the model's dtype, and s in float32; nothing for what is not SVF."""
+    if adapted.adapter != "svf":
+        return 0
+    return adapted.layers * sum(b * min(m, n) ** 2 + 4 * min(m, n) for m, n in size.matrices(adapted.modules))
+
+
+def scaled_bytes(size: Size, adapted: Adapted, b: int) -> int:
+    """W' of every adapted matrix, kept beside W; nothing for what is not SVF."""
+    if adapted.adapter != "svf":
+        return 0
+    return b * adapted.layers * sum(m * n for m, n in size.matrices(adapted.modules))
+
+
+def cache_bytes(size: Size, tokens: int, b: int) -> int:
+    """Keys and values of so many tokens."""
+    return tokens * 2 * size.layers * size.key_value * b
+
+
+def activation_bytes(size: Size, adapted: Adapted, tokens: int, b: int) -> int:
+    """What autograd keeps of `tokens` tokens in one pass through the decoder: see `layer_bytes`."""
+    # Below the first adapted layer nothing needs a gradient, so nothing is kept.
+    return tokens * adapted.layers * layer_bytes(size, adapted, b)
+
+
+def layer_bytes(size: Size, adapted: Adapted, b: int) -> int:
+    """Bytes a token that one layer of a Llama keeps for its gradient, of batches that are padded.
+
+    The states that enter its two norms (float32), what attention works on (q, k and v of all heads, and its result)
+    with one float32 a head, the gate before and after SiLU and `up`; and what adapted matrices keep unless it is one of
+    these: inputs of tall SVF matrices and outputs of wide ones, inputs of all others in float32, as PEFT casts them.
+    The mask of attention, a number for each pair of tokens, is left out.
+    """
+    d, k, f = size.hidden, size.key_value, size.intermediate
+    names = MODULES[adapted.modules]
+    shared = 2 * 4 * d + b * (4 * d + 3 * f) + 4 * d // HEAD
+    if adapted.adapter != "svf":
+        return shared + sum(4 * n for _, n in size.matrices(adapted.modules))
+    kept = d if "q_proj" in names else 0
+    kept += k * len({"k_proj", "v_proj"} & {*names})
+    kept += d if {"gate_proj", "up_proj"} & {*names} else 0
+    kept += d if "down_proj" in names else 0
+    return shared + b * kept
+
+
+def training_gb(size: Size, adapted: Adapted, tokens: int, trained: int, b: int) -> float:
+    """Peak memory of a training step on micro-batches of `tokens` tokens, in GB.
+
+    Weights, W' and Q; activations; the chunk of logits with its gradient (float32); trained numbers with gradient and
+    two moments (float32). Answering in training needs less: `answering_gb` with W' in place of activations.
+    """
+    held = weight_bytes(size, b) + scaled_bytes(size, adapted, b) + basis_bytes(size, adapted, b)
+    return (held + activation_bytes(size, adapted, tokens, b) + 3 * 4 * CHUNK_LOGITS + 16 * trained) / GB + CONTEXT_GB
+
+
+def answering_gb(size: Size, adapted: Adapted, rows: int, tokens: int, b: int, experts: int = 1) -> float:
+    """Peak memory of answering `rows` prompts side by side, prompt and answer `tokens` tokens long together, in GB.
+
+    One expert is merged into W' (beside W); several in one batch go through Q alone. Logits of the last position are
+    held in the model's dtype and in float32.
+    """
+    held = weight_bytes(size, b) + basis_bytes(size, adapted, b)
+    held += scaled_bytes(size, adapted, b) if experts == 1 else 0
+    logits = rows * size.vocabulary * (b + 4)
+    return (held + cache_bytes(size, rows * tokens, b) + logits) / GB + CONTEXT_GB
+
+
+def answering_seconds(
+    size: Size, prompts: int, rows: int, prompt: float, answer: float, b: int, machine: Machine, slower: float = 1.0
+) -> float:
+    """Answering `prompts` prompts, `rows` side by side, on one card; a batch lasts as long as its longest answer,
+    `answer` tokens. `slower` is how many times the operations of W alone an expert costs."""
+    batches = ceil(prompts / rows)
+    together = min(rows, prompts)
+    operations = 2 * size.parameters * slower
+    first = operations * together * prompt / machine.compute
+    reads = (weight_bytes(size, b) + cache_bytes(size, int(together * (prompt + answer / 2)), b)) / machine.reads
+    step = max(reads, operations * together / machine.compute, size.layers * STEP_OF_LAYER)
+    return batches * (first + answer * step)
+
+
+def learning_seconds(size: Size, adapted: Adapted, tokens: float, kl: bool, machine: Machine) -> float:
+    """Forward and backward passes over `tokens` tokens on one card: 2 N forward, 2 N back to the inputs, 4 r^2 for dz
+    of every SVF matrix, and 2 N of the base model for the divergence."""
+    dz = 0
+    if adapted.adapter == "svf":
+        dz = adapted.layers * sum(4 * min(m, n) ** 2 for m, n in size.matrices(adapted.modules))
+    return tokens * (2 * size.parameters * (3 if kl else 2) + dz) / machine.compute
+
+
+def basis_seconds(size: Size) -> float:
+    """Decomposition of all decoder matrices on a CPU: Gram matrix 2 M r^2, its eigenvectors 9 r^3 (float64)."""
+    per_layer = sum(2 * max(m, n) * min(m, n) ** 2 + 9 * min(m, n) ** 3 for m, n in size.matrices("all"))
+    return size.layers * per_layer / BASIS_FLOPS
+
+
+def trained_numbers(size: Size, settings: dict[str, Any], layers: int) -> int:
+    """Trained numbers of an expert; for other adapters than SVF, LoRA's own r (m + n), which none of them exceeds."""
+    shapes: Sequence[tuple[int, int]] = size.matrices(settings["modules"])
+    if settings["adapter"] == "svf":
+        return layers * sum(min(m, n) for m, n in shapes)
+    return layers * sum(settings["rank"] * (m + n) for m, n in shapes)

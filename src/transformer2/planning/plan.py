@@ -1,0 +1,340 @@
+"""The plan of a run: its jobs, as Snakemake's dry run names them, and what each will cost."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transformer2.config import PAPER_MODELS, Run
+from transformer2.paper.ledger import Ledger
+from transformer2.provenance import read_json
+
+from . import costs
+from .costs import GB, Adapted, Machine, Size
+
+TOKENS = {
+    "gsm8k": (90, 120), "mbpp_pro": (106, 49), "arc_easy": (110, 17), "math": (110, 221), "humaneval": (321, 60),
+    "arc_challenge": (121, 19), "textvqa": (2200, 4), "okvqa": (2200, 4), "classify": (220, 8),
+}  # fmt: skip
+"""Task -> mean tokens of a prompt and of a reference answer, counted on 150 items each with SmolLM2's tokenizer; those
+about pictures are LLaVA-NeXT's usual number of tiles."""
+ITEMS = {
+    "gsm8k": {"train": 3737, "validation": 3736, "test": 1319},
+    "mbpp_pro": {"train": 200, "validation": 100, "test": 99},
+    "arc_easy": {"train": 1126, "validation": 1125, "test": 2376},
+    "textvqa": {"train": 17301, "validation": 17301, "test": 5000},
+    "math": {"test": 5000},
+    "humaneval": {"test": 164},
+    "arc_challenge": {"test": 1172},
+    "okvqa": {"test": 5046},
+}
+"""Task -> items of its splits on the hub."""
+NOT_ESTIMATED = "not estimated"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the workflow: rule, wildcards, GPUs that it asks for, and the file where its seconds will be."""
+
+    rule: str
+    wildcards: dict[str, str]
+    gpus: int = 0
+    benchmark: str = ""
+
+    @property
+    def model(self) -> str:
+        return self.wildcards.get("model", "")
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Jobs of one kind take about as long as each other."""
+        names = ("model", "method", "task") if self.rule == "train" else ("model", "task")
+        return (self.rule, *(self.wildcards.get(name, "") for name in names))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one job, memory of one of its cards in GB (None: it uses none), bytes on disk."""
+
+    seconds: float
+    gpu_gb: float | None = None
+    disk: float = 0.0
+
+
+@dataclass
+class Line:
+    """All jobs of one rule and model."""
+
+    rule: str
+    model: str
+    jobs: int = 0
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    gpu_gb: float | None = None
+    disk: float = 0.0
+    how: set[str] = field(default_factory=set)
+
+
+def jobs_of(dry_run: str) -> list[Job]:
+    """The jobs that the text of `snakemake -n` names."""
+    found = []
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", dry_run)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        said = dict(re.findall(r"^ {4}(\w+): (.*)$", block, re.MULTILINE))
+        if rule is None:
+            continue
+        wildcards = dict(re.findall(r"(\w+)=([^=]*?)(?:, (?=\w+=)|$)", said.get("wildcards", "")))
+        gpus = re.search(r"\bgpu=(\d+)", said.get("resources", ""))
+        found.append(Job(rule[1], wildcards, int(gpus[1]) if gpus else 0, said.get("benchmark", "")))
+    return found
+
+
+def measured(jobs: Iterable[Job], folder: Path) -> dict[tuple[str, ...], float]:
+    """Mean seconds of each kind of job, of those that have run (Snakemake's benchmark files in `folder`)."""
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for job in jobs:
+        file = folder / job.benchmark
+        if job.benchmark and file.is_file():
+            repeats = pd.read_csv(file, sep="\t", na_values="-")["s"]
+            seconds.setdefault(job.kind, []).append(float(repeats.to_numpy().mean()))
+    return {kind: sum(all_) / len(all_) for kind, all_ in seconds.items()}
+
+
+def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
+    """Sizes of the run's models: of the documents' own by the ledger, of others by the config.json in `folder`
+    (results/models) once they are there."""
+    found = {}
+    for name, model in run.models.items():
+        file = folder / name / "base" / "config.json"
+        of_text = run.models[model.backbone] if model.backbone else model
+        if model.source == f"hub:{PAPER_MODELS[model.row]}":
+            tower = costs.VISION_TOWER if model.backbone else 0
+            found[name] = Size(**ledger.shapes[of_text.row].model_dump(), tower=tower)
+        elif file.is_file():
+            found[name] = _size(read_json(file))
+    return found
+
+
+def _size(config: Mapping[str, Any]) -> Size:
+    text = config.get("text_config", config)
+    head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    return Size(
+        layers=text["num_hidden_layers"],
+        hidden=text["hidden_size"],
+        key_value=head * text["num_key_value_heads"],
+        intermediate=text["intermediate_size"],
+        vocabulary=text["vocab_size"],
+        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+    )
+
+
+class Estimator:
+    """What a job costs on one kind of card, by formula."""
+
+    def __init__(self, run: Run, of_models: Mapping[str, Size], machine: Machine):
+        self.run, self.sizes, self.machine = run, of_models, machine
+
+    def cost(self, job: Job) -> Cost | None:
+        """The cost of a job; None where the sizes of its model are not known yet.
+
+        Jobs that use no model take ten seconds: starting Python, reading, writing.
+        """
+        with_model = {
+            "model": self._model, "basis": self._basis, "train": self._train, "train_on_shots": self._train_on_shots,
+            "generate": self._generate, "dispatch": self._dispatch, "adapt": self._adapt, "mix": self._mix,
+        }  # fmt: skip
+        if job.rule not in with_model:
+            return Cost(10.0)
+        if job.model not in self.sizes:
+            return None
+        return with_model[job.rule](job, self.sizes[job.model], self._bytes(job.model))
+
+    def _bytes(self, model: str) -> int:
+        return {"float32": 4, "bfloat16": 2}[self.run.models[model].dtype]
+
+    def _items(self, task: str, split: str) -> int:
+        limit = getattr(self.run.data_of[task], split)
+        full = ITEMS[task][split] if self.run.data != "pocket" and task in ITEMS else limit
+        return full if limit is None else min(limit, full)
+
+    def _longest(self, task: str) -> int:
+        from transformer2.tasks import TASKS
+
+        return self.run.data_of[task].max_new_tokens or TASKS[task].max_new_tokens
+
+    def _per_card(self, gigabytes: float, model: str) -> float:
+        return gigabytes / max(self.run.models[model].gpus, 1)
+
+    def _adapted(self, model: str, settings: dict[str, Any]) -> Adapted:
+        n = self.sizes[model].layers
+        return Adapted(settings["adapter"], settings["modules"], n - n // 2 if settings["layers"] == "half" else n)
+
+    def _experts(self, model: str) -> Adapted:
+        """What the experts scale that adaptation mixes or dispatches to."""
+        assert self.run.adaptation is not None
+        method = self.run.adaptation.experts
+        return self._adapted(model, self.run.training(model, method, next(iter(self.run.trained[method].points()))))
+
+    def _answers(
+        self, model: str, task: str, n: int, adapted: Adapted, b: int, experts: int = 1, longest: int | None = None
+    ) -> Cost:
+        size, prompt = self.sizes[model], TOKENS[task][0]
+        longest = longest or self._longest(task)
+        rows = min(self.run.generation_batch, n)
+        slower = 1.4 if experts > 1 and adapted.adapter == "svf" else 1.0
+        seconds = costs.answering_seconds(size, n, rows, prompt, longest, b, self.machine, slower)
+        memory = costs.answering_gb(size, adapted, rows, prompt + longest, b, experts)
+        return Cost(seconds, self._per_card(memory, model), n * 8.0 * (prompt + TOKENS[task][1]))
+
+    def _model(self, job: Job, size: Size, b: int) -> Cost:
+        weights = costs.weight_bytes(size, 2)  # as the hub has them
+        return Cost(weights / costs.DOWNLOAD, None, weights)
+
+    def _basis(self, job: Job, size: Size, b: int) -> Cost:
+        everything = Adapted("svf", "all", size.layers)
+        return Cost(costs.basis_seconds(size), None, costs.basis_bytes(size, everything, b))
+
+    def _generate(self, job: Job, size: Size, b: int) -> Cost:
+        adapted = Adapted("svf", "all", 0) if job.wildcards["adapter"] == "base" else self._experts_or_all(job.model)
+        task = job.wildcards["task"]
+        return self._answers(job.model, task, self._items(task, "test"), adapted, b)
+
+    def _experts_or_all(self, model: str) -> Adapted:
+        return self._experts(model) if self.run.adaptation else Adapted("svf", "all", self.sizes[model].layers)
+
+    def _dispatch(self, job: Job, size: Size, b: int) -> Cost:
+        assert self.run.adaptation is not None
+        task, adapted = job.wildcards["task"], self._experts(job.model)
+        n = self._items(task, "test")
+        first = self._answers(job.model, "classify", n, adapted, b, 4, self.run.adaptation.class_tokens)
+        second = self._answers(job.model, task, n, adapted, b, 4)
+        return Cost(first.seconds + second.seconds, max(first.gpu_gb or 0, second.gpu_gb or 0), second.disk)
+
+    def _adapt(self, job: Job, size: Size, b: int) -> Cost:
+        assert self.run.adaptation is not None
+        task, budget = job.wildcards["task"], self.run.budgets[job.wildcards["budget"]]
+        search = self.run.adaptation.cem
+        once = self._answers(job.model, task, search.population * budget.shots, self._experts(job.model), b, 4)
+        return Cost(once.seconds * (budget.iterations or search.iterations), once.gpu_gb, 1e6)
+
+    def _mix(self, job: Job, size: Size, b: int) -> Cost:
+        memory = costs.answering_gb(size, self._experts(job.model), 1, 1, b, 4)
+        return Cost(60.0, self._per_card(memory, job.model), 4.0 * 2 * size.layers * size.hidden)
+
+    def _train(self, job: Job, size: Size, b: int) -> Cost:
+        return self._training(job, size, b, self._items(job.wildcards["task"], "validation"))
+
+    def _train_on_shots(self, job: Job, size: Size, b: int) -> Cost:
+        return self._training(job, size, b, 0)
+
+    def _training(self, job: Job, size: Size, b: int, validation: int) -> Cost:
+        model, task = job.model, job.wildcards["task"]
+        method = job.wildcards.get("method") or job.wildcards["configuration"]
+        point = job.wildcards.get("point") or "single"
+        settings = self.run.training(model, method, point)
+        adapted, (prompt, reference) = self._adapted(model, settings), TOKENS[task]
+        batch = settings["batch_size"]
+        if validation == 0:
+            batch = self.run.budgets[job.wildcards["budget"]].shots
+        answers, answer = Cost(0.0), float(reference)
+        if settings["objective"] == "policy_gradient":
+            answers = self._answers(model, task, batch, adapted, b)
+            answer = 0.5 * self._longest(task)
+        kl = settings["kl_coefficient"] > 0
+        learning = costs.learning_seconds(size, adapted, batch * (prompt + answer), kl, self.machine)
+        seconds = settings["steps"] * (answers.seconds + learning)
+        memory = answers.gpu_gb or 0.0
+        if validation:
+            evaluation = self._answers(model, task, validation, adapted, b)
+            seconds += (settings["steps"] // settings["eval_every"] + 1) * evaluation.seconds
+            memory = max(memory, evaluation.gpu_gb or 0.0)
+        trained = costs.trained_numbers(size, settings, adapted.layers)
+        tokens = max(settings["micro_batch_tokens"], prompt + int(answer))
+        learned = costs.training_gb(size, adapted, tokens, trained, b)
+        disk = 4.0 * trained + settings["steps"] * batch * 8.0 * answer
+        return Cost(seconds, max(memory, self._per_card(learned, model)), disk)
+
+
+def lines(jobs: Iterable[Job], estimator: Estimator, seconds: Mapping[tuple[str, ...], float]) -> list[Line]:
+    """Cost of the jobs by rule and model; where jobs of a kind were measured, their mean goes before the formula."""
+    found: dict[tuple[str, str], Line] = {}
+    for job in jobs:
+        line = found.setdefault((job.rule, job.model), Line(job.rule, job.model))
+        line.jobs += 1
+        cost = estimator.cost(job)
+        took = seconds.get(job.kind)
+        if cost is None and took is None:
+            line.how.add(NOT_ESTIMATED)
+            continue
+        line.how.add("measured" if took is not None else "formula")
+        of_job = took if took is not None else (cost.seconds if cost else 0.0)
+        line.gpu_hours += of_job * job.gpus / 3600
+        line.cpu_hours += 0.0 if job.gpus else of_job / 3600
+        if cost is not None:
+            line.disk += cost.disk
+            if cost.gpu_gb is not None and job.gpus:
+                line.gpu_gb = max(line.gpu_gb or 0.0, cost.gpu_gb)
+    return list(found.values())
+
+
+def what_fits(found: Iterable[Line], run: Run, memory: float) -> str:
+    """Which rows of the documents' tables cards of so many GB can run, and which jobs of the others are too large."""
+    said = [f"\n## With {memory:.0f} GB a card\n"]
+    found = list(found)
+    for name, model in run.models.items():
+        with_cards = [line for line in found if line.model == name and line.gpu_gb is not None]
+        too_big = {line.rule: line.gpu_gb for line in with_cards if line.gpu_gb and line.gpu_gb > memory}
+        cards = f"{model.gpus} card{'s' if model.gpus > 1 else ''}"
+        if not with_cards:
+            said.append(f"- {name} ({model.row}): no job of it that is still to run asks for a card")
+        elif not too_big:
+            said.append(f"- {name} ({model.row}): every job fits on {cards}")
+        else:
+            jobs = ", ".join(f"{rule} ({size:.0f} GB)" for rule, size in too_big.items())
+            fitting = [line.rule for line in with_cards if line.rule not in too_big]
+            also = f"; {', '.join(fitting)} would" if fitting else ""
+            said.append(f"- {name} ({model.row}): does not fit on {cards}: {jobs}{also}")
+    return "\n".join(said) + "\n"
+
+
+def page(found: list[Line], run: Run, card: str, machine: Machine) -> str:
+    """The plan as a Markdown table, one line a rule and model with a model of its own, the others together."""
+    rows = []
+    small = Line("other rules", "")
+    for line in found:
+        if line.gpu_gb is None and line.disk == 0 and NOT_ESTIMATED not in line.how:
+            small.jobs, small.cpu_hours = small.jobs + line.jobs, small.cpu_hours + line.cpu_hours
+            small.how |= line.how
+            continue
+        rows.append(_row(line))
+    rows.append(_row(small))
+    everything = Line(
+        "all jobs", "", sum(line.jobs for line in found), sum(line.gpu_hours for line in found),
+        sum(line.cpu_hours for line in found), max((line.gpu_gb for line in found if line.gpu_gb), default=None),
+        sum(line.disk for line in found), set(),
+    )  # fmt: skip
+    rows.append(_row(everything))
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return (
+        f"# Plan of run “{run.run}” on {card}\n\n"
+        "Jobs that are still to run. Hours by formula are upper estimates of the order of magnitude: no early stopping,"
+        f" every batch as long as its longest allowed answer, 40 % of {machine.flops / 1e12:.0f} TFLOP/s and 60 % of "
+        f"{machine.bandwidth / 1e12:.2f} TB/s a card, transformers' own generation. Memory is that of the largest job, "
+        f"a card.\n\n{table}\n"
+    )
+
+
+def _row(line: Line) -> dict[str, str]:
+    return {
+        "rule": line.rule,
+        "model": line.model,
+        "jobs": str(line.jobs),
+        "GPU-hours": f"{line.gpu_hours:.1f}" if line.gpu_hours else "",
+        "CPU-hours": f"{line.cpu_hours:.1f}" if line.cpu_hours else "",
+        "GB a card": "" if line.gpu_gb is None else f"{line.gpu_gb:.0f}",
+        "disk, GB": f"{line.disk / GB:.1f}" if line.disk else "",
+        "by": ", ".join(sorted(line.how)),
+    }

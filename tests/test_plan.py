@@ -1,0 +1,182 @@
+"""The plan of a run: sizes, memory and jobs are what they are; what was measured goes before what is estimated."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from conftest import ROOT
+from transformer2.config import Method, load
+from transformer2.models import new_expert
+from transformer2.paper import ledger
+from transformer2.planning import costs, plan
+from transformer2.planning.costs import MACHINES, Adapted, Size
+from transformer2.svf.basis import decoder_matrices, write_basis
+
+SHAPES = ledger.read_all(ROOT / "paper_tables").shapes
+SMALL = {"hidden_size": 64, "intermediate_size": 224, "num_attention_heads": 8, "num_key_value_heads": 2}
+DRY_RUN = """Building DAG of jobs...
+
+[Sun Nov  1 10:00:00 2026]
+rule train:
+    input: results/models/one/base
+    output: results/mine/sweeps/one/gsm8k/svf/seed0/kl_coefficient-0.0/training.json
+    jobid: 4
+    benchmark: results/mine/sweeps/one/gsm8k/svf/seed0/kl_coefficient-0.0/benchmark.tsv
+    wildcards: run=mine, model=one, task=gsm8k, method=svf, seed=0, point=kl_coefficient-0.0
+    resources: tmpdir=/tmp, mem_mb=1000, gpu=2
+[Sun Nov  1 10:00:00 2026]
+localrule audit:
+    input: paper_tables/claims.yaml
+    output: results/mine/audit.csv
+    jobid: 5
+    benchmark: results/mine/audit.benchmark.tsv
+    wildcards: run=mine
+    resources: tmpdir=/tmp, mem_mb=1000, gpu=0
+
+"""
+
+
+def small(layers: int = 4) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SMALL, num_hidden_layers=layers, vocab_size=100, max_position_embeddings=2048)
+    return LlamaForCausalLM(config).to(torch.bfloat16)
+
+
+def size_of(model: Any) -> Size:
+    return plan._size(model.config.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("row", "parameters"), [("llama3-8b", 8.03e9), ("mistral-7b", 7.25e9), ("llama3-70b", 70.55e9)]
+)
+def test_sizes_of_the_documents_models_give_the_parameters_of_the_real_architecture(row: str, parameters: float):
+    size = Size(**SHAPES[row].model_dump())
+    heads = {"num_attention_heads": size.hidden // 128, "num_key_value_heads": size.key_value // 128}
+    config = LlamaConfig(
+        hidden_size=size.hidden, intermediate_size=size.intermediate, num_hidden_layers=size.layers,
+        vocab_size=size.vocabulary, tie_word_embeddings=False, **heads,
+    )  # fmt: skip
+    with torch.device("meta"):
+        real = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    assert size.parameters == pytest.approx(real, rel=1e-4) == pytest.approx(parameters, rel=2e-3)
+
+
+def test_the_formula_of_a_basis_is_the_size_of_its_file(tmp_path: Path):
+    model = small()
+    model.save_pretrained(tmp_path)
+    write_basis(decoder_matrices(tmp_path, torch.bfloat16), tmp_path / "basis")
+    written = (tmp_path / "basis").stat().st_size
+    header = int.from_bytes((tmp_path / "basis").read_bytes()[:8], "little") + 8
+    assert costs.basis_bytes(size_of(model), Adapted("svf", "all", 4), 2) == written - header
+
+
+@pytest.mark.parametrize(
+    ("adapter", "modules"),
+    [("svf", "all"), ("svf", "mlp"), ("svf", "attention_qv"), ("lora", "attention_qv"), ("lora", "mlp_attention_qv")],
+)
+def test_the_formula_of_activations_is_what_autograd_keeps(adapter: str, modules: str):
+    """Of one layer more, so that what the first and the last layer do otherwise falls out."""
+    tokens = (4, 96)
+    kept = [_kept(small(layers), adapter, modules, tokens) for layers in (4, 3)]
+    model = small()
+    formula = costs.activation_bytes(size_of(model), Adapted(adapter, modules, 1), tokens[0] * tokens[1], 2)
+    mask = tokens[0] * tokens[1] * tokens[1] * 2  # not in the formula: it has a number for each pair of tokens
+    heads = tokens[0] * tokens[1] * 4 * (8 - 64 / 128)  # the formula has heads of 128
+    assert kept[0] - kept[1] - mask - heads == pytest.approx(formula, rel=0.02)
+
+
+def _kept(model: Any, adapter: str, modules: str, tokens: tuple[int, int]) -> int:
+    """Bytes of activations that autograd keeps of a pass over a padded batch."""
+    settings = Method(settings={"adapter": adapter, "modules": modules, "lora_dropout": 0.0, "rank": 1}).points()
+    expert: Any = new_expert(model, settings["single"].model_dump() | {"layers": "all"}, None, seed=0).eval()
+    weights = {t.untyped_storage().data_ptr() for t in (*expert.parameters(), *expert.buffers())}
+    sizes: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        is_batch = tensor.numel() and tensor.shape[0] in (tokens[0], tokens[0] * tokens[1])
+        if is_batch and storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    ids = torch.randint(0, 100, tokens)
+    mask = torch.ones_like(ids)
+    mask[0, 50:] = 0
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        states = expert.get_base_model().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    assert states.last_hidden_state.requires_grad
+    return sum(size for size, _ in sizes.values())
+
+
+def test_jobs_are_read_from_a_dry_run():
+    train, audit = plan.jobs_of(DRY_RUN)
+    assert (train.rule, train.model, train.gpus) == ("train", "one", 2)
+    assert train.wildcards["point"] == "kl_coefficient-0.0" and train.wildcards["task"] == "gsm8k"
+    assert (audit.rule, audit.gpus, audit.benchmark) == ("audit", 0, "results/mine/audit.benchmark.tsv")
+
+
+def test_what_was_measured_goes_before_the_formula(tmp_path: Path):
+    train, audit = plan.jobs_of(DRY_RUN)
+    file = tmp_path / train.benchmark
+    file.parent.mkdir(parents=True)
+    file.write_text("s\th:m:s\tmax_rss\n7200\t2:00:00\t100\n")
+    seconds = plan.measured([train, audit], tmp_path)
+    assert seconds == {train.kind: 7200.0}
+    estimator: Any = SimpleNamespace(cost=lambda job: plan.Cost(3600.0, 10.0 if job.gpus else None, 5.0))
+    by_rule = {line.rule: line for line in plan.lines([train, train, audit], estimator, seconds)}
+    assert (by_rule["train"].jobs, by_rule["train"].gpu_hours, by_rule["train"].how) == (2, 2 * 2 * 2, {"measured"})
+    assert (by_rule["audit"].cpu_hours, by_rule["audit"].how) == (1, {"formula"})
+    assert by_rule["train"].gpu_gb == 10 and by_rule["audit"].gpu_gb is None
+
+
+def test_a_model_whose_sizes_are_not_known_yet_is_not_estimated():
+    run = load(ROOT / "config.yaml")
+    jobs = plan.jobs_of(DRY_RUN.replace("model=one", "model=pocket-llama"))
+    (line, _) = plan.lines(jobs, plan.Estimator(run, {}, MACHINES["h100"]), {})
+    assert line.how == {plan.NOT_ESTIMATED} and line.gpu_hours == 0
+    assert plan.NOT_ESTIMATED in plan.page([line], run, "h100", MACHINES["h100"])
+
+
+def estimated(gpu_gb_of: str = "") -> Any:
+    run = load(ROOT / "config" / "paper.yaml")
+    of_models = plan.sizes(run, ledger.read_all(ROOT / "paper_tables"), ROOT / "results" / "models")
+    assert of_models.keys() == run.models.keys(), "the documents' own models need no download"
+    return run, plan.Estimator(run, of_models, MACHINES["h100"])
+
+
+def job(rule: str, **wildcards: str) -> plan.Job:
+    return plan.Job(rule, {"run": "paper", "seed": "0", **wildcards}, gpus=1)
+
+
+def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_order():
+    run, estimator = estimated()
+    of_8b = {"model": "llama3-8b", "task": "gsm8k"}
+    train = job("train", method="svf", point="kl_coefficient-0.1", **of_8b)
+    lora = job("train", method="lora", point="learning_rate-0.0002_clip_norm-1.0", **of_8b)
+    jobs = {
+        "svf": train, "lora": lora, "generate": job("generate", adapter="base", **of_8b),
+        "adapt": job("adapt", model="llama3-8b", task="math", budget="10", configuration="vector"),
+        "light": job("adapt", model="llama3-8b", task="arc_challenge", budget="light", configuration="vector"),
+        "shots": job("train_on_shots", model="llama3-8b", task="arc_challenge", budget="3", configuration="ia3_100"),
+        "dispatch": job("dispatch", model="llama3-8b", task="math", adapter="prompt"),
+    }  # fmt: skip
+    cost = {name: estimator.cost(of) for name, of in jobs.items()}
+    assert all(of.seconds > 1 and 16 < of.gpu_gb < 80 for of in cost.values()), cost
+    assert cost["lora"].seconds < cost["svf"].seconds, "answering costs more than learning"
+    assert cost["light"].seconds < cost["adapt"].seconds / 10
+    assert cost["generate"].gpu_gb < cost["svf"].gpu_gb
+    weights, basis = estimator.cost(job("model", model="llama3-8b")), estimator.cost(job("basis", model="llama3-8b"))
+    assert weights.disk == pytest.approx(16.06e9, rel=0.01) and basis.disk == pytest.approx(5.5e9, rel=0.01)
+
+
+def test_what_fits_names_the_rows_and_the_jobs_that_do_not():
+    run, _ = estimated()
+    lines = [plan.Line("generate", "llama3-8b", 1, 1.0, 0, 20.0), plan.Line("train", "llama3-8b", 1, 1.0, 0, 60.0)]
+    said = plan.what_fits(lines, run, 24)
+    assert "llama3-8b (llama3-8b): does not fit on 1 card: train (60 GB); generate would" in said
+    assert "llama3-8b (llama3-8b): every job fits on 1 card" in plan.what_fits(lines, run, 80)
+    assert "mistral-7b (mistral-7b): no job of it that is still to run asks for a card" in said
