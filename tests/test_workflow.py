@@ -6,9 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from conftest import ROOT
 from test_config import CONFIGS
@@ -142,8 +146,24 @@ def test_every_rule_names_its_environment_log_benchmark_and_resources(checkout):
     for rule in rules:
         for directive in ("conda:", "threads:", "log:", "benchmark:", "mem_mb=", "runtime=", "gpu=", "shell:"):
             assert directive in rule, f"rule {rule.split(':')[0]} has no {directive}"
-        environment = re.search(r'"(../../envs/\w+\.yaml)"', rule)
-        assert environment and (checkout / "workflow/rules" / environment[1]).is_file()
+        environment = re.search(r'conda:\n +(?:"(../../envs/\w+\.yaml)"|ENGINE_ENV)\n', rule)
+        assert environment and (checkout / "workflow/rules" / (environment[1] or "../../envs/vllm.yaml")).is_file()
+
+
+@pytest.mark.parametrize("name", ["core", "report", "vllm"])
+def test_environments_pin_the_versions_that_ci_runs_with(name):
+    """All pip packages, by ==, as in constraints.txt (but vLLM, which CI does not install) and as pyproject allows."""
+    environment = yaml.safe_load((ROOT / "envs" / f"{name}.yaml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert [package.split(" ")[0] for package in conda] == ["python", "pip"], "all else comes from PyPI"
+    pins = dict(pin.split("==") for pin in pip["pip"])
+    lock = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = {r.name: r for r in map(Requirement, project["dependencies"] + project["optional-dependencies"]["vllm"])}
+    lock = {canonicalize_name(package): version for package, version in lock.items()}
+    for package, version in pins.items():
+        assert package == "vllm" or lock[canonicalize_name(package)] == version
+        assert package not in allowed or version in allowed[package].specifier, package
 
 
 def readme_works_on(checkout: Path) -> None:

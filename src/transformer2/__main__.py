@@ -1,3 +1,4 @@
 from transformer2.cli import main
 
-main()
+if __name__ == "__main__":  # engines start processes that import this module again
+    main()

@@ -12,17 +12,6 @@ rule dispatch:
         model=rules.model.output,
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
-        code=code(
-            "adaptation/model.py",
-            "adaptation/dispatch.py",
-            "evaluation.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "tasks/base.py",
-            "tasks/classify.py",
-            "tasks/{task}.py",
-        ),
     output:
         answers=f"{ANSWERS}.jsonl",
         decisions=f"{ANSWERS}.decisions.json",
@@ -40,6 +29,17 @@ rule dispatch:
         runtime=4 * 60,
         gpu=of_model("gpus"),
     params:
+        code=code(
+            "adaptation/model.py",
+            "adaptation/dispatch.py",
+            "evaluation.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "tasks/base.py",
+            "tasks/classify.py",
+            "tasks/{task}.py",
+        ),
         experts=lambda wc: named_folders(experts_by_class(wc)),
         classifier=lambda wc, input: option(
             "classifier", Path(input.classifier).parent if input.classifier else None
@@ -66,7 +66,6 @@ rule carry_over:
         adapter=lambda wc: expert(
             RUN.models[wc.model].backbone, wc.task, wc.method, wc.seed
         ),
-        code=code("models.py"),
     output:
         adapter=f"{EXPERT}/adapter_model.safetensors",
         config=f"{EXPERT}/adapter_config.json",
@@ -86,6 +85,7 @@ rule carry_over:
         runtime=10,
         gpu=0,
     params:
+        code=code("models.py"),
         expert=lambda wc, input: Path(input.adapter).parent,
         out=EXPERT,
     shell:
@@ -101,18 +101,6 @@ rule adapt:
         model=rules.model.output,
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
-        code=code(
-            "adaptation/model.py",
-            "adaptation/cem.py",
-            "adaptation/few_shot.py",
-            "adaptation/choice.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "sandbox.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
     output:
         f"{MIX}/adapter_model.safetensors",
         f"{MIX}/adapter_config.json",
@@ -131,6 +119,18 @@ rule adapt:
         runtime=12 * 60,
         gpu=of_model("gpus"),
     params:
+        code=code(
+            "adaptation/model.py",
+            "adaptation/cem.py",
+            "adaptation/few_shot.py",
+            "adaptation/choice.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "sandbox.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
         out=MIX,
         experts=lambda wc: named_folders(experts_to_mix(wc)),
         shots=lambda wc: BUDGETS[wc.budget].shots,
@@ -156,17 +156,6 @@ rule train_on_shots:
     input:
         model=rules.model.output,
         data="results/{run}/data/{task}/test.jsonl",
-        code=code(
-            "adaptation/choice.py",
-            "training/*.py",
-            "evaluation.py",
-            "sandbox.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
     output:
         # As for `train`, the checkpoint beside these is no output.
         f"{MIX}/adapter_model.safetensors",
@@ -186,6 +175,17 @@ rule train_on_shots:
         runtime=4 * 60,
         gpu=of_model("gpus"),
     params:
+        code=code(
+            "adaptation/choice.py",
+            "training/*.py",
+            "evaluation.py",
+            "sandbox.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
         out=MIX,
         dtype=of_model("dtype"),
         batch_rows=RUN.generation_batch,
@@ -216,7 +216,6 @@ rule choose:
             if name in MIXES
         ],
         data="results/{run}/data/{task}/test.jsonl",
-        code=code("adaptation/choice.py"),
     output:
         f"{SCORES}.json",
     log:
@@ -234,6 +233,7 @@ rule choose:
         runtime=10,
         gpu=0,
     params:
+        code=code("adaptation/choice.py"),
         identity=identity,
         shots=lambda wc: CHOSEN[wc.adapter][1],
         by=lambda wc: CHOSEN[wc.adapter][2],
@@ -268,7 +268,6 @@ rule gather:
             for model, task, budget in mixed()
             for configuration in ADAPT.configurations
         ],
-        code=code("frames.py"),
     output:
         decisions="results/{run}/decisions.csv.gz",
         timings="results/{run}/timings.csv",
@@ -286,6 +285,7 @@ rule gather:
         runtime=10,
         gpu=0,
     params:
+        code=code("frames.py"),
         decisions=lambda wc, input: " ".join(
             f"--decisions {file}" for file in input.decisions
         ),

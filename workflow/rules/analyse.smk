@@ -4,7 +4,6 @@
 rule spectrum:
     input:
         bases=collect(rules.basis.output, model=RUN.models),
-        code=code("spectrum.py", "frames.py", "svf/*.py"),
     output:
         "results/{run}/spectra.csv",
     log:
@@ -20,6 +19,7 @@ rule spectrum:
         runtime=10,
         gpu=0,
     params:
+        code=code("spectrum.py", "frames.py", "svf/*.py"),
         bases=lambda wc, input: " ".join(
             f"--basis {Path(file).parent.name}={file}" for file in input.bases
         ),
@@ -31,12 +31,6 @@ rule spectrum:
 rule spectrum_figure:
     input:
         spectra=rules.spectrum.output,
-        code=code(
-            "paper/spectrum_figures.py",
-            "paper/figures.py",
-            "paper/measured.py",
-            "spectrum.py",
-        ),
     output:
         multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -61,6 +55,12 @@ rule spectrum_figure:
         runtime=10,
         gpu=0,
     params:
+        code=code(
+            "paper/spectrum_figures.py",
+            "paper/figures.py",
+            "paper/measured.py",
+            "spectrum.py",
+        ),
         model=lambda wc: SPECTRA[wc.figure],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
@@ -71,7 +71,6 @@ rule spectrum_figure:
 rule curves:
     input:
         selections=[str(Path(file).with_name("selection.json")) for file in ALL_EXPERTS],
-        code=code("frames.py"),
     output:
         "results/{run}/curves.csv.gz",
     log:
@@ -87,6 +86,7 @@ rule curves:
         runtime=10,
         gpu=0,
     params:
+        code=code("frames.py"),
         whose=whose_models(RUN.standin),
     shell:
         "python -m transformer2 curves {input.selections} --whose {params.whose:q} --out {output} > {log} 2>&1"
@@ -96,12 +96,6 @@ rule learning_figure:
     input:
         curves=rules.curves.output,
         scores=rules.collect_scores.output,
-        code=code(
-            "paper/learning_figures.py",
-            "paper/figures.py",
-            "paper/measured.py",
-            "statistics.py",
-        ),
     output:
         multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -126,6 +120,12 @@ rule learning_figure:
         runtime=10,
         gpu=0,
     params:
+        code=code(
+            "paper/learning_figures.py",
+            "paper/figures.py",
+            "paper/measured.py",
+            "statistics.py",
+        ),
         model=lambda wc: LEARNING[wc.figure][0],
         method=lambda wc: LEARNING[wc.figure][1],
         told_apart=lambda wc: LEARNING[wc.figure][2],
@@ -144,14 +144,6 @@ rule illustrate:
             if ADAPT and (model, method) == (ILLUSTRATED, ADAPT.experts)
         ],
         data="results/{run}/data/gsm8k/train.jsonl",
-        code=code(
-            "illustration.py",
-            "models.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "training/samples.py",
-            "tasks/*.py",
-        ),
     output:
         "results/{run}/illustration.json",
     log:
@@ -166,6 +158,14 @@ rule illustrate:
         runtime=10,
         gpu=0,
     params:
+        code=code(
+            "illustration.py",
+            "models.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "training/samples.py",
+            "tasks/*.py",
+        ),
         experts=lambda wc, input: named_folders(
             {Path(file).parts[-4]: file for file in input.experts}
         ),
@@ -190,7 +190,6 @@ rule illustrate:
 rule schematic:
     input:
         facts=rules.illustrate.output,
-        code=code("paper/schematics.py", "paper/figures.py"),
     output:
         multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -215,6 +214,7 @@ rule schematic:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/schematics.py", "paper/figures.py"),
         kind=lambda wc: SCHEMATICS[wc.figure],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:

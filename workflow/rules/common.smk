@@ -2,6 +2,8 @@
 import json
 import shlex
 import sys
+from functools import cache
+from hashlib import sha256
 from os import environ, pathsep
 from os.path import relpath
 from pathlib import Path
@@ -146,6 +148,8 @@ if ADAPT:
             "shots",
         )
 
+ENGINE_ENV = f"../../envs/{'vllm' if RUN.engine == 'vllm' else 'core'}.yaml"
+"""Environment of the rules that an engine of one's choice answers in."""
 SWEEP = "results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}"
 EXPERT = "results/{run}/experts/{model}/{task}/{method}/seed{seed}"
 MIX = "results/{run}/mixes/{model}/{task}/{budget}/{configuration}/seed{seed}"
@@ -301,9 +305,12 @@ def command():
 
 
 def code(*patterns):
-    """Modules of the package as inputs: an edit redoes the stages that run them, and no other."""
+    """What the modules hold that a rule runs, as its parameter: an edit redoes the stages that run them, and no other.
 
-    def files(wildcards):
+    Not as inputs: scheduling looks at every input of every waiting job after every job that ends.
+    """
+
+    def digest(wildcards):
         names = [
             pattern.replace("{task}", name)
             for pattern in patterns
@@ -312,11 +319,19 @@ def code(*patterns):
         found = {name: sorted(SOURCE.glob(name)) for name in names}
         if absent := [name for name, paths in found.items() if not paths]:
             raise WorkflowError(f"no module {absent[0]} in {SOURCE}")
-        return sorted(
-            {str(path.relative_to(ROOT)) for paths in found.values() for path in paths}
-        )
+        files = {path for paths in found.values() for path in paths}
+        return contents(frozenset(files))
 
-    return files
+    return digest
+
+
+@cache
+def contents(files):
+    """Digest of the names and contents of files of the package."""
+    hashed = sha256()
+    for path in sorted(files):
+        hashed.update(f"{path.relative_to(SOURCE)}\n".encode() + path.read_bytes())
+    return hashed.hexdigest()[:16]
 
 
 def task_modules(wildcards):
@@ -405,6 +420,23 @@ def whose_models(standin=lambda name: RUN.models[name].standin):
 
 def with_prefix(prefix, files):
     return {f"{prefix}{name}": file for name, file in files.items()}
+
+
+def method_of(adapter):
+    """The method whose experts an adapter is made of; nothing for the base model."""
+    if adapter in MIXES or adapter == UNIFORM:
+        return ADAPT.experts
+    if adapter in FEW_SHOT_TRAINED:
+        return FEW_SHOT_TRAINED[adapter][1]
+    method = ADAPTERS[adapter][0]
+    return ADAPT.experts if method in TRANSFERRED else method
+
+
+def engine(model, methods):
+    """`--engine` and its cards, where answers come from another engine than transformers' own generation."""
+    chosen = RUN.engine_for(model, [name for name in methods if name != "base"])
+    cards = max(RUN.models[model].gpus, 1)
+    return "" if chosen == "hf" else f"--engine {chosen} --cards {cards}"
 
 
 def named_folders(files):

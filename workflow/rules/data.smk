@@ -2,17 +2,6 @@
 
 
 rule data:
-    input:
-        code=code(
-            "data.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-            *(
-                ["pocket/corpus.py", "pocket/pictures.py"]
-                if RUN.data == "pocket"
-                else []
-            ),
-        ),
     output:
         ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
     log:
@@ -29,6 +18,16 @@ rule data:
         runtime=30,
         gpu=0,
     params:
+        code=code(
+            "data.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+            *(
+                ["pocket/corpus.py", "pocket/pictures.py"]
+                if RUN.data == "pocket"
+                else []
+            ),
+        ),
         source=RUN.data,
         limit=lambda wc: option("limit", getattr(EVERY_TASK[wc.task], wc.split)),
     shell:
@@ -42,7 +41,6 @@ rule classes:
             task: f"results/{{run}}/data/{task}/{{split}}.jsonl"
             for task in RUN.text_tasks
         },
-        code=code("tasks/classify.py", "tasks/everyday.py"),
     output:
         "results/{run}/data/classify/{split}.jsonl",
     log:
@@ -58,6 +56,7 @@ rule classes:
         runtime=10,
         gpu=0,
     params:
+        code=code("tasks/classify.py", "tasks/everyday.py"),
         rows=lambda wc, input: " ".join(
             f"--rows {task}={input[task]}" for task in RUN.text_tasks
         ),

@@ -6,14 +6,6 @@ rule generate:
         unpack(expert_files),
         model=rules.model.output,
         data="results/{run}/data/{task}/test.jsonl",
-        code=code(
-            "evaluation.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
     output:
         f"{ANSWERS}.jsonl",
     log:
@@ -23,13 +15,21 @@ rule generate:
     wildcard_constraints:
         adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED]),
     conda:
-        "../../envs/core.yaml"
+        ENGINE_ENV
     threads: of_model("threads")
     resources:
         mem_mb=memory,
         runtime=4 * 60,
         gpu=of_model("gpus"),
     params:
+        code=code(
+            "evaluation.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
         expert=lambda wc, input: option(
             "expert",
             str(Path(input.expert).parent) if "expert" in input.keys() else None,
@@ -40,17 +40,17 @@ rule generate:
             "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
         ),
         batch_rows=RUN.generation_batch,
+        engine=lambda wc: engine(wc.model, [method_of(wc.adapter)]),
     shell:
         "python -m transformer2 generate --model {input.model} {params.expert} {params.basis}"
         " --task {wildcards.task} --data {input.data} --dtype {params.dtype} {params.max_new_tokens}"
-        " --batch-rows {params.batch_rows} --out {output} --threads {threads} > {log} 2>&1"
+        " --batch-rows {params.batch_rows} --out {output} --threads {threads} {params.engine} > {log} 2>&1"
 
 
 rule score:
     input:
         answers=f"{ANSWERS}.jsonl",
         data="results/{run}/data/{task}/test.jsonl",
-        code=code("scoring.py", "sandbox.py", "tasks/base.py", "tasks/{task}.py"),
     output:
         f"{SCORES}.json",
     log:
@@ -67,6 +67,7 @@ rule score:
         runtime=60,
         gpu=0,
     params:
+        code=code("scoring.py", "sandbox.py", "tasks/base.py", "tasks/{task}.py"),
         identity=identity,
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
@@ -78,14 +79,6 @@ rule collect_scores:
     input:
         scores=RUN.scores or all_scores,
         ledger=LEDGER_FILES if RUN.scores else [],
-        code=code(
-            "frames.py",
-            *(
-                ["elsewhere.py", "paper/ledger.py", "config/*.py"]
-                if RUN.scores
-                else []
-            ),
-        ),
     output:
         "results/{run}/scores.csv.gz",
     log:
@@ -101,6 +94,14 @@ rule collect_scores:
         runtime=10,
         gpu=0,
     params:
+        code=code(
+            "frames.py",
+            *(
+                ["elsewhere.py", "paper/ledger.py", "config/*.py"]
+                if RUN.scores
+                else []
+            ),
+        ),
         command=f"import-scores --run {RUN.run}" if RUN.scores else "collect",
     shell:
         "python -m transformer2 {params.command} {input.scores:q} --out {output} > {log} 2>&1"
@@ -111,7 +112,6 @@ rule collect_experts:
         experts=lambda wc: [
             f"{Path(file).parent}/selection.json" for file in ALL_EXPERTS
         ],
-        code=code("frames.py"),
     output:
         "results/{run}/experts.csv",
     log:
@@ -126,5 +126,7 @@ rule collect_experts:
         mem_mb=1000,
         runtime=10,
         gpu=0,
+    params:
+        code=code("frames.py"),
     shell:
         "python -m transformer2 experts {input.experts} --out {output} > {log} 2>&1"

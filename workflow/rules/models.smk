@@ -8,6 +8,21 @@ rule model:
             if RUN.models[wc.model].source == "pocket:llava-next"
             else []
         ),
+    output:
+        directory("results/models/{model}/base"),
+    log:
+        "results/models/{model}/model.log",
+    benchmark:
+        "results/models/{model}/model.benchmark.tsv"
+    priority: 10
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=120,
+        gpu=0,
+    params:
         code=lambda wc: code(
             "models.py",
             *(
@@ -30,21 +45,6 @@ rule model:
                 else []
             ),
         )(wc),
-    output:
-        directory("results/models/{model}/base"),
-    log:
-        "results/models/{model}/model.log",
-    benchmark:
-        "results/models/{model}/model.benchmark.tsv"
-    priority: 10
-    conda:
-        "../../envs/core.yaml"
-    threads: of_model("threads")
-    resources:
-        mem_mb=memory,
-        runtime=120,
-        gpu=0,
-    params:
         source=of_model("source"),
         revision=lambda wc: option("revision", RUN.models[wc.model].revision),
         seed=of_model("seed"),
@@ -58,7 +58,6 @@ rule model:
 rule basis:
     input:
         model=rules.model.output,
-        code=code("svf/basis.py"),
     output:
         "results/models/{model}/basis.safetensors",
     log:
@@ -73,6 +72,7 @@ rule basis:
         runtime=240,
         gpu=0,
     params:
+        code=code("svf/basis.py"),
         dtype=of_model("dtype"),
     shell:
         "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"

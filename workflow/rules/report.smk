@@ -9,7 +9,6 @@ rule table:
         scores=rules.collect_scores.output,
         experts=rules.collect_experts.output if ALL_EXPERTS else [],
         templates=templates("table"),
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -33,6 +32,7 @@ rule table:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
         out=lambda wc: f"results/{wc.run}/paper_tables",
         experts=lambda wc, input: option("experts", input.experts or None),
     shell:
@@ -45,7 +45,6 @@ rule times:
         ledger="paper_tables/{table}.yaml",
         timings=rules.gather.output.timings,
         templates=templates("table"),
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -69,6 +68,7 @@ rule times:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
         out=lambda wc: f"results/{wc.run}/paper_tables",
     shell:
         "python -m transformer2 table --ledger {input.ledger} --timings {input.timings} --out {params.out} > {log} 2>&1"
@@ -78,9 +78,6 @@ rule settings:
     input:
         ledger="paper_tables/{table}.yaml",
         templates=templates("table"),
-        code=code(
-            "paper/settings.py", "paper/layout.py", "paper/ledger.py", "config/*.py"
-        ),
     output:
         multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
         html=report(
@@ -104,6 +101,9 @@ rule settings:
         runtime=10,
         gpu=0,
     params:
+        code=code(
+            "paper/settings.py", "paper/layout.py", "paper/ledger.py", "config/*.py"
+        ),
         methods=json.dumps(
             {name: method.model_dump() for name, method in RUN.methods.items()}
         ),
@@ -117,7 +117,6 @@ rule figure:
     input:
         ledger="paper_tables/{table}.yaml",
         scores=rules.collect_scores.output,
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         multiext("results/{run}/figures/{table}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -140,6 +139,7 @@ rule figure:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
         out=lambda wc: f"results/{wc.run}/figures/{wc.table}",
     shell:
         "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
@@ -148,7 +148,6 @@ rule figure:
 rule adaptation_figure:
     input:
         data=lambda wc: rules.gather.output[ADAPTATION_FIGURES[wc.figure][1]],
-        code=code("paper/*.py"),
     output:
         multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
         svg=report(
@@ -173,6 +172,7 @@ rule adaptation_figure:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py"),
         kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
@@ -183,7 +183,6 @@ rule adaptation_figure:
 rule study:
     input:
         scores=rules.collect_scores.output,
-        code=code("paper/*.py", "statistics.py"),
     output:
         multiext("results/{run}/figures/study", ".pdf", ".png", ".csv", ".md"),
         svg=report(
@@ -206,6 +205,7 @@ rule study:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py"),
         out=lambda wc: f"results/{wc.run}/figures/study",
         reference=RUN.reference,
     shell:
@@ -216,7 +216,6 @@ rule study:
 rule audit:
     input:
         LEDGER_FILES,
-        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
     output:
         "results/{run}/audit.csv",
         report(
@@ -238,6 +237,7 @@ rule audit:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
         out=lambda wc: f"results/{wc.run}/audit",
     shell:
         "python -m transformer2 audit --out {params.out} > {log} 2>&1"
@@ -251,7 +251,6 @@ rule claims:
             rules.gather.output if ALL_ADAPTATION_FIGURES else [],
             rules.spectrum.output if ALL_SPECTRA else [],
         ],
-        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
     output:
         "results/{run}/claims.csv",
         report(
@@ -273,6 +272,7 @@ rule claims:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
         out=lambda wc: f"results/{wc.run}/claims",
     shell:
         "python -m transformer2 claims {input.frames} --out {params.out} > {log} 2>&1"
@@ -295,7 +295,6 @@ rule html_report:
         claims=rules.claims.output,
         audit=rules.audit.output,
         templates=templates("report"),
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
     output:
         report(
             "results/{run}/report.html",
@@ -316,6 +315,7 @@ rule html_report:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/*.py", "statistics.py", "config/*.py"),
         folder=lambda wc: f"results/{wc.run}",
         command=command(),
     shell:
@@ -347,7 +347,6 @@ rule crate:
             format=["pdf", "svg", "png", "csv"],
         ),
         pages=[rules.audit.output, rules.claims.output, rules.html_report.output],
-        code=code("paper/crate.py", "paper/account.py"),
     output:
         "results/{run}/run.crate.zip",
     log:
@@ -363,6 +362,7 @@ rule crate:
         runtime=10,
         gpu=0,
     params:
+        code=code("paper/crate.py", "paper/account.py"),
         settings=RUN.model_dump_json(),
         snakemake=metadata.version("snakemake"),
     shell:

@@ -7,16 +7,6 @@ rule train:
         basis=rules.basis.output,
         train="results/{run}/data/{task}/train.jsonl",
         validation="results/{run}/data/{task}/validation.jsonl",
-        code=code(
-            "training/*.py",
-            "evaluation.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "sandbox.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
     output:
         # checkpoint.safetensors, metrics.jsonl and rollouts.jsonl lie beside these and are no outputs on purpose:
         # Snakemake deletes the outputs of a job that was killed, and the training would have to start again.
@@ -28,16 +18,27 @@ rule train:
     benchmark:
         f"{SWEEP}/benchmark.tsv"
     conda:
-        "../../envs/core.yaml"
+        ENGINE_ENV
     threads: of_model("threads")
     resources:
         mem_mb=memory,
         runtime=24 * 60,
         gpu=of_model("gpus"),
     params:
+        code=code(
+            "training/*.py",
+            "evaluation.py",
+            "svf/*.py",
+            "rollout/*.py",
+            "models.py",
+            "sandbox.py",
+            "tasks/base.py",
+            "tasks/{task}.py",
+        ),
         out=SWEEP,
         dtype=of_model("dtype"),
         batch_rows=RUN.generation_batch,
+        engine=lambda wc: engine(wc.model, [wc.method]),
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(
             RUN.training(wc.model, wc.method, wc.point)
@@ -47,7 +48,7 @@ rule train:
         "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"
         " --train {input.train} --validation {input.validation} --settings {params.settings:q}"
         " --seed {wildcards.seed} --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out}"
-        " --threads {threads} {params.risk} > {log} 2>&1"
+        " --threads {threads} {params.engine} {params.risk} > {log} 2>&1"
 
 
 rule select:
@@ -55,7 +56,6 @@ rule select:
         summaries=lambda wc: collect(
             rules.train.output.summary, point=POINTS[wc.method], **wc
         ),
-        code=code("training/selection.py"),
     output:
         adapter=f"{EXPERT}/adapter_model.safetensors",
         config=f"{EXPERT}/adapter_config.json",
@@ -73,6 +73,7 @@ rule select:
         runtime=10,
         gpu=0,
     params:
+        code=code("training/selection.py"),
         out=EXPERT,
         candidates=lambda wc, input: [
             str(Path(file).parent) for file in input.summaries

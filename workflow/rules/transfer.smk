@@ -14,7 +14,6 @@ rule transfer:
         ),
         model=rules.model.output,
         basis=rules.basis.output,
-        code=code("transfer.py", "models.py", "svf/*.py"),
     output:
         f"{TRANSFER}/adapter_model.safetensors",
         f"{TRANSFER}/adapter_config.json",
@@ -32,6 +31,7 @@ rule transfer:
         runtime=30,
         gpu=0,
     params:
+        code=code("transfer.py", "models.py", "svf/*.py"),
         out=TRANSFER,
         expert=lambda wc, input: Path(input.expert).parent,
         mapping=lambda wc: option("mapping", RUN.models[wc.model].transfer.mapping),
@@ -47,7 +47,6 @@ rule mix:
         unpack(experts_to_adapt),
         model=rules.model.output,
         basis=rules.basis.output,
-        code=code("adaptation/model.py", "svf/*.py", "rollout/*.py", "models.py"),
     output:
         f"{EQUAL}/adapter_model.safetensors",
         f"{EQUAL}/adapter_config.json",
@@ -63,6 +62,7 @@ rule mix:
         runtime=60,
         gpu=of_model("gpus"),
     params:
+        code=code("adaptation/model.py", "svf/*.py", "rollout/*.py", "models.py"),
         out=EQUAL,
         experts=lambda wc: named_folders(experts_to_adapt(wc)),
         dtype=of_model("dtype"),

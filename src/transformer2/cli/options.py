@@ -24,6 +24,9 @@ app = typer.Typer(
 File = Annotated[Path, typer.Option()]
 Text = Annotated[str, typer.Option()]
 Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
+ENGINES = ("hf", "vllm")
+EngineName = Annotated[str, typer.Option(help="hf | vllm: who answers (docs/vllm.md)")]
+Cards = Annotated[int, typer.Option(help="graphics cards that vLLM spreads the model over")]
 RiskyCode = Annotated[
     bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")
 ]

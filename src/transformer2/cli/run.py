@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from transformer2.cli.options import (
+    ENGINES,
+    Cards,
+    EngineName,
     ExpertFolder,
     Experts,
     File,
@@ -84,7 +87,7 @@ def train(
     model: File, task: Text, train: File, validation: File, settings: Text, out: File,
     basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 64, threads: Threads = 1,
     shots: Annotated[int | None, typer.Option(help="take the task's own choice of n rows of either file")] = None,
-    allow_unsandboxed_code: RiskyCode = False,
+    engine: EngineName = "hf", cards: Cards = 1, allow_unsandboxed_code: RiskyCode = False,
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
     from transformer2.adaptation.choice import shots as shots_of
@@ -105,14 +108,19 @@ def train(
     with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen, inputs=inputs) as facts:
         tokenizer = load_tokenizer(model)
         expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
-        engine = HFEngine(expert, tokenizer, batch_rows)
+        if one_of("engine", engine, ENGINES) == "vllm":
+            from transformer2.rollout.vllm import BESIDE_TRAINING, VLLMEngine
+
+            answering = VLLMEngine(model, tokenizer, basis, {}, dtype, cards, BESIDE_TRAINING, policy=expert)
+        else:
+            answering = HFEngine(expert, tokenizer, batch_rows)
         train_rows, validation_rows = (
             read_jsonl(file) if shots is None else shots_of(the_task, read_jsonl(file), shots)
             for file in (train, validation)
         )
         trainer = Trainer(
             expert,
-            engine,
+            answering,
             tokenizer,
             the_task,
             train_rows,
@@ -146,6 +154,7 @@ def carry_over(expert: File, out: File) -> None:
 def generate(
     model: File, task: Text, data: File, out: File, expert: Path | None = None, basis: Path | None = None,
     dtype: str = "float32", max_new_tokens: int | None = None, batch_rows: int = 64, threads: Threads = 1,
+    engine: EngineName = "hf", cards: Cards = 1,
 ) -> None:  # fmt: skip
     """Answer every item of a split greedily, with the base model or with an expert."""
     from transformer2.evaluation import answer
@@ -156,9 +165,23 @@ def generate(
     the_task, rows = task_of(task), read_jsonl(data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record:
-        tokenizer, base = load_tokenizer(model), load_model(model, dtype)
-        engine = HFEngine(load_expert(base, expert, basis) if expert else base, tokenizer, batch_rows)
-        answers = list(answer(engine, tokenizer, the_task, rows, max_new_tokens or the_task.max_new_tokens, batch_rows))
+        tokenizer = load_tokenizer(model)
+        if one_of("engine", engine, ENGINES) == "vllm":
+            from transformer2.rollout.vllm import VLLMEngine
+            from transformer2.svf.basis import singular_values
+            from transformer2.transfer import read_z
+
+            if expert and basis is None:
+                raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
+            experts = {"expert": read_z(expert, singular_values(basis))} if expert and basis else {}
+            answering = VLLMEngine(model, tokenizer, basis, experts, dtype, cards)
+            answering.set_expert("expert" if expert else None)
+            batch_rows = len(rows)  # it batches by itself
+        else:
+            base = load_model(model, dtype)
+            answering = HFEngine(load_expert(base, expert, basis) if expert else base, tokenizer, batch_rows)
+        tokens = max_new_tokens or the_task.max_new_tokens
+        answers = list(answer(answering, tokenizer, the_task, rows, tokens, batch_rows))
         write_jsonl(out, answers)
         record |= {
             "answers": len(answers),

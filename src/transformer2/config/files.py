@@ -24,7 +24,8 @@ def default_yaml() -> str:
     for key, field in Run.model_fields.items():
         flow = None if isinstance(data[key], dict | list) else False
         block = yaml.safe_dump({key: data[key]}, sort_keys=False, default_flow_style=flow, width=110).rstrip()
-        parts += [f"\n# {field.description}" if field.description else "", block]
+        said = (field.description or "").splitlines()
+        parts += ["", *(f"# {line}" for line in said), block]
     return "\n".join(parts) + "\n"
 
 

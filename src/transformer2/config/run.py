@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import field_validator, model_validator
@@ -32,8 +32,11 @@ class Run(Section):
     """A method with which all others are compared in one table and figure, such as the deviations study's `paper`."""
     adaptation: Adaptation | None = default.ADAPTATION
     """Self-adaptation on the unseen tasks; null does without."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """Which engine answers in evaluation and training of language models with SVF or without an expert (docs/vllm.md);
+    all else is done by transformers' own generation."""
     generation_batch: int = 200
-    """Prompts that are answered side by side."""
+    """Prompts that are answered side by side by transformers' own generation."""
     allow_unsandboxed_code: bool = False
     """Accept the risk of running model-written code with resource limits alone where no isolation works."""
     scores: str | None = None
@@ -246,6 +249,11 @@ class Run(Section):
         tokens = self.data_of[task].max_new_tokens
         chosen |= {"max_new_tokens": tokens} if tokens else {}
         return self.adaptation.cem.model_dump() | {"iterations": iterations} | chosen
+
+    def engine_for(self, model: str, methods: Iterable[str]) -> str:
+        """The engine that answers with experts of these methods (none: without an expert)."""
+        svf = all(point.adapter == "svf" for method in methods for point in self.trained[method].points().values())
+        return self.engine if svf and self.models[model].backbone is None else "hf"
 
     def training(self, model: str, method: str, point: str) -> dict[str, Any]:
         """Everything that the training of one expert depends on, as plain data."""

@@ -65,9 +65,19 @@ class Engine(Protocol):
         """Log-probability of each of `tokens` as the next one after each prompt, (prompts, tokens)."""
         ...
 
+    def refresh(self) -> None:
+        """Takes over what training has changed in the expert since."""
+        ...
+
     def close(self) -> None:
         """Frees what the engine holds."""
         ...
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, tokens: list[int], sampling: Sampling) -> str:
+    """The text of an answer, cut before the first stop string."""
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    return text[: min((text.find(stop) for stop in sampling.stop if stop in text), default=len(text))]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from transformer2.svf.layer import BASE_ROW
 
 from .batching import by_length, pad
-from .engine import Completion, Sampling
+from .engine import Completion, Sampling, text_of
 from .likelihood import completion_states, token_logprobs
 from .pictures import picture_inputs
 
@@ -86,6 +86,9 @@ class HFEngine:
                 answers[batch] = logprobs[:, list(tokens)].cpu()
         return answers
 
+    def refresh(self) -> None:
+        """Nothing to do: engine and training share the model."""
+
     def close(self) -> None:
         del self.model
 
@@ -147,9 +150,7 @@ class HFEngine:
         ended = next((i + 1 for i, token in enumerate(row) if token in eos_ids), None)
         length = min((n for n in (ended, stopped) if n is not None), default=None)
         tokens = row[:length]
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        cut = min((text.find(stop) for stop in sampling.stop if stop in text), default=len(text))
-        return Completion(tokens, text[:cut], "length" if length is None else "stop")
+        return Completion(tokens, text_of(self.tokenizer, tokens, sampling), "length" if length is None else "stop")
 
 
 def _of_rows(experts: Sequence[str | None] | None, batch: list[int]) -> dict[str, Any]:

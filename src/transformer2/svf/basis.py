@@ -73,18 +73,27 @@ def fingerprint(weight: Tensor) -> str:
     return hashlib.sha256(head + data.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """(module name, weight) of every matrix that SVF may adapt, one at a time from the folder's safetensors.
-
-    Weights come in the dtype that the model runs in: a basis belongs to the weights that it was made from.
-    """
+def matrix_files(model_folder: Path) -> dict[str, tuple[Path, str]]:
+    """Module name -> (safetensors file, key) of every matrix that SVF may adapt."""
+    found = {}
     for file in sorted(Path(model_folder).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 (not a dict)
                 if match := DECODER_MATRIX.fullmatch(key):
                     name = match["module"]
                     name = IN_MODELS + name.removeprefix(IN_FILES) if name.startswith(IN_FILES) else name
-                    yield name, tensors.get_tensor(key).to(dtype)
+                    found[name] = (file, key)
+    return found
+
+
+def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """(module name, weight) of every matrix that SVF may adapt, one at a time from the folder's safetensors.
+
+    Weights come in the dtype that the model runs in: a basis belongs to the weights that it was made from.
+    """
+    for name, (file, key) in matrix_files(model_folder).items():
+        with safe_open(file, "pt") as tensors:
+            yield name, tensors.get_tensor(key).to(dtype)
 
 
 def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:

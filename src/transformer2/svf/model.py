@@ -1,7 +1,7 @@
 """SVF as a PEFT tuner: swaps the targeted linear modules for `layer.Linear`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -50,30 +50,12 @@ class SVFModel(BaseTuner):
             adapter_name: of the mixed adapter. It holds z' itself, whatever the experts' parametrisation is.
 
         Raises:
-            ValueError: an expert is not there or scales other matrices, the weights have another shape, or they are
-                zero for all experts at once: z' = 0 would delete a matrix.
+            ValueError: an expert is not there, or as `mixed_vectors`.
         """
         if missing := [name for name in adapters if name not in self.peft_config]:
             raise ValueError(f"no adapter named {', '.join(missing)}; there are {', '.join(self.peft_config)}")
-        layers = self.scaled_layers(adapters[0])
-        alpha = torch.as_tensor(weights, dtype=torch.float32)
-        alpha = alpha[:, None].expand(-1, len(layers)) if alpha.ndim == 1 else alpha
-        if alpha.shape != (len(adapters), len(layers)):
-            raise ValueError(
-                f"alpha has the shape {tuple(alpha.shape)}; for {len(adapters)} experts and {len(layers)} layers "
-                f"it must be ({len(adapters)},) or ({len(adapters)}, {len(layers)})"
-            )
-        if (alpha == 0).all(0).any():
-            raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
-        scaled = {
-            adapter: {name for name, layer in self.svf_layers() if adapter in layer.svf_z} for adapter in adapters
-        }
-        for adapter in adapters[1:]:
-            if different := scaled[adapter] ^ scaled[adapters[0]]:
-                raise ValueError(
-                    f"{adapters[0]} and {adapter} scale other matrices ({sorted(different)[0]} and "
-                    f"{len(different) - 1} more are in one of them only): they cannot be mixed"
-                )
+        with torch.no_grad():
+            mixed = mixed_vectors({adapter: self.vectors(adapter) for adapter in adapters}, weights)
         if adapter_name not in self.peft_config:
             self.peft_config[adapter_name] = replace(
                 self.peft_config[adapters[0]],  # type: ignore[type-var]
@@ -82,10 +64,12 @@ class SVFModel(BaseTuner):
             self.inject_adapter(self.model, adapter_name)
         with torch.no_grad():
             for name, layer in self.svf_layers():
-                if name in scaled[adapters[0]]:
-                    z = torch.stack([layer.z(adapter) for adapter in adapters])
-                    column = alpha[:, layers.index(decoder_layer(name))].to(z.device)
-                    layer.svf_z[adapter_name].copy_(column @ z)
+                if name in mixed:
+                    layer.svf_z[adapter_name].copy_(mixed[name])
+
+    def vectors(self, adapter: str) -> dict[str, Tensor]:
+        """z (r,) of every matrix that an adapter scales, by its name; differentiable in the trained vectors."""
+        return {name: layer.z(adapter) for name, layer in self.svf_layers() if adapter in layer.svf_z}
 
     def scaled_layers(self, adapter: str) -> list[int]:
         """Decoder layers in which an adapter scales matrices, in order."""
@@ -124,6 +108,41 @@ class SVFModel(BaseTuner):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def mixed_vectors(experts: Mapping[str, Mapping[str, Tensor]], weights: Tensor) -> dict[str, Tensor]:
+    """z' = sum_k alpha_k z_k of Section 3.2 (C), by matrix.
+
+    Args:
+        experts: z by matrix of each of the K experts; all must scale the same matrices.
+        weights: alpha, (K,) or (K, layers) with one column for each decoder layer that the experts scale, in order.
+
+    Raises:
+        ValueError: the experts scale other matrices, the weights have another shape, or they are zero for all experts
+            at once: z' = 0 would delete a matrix.
+    """
+    (first, of_first), *others = experts.items()
+    for name, of_other in others:
+        if different := of_other.keys() ^ of_first.keys():
+            raise ValueError(
+                f"{first} and {name} scale other matrices ({sorted(different)[0]} and {len(different) - 1} more are in "
+                "one of them only): they cannot be mixed"
+            )
+    layers = sorted({decoder_layer(matrix) for matrix in of_first})
+    alpha = torch.as_tensor(weights, dtype=torch.float32)
+    alpha = alpha[:, None].expand(-1, len(layers)) if alpha.ndim == 1 else alpha
+    if alpha.shape != (len(experts), len(layers)):
+        raise ValueError(
+            f"alpha has the shape {tuple(alpha.shape)}; for {len(experts)} experts and {len(layers)} layers "
+            f"it must be ({len(experts)},) or ({len(experts)}, {len(layers)})"
+        )
+    if (alpha == 0).all(0).any():
+        raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
+    found = {}
+    for matrix in of_first:
+        z = torch.stack([vectors[matrix] for vectors in experts.values()])
+        found[matrix] = alpha[:, layers.index(decoder_layer(matrix))].to(z.device) @ z
+    return found
 
 
 def decoder_layer(name: str) -> int:

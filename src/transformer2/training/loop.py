@@ -125,6 +125,7 @@ class Trainer:
         if self.settings["objective"] == "next_token":
             return self._references(rows), None
         seed = derive_seed(self.seed, self.progress.step, 1)
+        self.engine.refresh()
         return rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
 
     def _update(self, samples: list[Sample], learning_rate: float) -> dict[str, float]:
@@ -154,6 +155,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Greedy accuracy on the validation half; keeps the best state, writes a checkpoint."""
         p = self.progress
+        self.engine.refresh()
         value = accuracy(
             self.engine,
             self.tokenizer,
