@@ -11,7 +11,15 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from transformer2.svf import SVFConfig
-from transformer2.svf.basis import BasisFile, decoder_matrices, decompose, scale_weight, write_basis
+from transformer2.svf.basis import (
+    BasisFile,
+    block_matrices,
+    decoder_matrices,
+    decompose,
+    join_bases,
+    scale_weight,
+    write_basis,
+)
 from transformer2.svf.layer import ScaledLinear, factored_linear
 
 SHAPES = [(12, 7), (7, 12), (9, 9)]
@@ -219,6 +227,30 @@ def test_a_cached_basis_gives_the_same_model_and_a_foreign_one_is_refused(model,
         )
     with pytest.raises(ValueError, match=r"no basis of nowhere\.up_proj"):
         BasisFile(tmp_path / "basis.safetensors").load("nowhere.up_proj", torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
+def test_a_basis_by_blocks_of_layers_is_the_one_that_is_made_at_once(tmp_path, blocks):
+    llama = LlamaForCausalLM(LlamaConfig(**tiny_llama().config.to_dict() | {"num_hidden_layers": 5, "dtype": None}))
+    llama.save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    write_basis(decoder_matrices(tmp_path / "model", torch.float32), tmp_path / "whole")
+    files = [tmp_path / f"{block}" for block in range(blocks)]
+    for block, file in enumerate(files):
+        write_basis(block_matrices(tmp_path / "model", torch.float32, block, blocks), file)
+    assert join_bases(files, tmp_path / "joined") == 5 * 7
+    joined, whole = (load_file(tmp_path / name) for name in ("joined", "whole"))
+    assert joined.keys() == whole.keys() and all(torch.equal(joined[name], whole[name]) for name in whole)
+    name, weight = next(decoder_matrices(tmp_path / "model", torch.float32))
+    assert torch.equal(BasisFile(tmp_path / "joined").load(name, weight).q, whole[f"{name}.q"])
+    with pytest.raises(ValueError, match="and so does another of the files"):
+        join_bases([*files, files[0]], tmp_path / "joined")
+
+
+def test_a_block_that_is_not_there_is_refused(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    for block, blocks in ((2, 2), (0, 3), (-1, 1)):
+        with pytest.raises(ValueError, match="2 layers make 1 to 2 blocks, from 0 on"):
+            write_basis(block_matrices(tmp_path, torch.float32, block, blocks), tmp_path / "basis")
 
 
 def test_a_basis_is_made_for_the_dtype_that_the_model_runs_in(inputs, tmp_path):

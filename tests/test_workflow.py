@@ -77,7 +77,8 @@ def test_the_documents_own_models_can_be_planned_without_network_weights_or_card
     others = 3 * (6 + 2 + 2 + 2)
     assert jobs["train"] == everywhere + ablations + others + 2 * classifier
     assert jobs["select"] == (3 * 3 + 1) * 2 + 6 + 4 * 3 + 2
-    assert jobs["model"] == jobs["basis"] == 4 and jobs["train_on_shots"] == 2 * 4
+    assert jobs["model"] == 4 and jobs["train_on_shots"] == 2 * 4
+    assert jobs["basis"] == 3 and jobs["basis_block"] == 16 and jobs["join_bases"] == 1, "the 70B model by blocks"
     # four configurations of each search: three tasks and ten shots for both, four budgets more on one task of one of
     # them, both models' experts on the other, and one task about pictures
     assert jobs["adapt"] == 4 * (2 * 3 + 4 + 3 + 1)
@@ -85,7 +86,7 @@ def test_the_documents_own_models_can_be_planned_without_network_weights_or_card
     assert jobs["transfer"] == 3 * (1 + 3)
     assert jobs["generate"] == 230 and jobs["score"] == 260 and jobs["choose"] == 87
     assert jobs["table"] == jobs["figure"] == 17 and jobs["settings"] == 2
-    assert sum(jobs.values()) == 1055
+    assert sum(jobs.values()) == 1055 + 16
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):

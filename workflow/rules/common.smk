@@ -282,6 +282,8 @@ wildcard_constraints:
     table="|".join([*TABLES, *TIMES, *SETTINGS]),
     point=r"[\w.,=+-]+",
     seed=r"\d+",
+    block=r"\d+",
+    blocks=r"\d+",
 
 
 def templates(name):

@@ -1,4 +1,7 @@
 # Base models and their singular value decomposition, once a model.
+BASIS = "results/models/{model}/basis.safetensors"
+IN_BLOCKS = [name for name, model in RUN.models.items() if model.basis_blocks > 1]
+IN_ONE = [name for name in RUN.models if name not in IN_BLOCKS]
 
 
 rule model:
@@ -59,11 +62,13 @@ rule basis:
     input:
         model=rules.model.output,
     output:
-        "results/models/{model}/basis.safetensors",
+        BASIS,
     log:
         "results/models/{model}/basis.log",
     benchmark:
         "results/models/{model}/basis.benchmark.tsv"
+    wildcard_constraints:
+        model="|".join(IN_ONE) or "none",
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -77,3 +82,56 @@ rule basis:
     shell:
         "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
         " --threads {threads} > {log} 2>&1"
+
+
+rule basis_block:
+    input:
+        model=rules.model.output,
+    output:
+        temp("results/models/{model}/basis/{block}-of-{blocks}.safetensors"),
+    log:
+        "results/models/{model}/basis/{block}-of-{blocks}.log",
+    benchmark:
+        "results/models/{model}/basis/{block}-of-{blocks}.benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=12 * 60,
+        gpu=0,
+    params:
+        code=code("svf/basis.py"),
+        dtype=of_model("dtype"),
+    shell:
+        "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
+        " --block {wildcards.block} --blocks {wildcards.blocks} --threads {threads} > {log} 2>&1"
+
+
+rule join_bases:
+    input:
+        lambda wc: collect(
+            rules.basis_block.output,
+            block=range(RUN.models[wc.model].basis_blocks),
+            blocks=RUN.models[wc.model].basis_blocks,
+            model=wc.model,
+        ),
+    output:
+        BASIS,
+    log:
+        "results/models/{model}/basis.log",
+    benchmark:
+        "results/models/{model}/basis.benchmark.tsv"
+    wildcard_constraints:
+        model="|".join(IN_BLOCKS) or "none",
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=60,
+        gpu=0,
+    params:
+        code=code("svf/basis.py"),
+    shell:
+        "python -m transformer2 join-bases {input} --out {output} > {log} 2>&1"

@@ -70,16 +70,31 @@ def data(task: Text, split: Text, source: Text, out: File, limit: int | None = N
 
 
 @app.command()
-def basis(model: File, out: File, dtype: str = "float32", threads: Threads = 1) -> None:
-    """Decompose every matrix of the decoder layers, once for a model."""
+def basis(
+    model: File, out: File, dtype: str = "float32", threads: Threads = 1,
+    block: Annotated[int, typer.Option(help="which block of layers, from 0")] = 0,
+    blocks: Annotated[int, typer.Option(help="into how many blocks of layers the work is divided")] = 1,
+) -> None:  # fmt: skip
+    """Decompose every matrix of the decoder layers (or of one block of them), once for a model."""
     import torch
 
-    from transformer2.svf.basis import decoder_matrices, write_basis
+    from transformer2.svf.basis import block_matrices, write_basis
 
     start_torch(threads)
-    with manifest(out.with_suffix(".manifest.json"), model=str(model), dtype=dtype) as facts:
-        facts["matrices"] = write_basis(decoder_matrices(model, getattr(torch, dtype)), out)
-        facts["sha256"] = sha256(out)
+    facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks}
+    with manifest(out.with_suffix(".manifest.json"), **facts) as record:
+        record["matrices"] = write_basis(block_matrices(model, getattr(torch, dtype), block, blocks), out)
+        record["sha256"] = sha256(out)
+
+
+@app.command()
+def join_bases(blocks: list[Path], out: File) -> None:
+    """Join the bases of all blocks of a model's layers into one file."""
+    from transformer2.svf.basis import join_bases
+
+    with manifest(out.with_suffix(".manifest.json"), blocks=[str(file) for file in blocks]) as record:
+        record["matrices"] = join_bases(blocks, out)
+        record["sha256"] = sha256(out)
 
 
 @app.command()

@@ -45,6 +45,8 @@ class Model(Section):
     """Reward of a wrong answer in place of the methods' own."""
     svf_layers: Literal["all", "half"] = "all"
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
+    basis_blocks: int = Field(default=1, gt=0)
+    """Into how many jobs the decomposition of its matrices is divided, by layers."""
     gpus: int = 0
     mem_mb: int = 1500
     """Memory that a job with this model asks for."""

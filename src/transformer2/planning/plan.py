@@ -143,8 +143,9 @@ class Estimator:
         Jobs that use no model take ten seconds: starting Python, reading, writing.
         """
         with_model = {
-            "model": self._model, "basis": self._basis, "train": self._train, "train_on_shots": self._train_on_shots,
-            "generate": self._generate, "dispatch": self._dispatch, "adapt": self._adapt, "mix": self._mix,
+            "model": self._model, "basis": self._basis, "basis_block": self._basis, "train": self._train,
+            "train_on_shots": self._train_on_shots, "generate": self._generate, "dispatch": self._dispatch,
+            "adapt": self._adapt, "mix": self._mix,
         }  # fmt: skip
         if job.rule not in with_model:
             return Cost(10.0)
@@ -194,8 +195,8 @@ class Estimator:
         return Cost(weights / costs.DOWNLOAD, None, weights)
 
     def _basis(self, job: Job, size: Size, b: int) -> Cost:
-        everything = Adapted("svf", "all", size.layers)
-        return Cost(costs.basis_seconds(size), None, costs.basis_bytes(size, everything, b))
+        whole, blocks = Adapted("svf", "all", size.layers), self.run.models[job.model].basis_blocks
+        return Cost(costs.basis_seconds(size) / blocks, None, costs.basis_bytes(size, whole, b) / blocks)
 
     def _generate(self, job: Job, size: Size, b: int) -> Cost:
         adapted = Adapted("svf", "all", 0) if job.wildcards["adapter"] == "base" else self._experts_or_all(job.model)

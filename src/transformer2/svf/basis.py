@@ -15,9 +15,11 @@ condition number below 1e6, more exact. Naive equivalent: `torch.linalg.svd(W.do
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -91,9 +93,65 @@ def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[s
 
     Weights come in the dtype that the model runs in: a basis belongs to the weights that it was made from.
     """
-    for name, (file, key) in matrix_files(model_folder).items():
-        with safe_open(file, "pt") as tensors:
-            yield name, tensors.get_tensor(key).to(dtype)
+    return block_matrices(model_folder, dtype, 0, 1)
+
+
+def block_matrices(model_folder: Path, dtype: torch.dtype, block: int, blocks: int) -> Iterator[tuple[str, Tensor]]:
+    """As `decoder_matrices`, of one of several blocks of layers of about the same size; `block` counts from 0.
+
+    Raises ValueError if there is no such block.
+    """
+    files = matrix_files(model_folder)
+    layers = sorted({int(name.split(".layers.")[1].split(".")[0]) for name in files})
+    if not 0 <= block < blocks <= max(len(layers), 1):
+        raise ValueError(
+            f"there is no block {block} of {blocks}: {len(layers)} layers make 1 to {len(layers)} blocks, from 0 on"
+        )
+    chosen = {*layers[block * len(layers) // blocks : (block + 1) * len(layers) // blocks]}
+    for name, (file, key) in files.items():
+        if int(name.split(".layers.")[1].split(".")[0]) in chosen:
+            with safe_open(file, "pt") as tensors:
+                yield name, tensors.get_tensor(key).to(dtype)
+
+
+def join_bases(files: Sequence[Path], out: Path) -> int:
+    """Joins files of `write_basis` into one, without reading their tensors into memory; returns the number of matrices.
+
+    Naive equivalent: `save_file` of all their tensors.
+
+    Raises:
+        ValueError: two files hold the same matrix.
+    """
+    tensors: dict[str, dict[str, Any]] = {}
+    fingerprints: dict[str, str] = {}
+    starts, size = [], 0
+    for file in files:
+        header, start = _header(file)
+        of_file = json.loads(header.pop("__metadata__")["fingerprints"])
+        if both := of_file.keys() & fingerprints.keys():
+            raise ValueError(f"{file} holds {min(both)}, and so does another of the files")
+        fingerprints |= of_file
+        for name, tensor in header.items():
+            tensors[name] = tensor | {"data_offsets": [offset + size for offset in tensor["data_offsets"]]}
+        starts.append(start)
+        size += file.stat().st_size - start
+    metadata = {"solver": SOLVER, "fingerprints": json.dumps(fingerprints)}
+    head = json.dumps({"__metadata__": metadata, **tensors}).encode()
+    head += b" " * (-len(head) % 8)  # tensors lie at multiples of 8 bytes
+    with whole_file(out) as temporary, open(temporary, "wb") as joined:
+        joined.write(len(head).to_bytes(8, "little") + head)
+        for file, start in zip(files, starts, strict=True):
+            with open(file, "rb") as block:
+                block.seek(start)
+                shutil.copyfileobj(block, joined, 2**24)
+    return len(fingerprints)
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file (its length in 8 bytes, then JSON), and where tensors begin."""
+    with open(file, "rb") as data:
+        length = int.from_bytes(data.read(8), "little")
+        return json.loads(data.read(length)), 8 + length
 
 
 def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
