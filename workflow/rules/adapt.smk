@@ -57,7 +57,7 @@ rule dispatch:
         " --basis {input.basis} --first-pass {params.first_pass} --task {wildcards.task} --data {input.data}"
         " --identity {params.identity:q} --dtype {params.dtype} {params.max_new_tokens}"
         " --class-tokens {params.class_tokens} --batch-rows {params.batch_rows} --decisions {output.decisions}"
-        " --out {output.answers} --threads {threads} > {log} 2>&1"
+        " --out {output.answers} --threads {threads} --gpus {resources.gpu} > {log} 2>&1"
 
 
 rule carry_over:
@@ -148,7 +148,7 @@ rule adapt:
         "python -m transformer2 adapt --model {input.model} {params.experts} --basis {input.basis}"
         " --task {wildcards.task} --shots {input.data} --n {params.shots} --settings {params.settings:q}"
         " --identity {params.identity:q} --seed {wildcards.seed} --dtype {params.dtype}"
-        " --batch-rows {params.batch_rows} --out {params.out} --threads {threads} {params.risk} > {log} 2>&1"
+        " --batch-rows {params.batch_rows} --out {params.out} --threads {threads} --gpus {resources.gpu} {params.risk} > {log} 2>&1"
 
 
 rule train_on_shots:
@@ -201,7 +201,7 @@ rule train_on_shots:
     shell:
         "python -m transformer2 train --model {input.model} --task {wildcards.task} --train {input.data}"
         " --validation {input.data} --shots {params.shots} --settings {params.settings:q} --seed {wildcards.seed}"
-        " --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out} --threads {threads} {params.risk}"
+        " --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out} --threads {threads} --gpus {resources.gpu} {params.risk}"
         " > {log} 2>&1"
 
 

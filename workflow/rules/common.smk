@@ -435,10 +435,9 @@ def method_of(adapter):
 
 
 def engine(model, methods):
-    """`--engine` and its cards, where answers come from another engine than transformers' own generation."""
+    """`--engine`, where answers come from another engine than transformers' own generation."""
     chosen = RUN.engine_for(model, [name for name in methods if name != "base"])
-    cards = max(RUN.models[model].gpus, 1)
-    return "" if chosen == "hf" else f"--engine {chosen} --cards {cards}"
+    return "" if chosen == "hf" else f"--engine {chosen}"
 
 
 def named_folders(files):

@@ -44,7 +44,7 @@ rule generate:
     shell:
         "python -m transformer2 generate --model {input.model} {params.expert} {params.basis}"
         " --task {wildcards.task} --data {input.data} --dtype {params.dtype} {params.max_new_tokens}"
-        " --batch-rows {params.batch_rows} --out {output} --threads {threads} {params.engine} > {log} 2>&1"
+        " --batch-rows {params.batch_rows} --out {output} --threads {threads} --gpus {resources.gpu} {params.engine} > {log} 2>&1"
 
 
 rule score:

@@ -48,7 +48,7 @@ rule train:
         "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"
         " --train {input.train} --validation {input.validation} --settings {params.settings:q}"
         " --seed {wildcards.seed} --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out}"
-        " --threads {threads} {params.engine} {params.risk} > {log} 2>&1"
+        " --threads {threads} --gpus {resources.gpu} {params.engine} {params.risk} > {log} 2>&1"
 
 
 rule select:

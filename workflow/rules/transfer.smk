@@ -68,4 +68,4 @@ rule mix:
         dtype=of_model("dtype"),
     shell:
         "python -m transformer2 mix --model {input.model} {params.experts} --basis {input.basis}"
-        " --dtype {params.dtype} --out {params.out} --threads {threads} > {log} 2>&1"
+        " --dtype {params.dtype} --out {params.out} --threads {threads} --gpus {resources.gpu} > {log} 2>&1"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from transformer2 import config as configuration
+from transformer2.cards import claim
 from transformer2.provenance import (
     read_json,
     read_jsonl,
@@ -26,7 +27,7 @@ Text = Annotated[str, typer.Option()]
 Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
 ENGINES = ("hf", "vllm")
 EngineName = Annotated[str, typer.Option(help="hf | vllm: who answers (docs/vllm.md)")]
-Cards = Annotated[int, typer.Option(help="graphics cards that vLLM spreads the model over")]
+Gpus = Annotated[int | None, typer.Option(help="graphics cards to take of those that are free; all without it")]
 RiskyCode = Annotated[
     bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")
 ]
@@ -36,14 +37,16 @@ Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, 
 ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
 
 
-def start_torch(threads: int) -> None:
-    """As many threads as Snakemake gave the job, and the fastest float32 products.
+def start_torch(threads: int, gpus: int | None = None) -> None:
+    """As many threads and graphics cards as Snakemake gave the job, and the fastest float32 products.
 
     "medium" hands them to oneDNN on a CPU, faster than MKL on AMD processors at the same error (only processors with
     AMX round to bfloat16 inside); on a GPU it allows TF32.
     """
     import torch
 
+    if gpus is not None:
+        claim(gpus)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("medium")
 

@@ -10,11 +10,11 @@ import typer
 
 from transformer2.cli.options import (
     ENGINES,
-    Cards,
     EngineName,
     ExpertFolder,
     Experts,
     File,
+    Gpus,
     RiskyCode,
     Text,
     Threads,
@@ -102,7 +102,7 @@ def train(
     model: File, task: Text, train: File, validation: File, settings: Text, out: File,
     basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 64, threads: Threads = 1,
     shots: Annotated[int | None, typer.Option(help="take the task's own choice of n rows of either file")] = None,
-    engine: EngineName = "hf", cards: Cards = 1, allow_unsandboxed_code: RiskyCode = False,
+    engine: EngineName = "hf", gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
     from transformer2.adaptation.choice import shots as shots_of
@@ -110,7 +110,7 @@ def train(
     from transformer2.rollout.hf import HFEngine
     from transformer2.training.loop import Trainer
 
-    start_torch(threads)
+    start_torch(threads, gpus)
     chosen = json.loads(settings)
     the_task = scored_task(task, allow_unsandboxed_code)
     chosen["max_new_tokens"] = chosen.get("max_new_tokens") or the_task.max_new_tokens
@@ -126,7 +126,7 @@ def train(
         if one_of("engine", engine, ENGINES) == "vllm":
             from transformer2.rollout.vllm import BESIDE_TRAINING, VLLMEngine
 
-            answering = VLLMEngine(model, tokenizer, basis, {}, dtype, cards, BESIDE_TRAINING, policy=expert)
+            answering = VLLMEngine(model, tokenizer, basis, {}, dtype, gpus or 1, BESIDE_TRAINING, policy=expert)
         else:
             answering = HFEngine(expert, tokenizer, batch_rows)
         train_rows, validation_rows = (
@@ -169,14 +169,14 @@ def carry_over(expert: File, out: File) -> None:
 def generate(
     model: File, task: Text, data: File, out: File, expert: Path | None = None, basis: Path | None = None,
     dtype: str = "float32", max_new_tokens: int | None = None, batch_rows: int = 64, threads: Threads = 1,
-    engine: EngineName = "hf", cards: Cards = 1,
+    engine: EngineName = "hf", gpus: Gpus = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split greedily, with the base model or with an expert."""
     from transformer2.evaluation import answer
     from transformer2.models import load_expert, load_model, load_tokenizer
     from transformer2.rollout.hf import HFEngine
 
-    start_torch(threads)
+    start_torch(threads, gpus)
     the_task, rows = task_of(task), read_jsonl(data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record:
@@ -189,7 +189,7 @@ def generate(
             if expert and basis is None:
                 raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
             experts = {"expert": read_z(expert, singular_values(basis))} if expert and basis else {}
-            answering = VLLMEngine(model, tokenizer, basis, experts, dtype, cards)
+            answering = VLLMEngine(model, tokenizer, basis, experts, dtype, gpus or 1)
             answering.set_expert("expert" if expert else None)
             batch_rows = len(rows)  # it batches by itself
         else:
@@ -223,13 +223,13 @@ def dispatch(
     model: File, expert: Experts, task: Text, data: File, out: File, decisions: File, identity: Text,
     classifier: Path | None = None, basis: Path | None = None, first_pass: Text = "generation",
     dtype: str = "float32", max_new_tokens: int | None = None, class_tokens: int = 64, batch_rows: int = 64,
-    threads: Threads = 1,
+    threads: Threads = 1, gpus: Gpus = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split in two passes: classify the prompt, then answer with the expert of its class."""
     from transformer2.adaptation.model import SelfAdaptiveModel
     from transformer2.evaluation import answer_in_two_passes
 
-    start_torch(threads)
+    start_torch(threads, gpus)
     the_task, rows, experts = task_of(task), read_jsonl(data), named(expert)
     with manifest(out.with_suffix(".manifest.json"), model=str(model), task=task, experts=expert) as record:
         adaptive = SelfAdaptiveModel.from_pretrained(
@@ -250,13 +250,13 @@ def adapt(
     task: str = "own", n: Annotated[int | None, typer.Option(help="use the task's own choice of n rows")] = None,
     settings: Annotated[str, typer.Option(help="JSON: config.CEM, granularity, normalised, score")] = "{}",
     basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 200, identity: str = "{}",
-    threads: Threads = 1, allow_unsandboxed_code: RiskyCode = False,
+    threads: Threads = 1, gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
 ) -> None:  # fmt: skip
     """Search the mix of experts that answers a few shots best (CEM), and save it as an expert that PEFT loads."""
     from transformer2.adaptation.choice import shots as shots_of
     from transformer2.adaptation.model import SelfAdaptiveModel
 
-    start_torch(threads)
+    start_torch(threads, gpus)
     the_task = scored_task(task, allow_unsandboxed_code)
     rows = read_shots(shots, the_task.columns)
     folders = experts_of(expert, experts)
@@ -279,14 +279,20 @@ def adapt(
 
 @app.command()
 def mix(
-    model: File, expert: Experts, out: File, basis: Path | None = None, dtype: str = "float32", threads: Threads = 1
+    model: File,
+    expert: Experts,
+    out: File,
+    basis: Path | None = None,
+    dtype: str = "float32",
+    threads: Threads = 1,
+    gpus: Gpus = None,
 ) -> None:
     """Mix experts with equal weights, without a search, and save the mix as an expert that PEFT loads."""
     import torch
 
     from transformer2.adaptation.model import SelfAdaptiveModel
 
-    start_torch(threads)
+    start_torch(threads, gpus)
     folders = named(expert)
     alpha = [1 / len(folders)] * len(folders)
     with manifest(out / "manifest.json", experts=expert, alpha=alpha):

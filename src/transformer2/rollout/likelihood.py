@@ -28,8 +28,9 @@ def completion_states(
     states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False, **pictures).last_hidden_state
     position = torch.arange(ids.shape[1], device=ids.device)
     start = torch.tensor([len(p) for p in prompts], device=ids.device)[:, None]
-    answered = (position >= start) & mask.bool()
-    return states[:, :-1][answered[:, 1:]], ids[:, 1:][answered[:, 1:]]
+    answered = ((position >= start) & mask.bool())[:, 1:]
+    # On several cards the last layer is not where the first one is.
+    return states[:, :-1][answered.to(states.device)], ids[:, 1:][answered]
 
 
 def token_logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def token_kl(head: nn.Module, states: Tensor, base_states: Tensor, direction: st
 
 def _logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
     logits = head(states).float()
-    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+    return logits.gather(-1, targets[:, None].to(logits.device))[:, 0] - logits.logsumexp(-1)
 
 
 def _kl_policy_to_base(head: nn.Module, states: Tensor, base_states: Tensor) -> Tensor:
