@@ -16,6 +16,13 @@ if (
 report: "workflow/report/workflow.rst"
 
 
+# Snakemake 9.27 limits submissions, and for that looks at all waiting jobs again a second after each look: with every
+# job that ends there is one look a second more, until they take the most of a core. Jobs of one machine need no limit.
+onstart:
+    if not workflow.non_local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
