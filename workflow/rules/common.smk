@@ -307,7 +307,7 @@ def command():
 
 
 def code(*patterns):
-    """What the modules hold that a rule runs, as its parameter: an edit redoes the stages that run them, and no other.
+    """What the modules of a stage hold, as a parameter of it: an edit redoes the stages that run them, and no other.
 
     Not as inputs: scheduling looks at every input of every waiting job after every job that ends.
     """
