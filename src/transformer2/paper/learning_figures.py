@@ -71,14 +71,15 @@ def sweep(curves_file: Path, scores_file: Path, model: str, method: str, out: Pa
     curves, bases = _of(curves_file, scores_file, model, method)
     rates = sorted(curves["learning_rate"].unique())
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(rates)))
+    widths = np.linspace(5, 1.5, len(rates))  # a line under another of the same values shows on both of its sides
     figure, axes = _panels(curves, bases)
     for axis, (_, of_task) in zip(axes, curves.groupby("task", sort=False), strict=True):
-        for rate, colour in zip(rates, colours, strict=True):
+        for rate, colour, width in zip(rates, colours, widths, strict=True):
             of_rate = of_task.loc[(of_task["learning_rate"] == rate) & (of_task["split"] == "validation")]
             for _, line in of_rate.groupby(["seed", "point"], sort=False):
                 axis.plot(
-                    line["step"], 100 * line["accuracy"], color=colour, linewidth=1.5, marker="o", markersize=3,
-                    label=f"learning rate {rate:g}",
+                    line["step"], 100 * line["accuracy"], color=colour, linewidth=width, marker="o",
+                    markersize=width + 1.5, label=f"learning rate {rate:g}",
                 )  # fmt: skip
     figure.suptitle(_title("Figure 9", curves, f"{method} by learning rate"), fontsize=10)
     legend(figure, axes, ncols=3)
