@@ -406,6 +406,7 @@ def export(
     facts = {"expert": str(expert), "model": str(model), "form": form, "rank": rank}
     with manifest(out.with_name(f"{out.name}.manifest.json"), **facts) as record:
         found = write(expert, model, out, form, rank, basis, hub_id, dtype, templates)  # type: ignore[arg-type]
+        record["inputs"] = {"expert": sha256(expert / "adapter_model.safetensors")}
         record |= {"error": found.get("error"), "sha256": fingerprint(out)}
     for name, part in found.get("matrices", {}).items():
         print(f"{name}: rank {part['rank']}, error {part['error']:.2%} of the change of the weight")
