@@ -68,18 +68,34 @@ def relative_error(parts: Iterable[LowRank]) -> float:
     return math.sqrt(math.fsum(part.lost for part in parts) / total) if total else 0.0
 
 
-def load(expert: Path, model: Path, basis: Path | None, dtype: str) -> PeftModel:
-    """The base model in `model` with the expert.
-
-    Raises:
-        ValueError: there is no expert, or it belongs to another model.
-    """
+def check_folders(expert: Path, model: Path) -> None:
+    """Raises ValueError unless there are an expert and a model, and, where both are on record, the weights that the
+    expert was trained on are the model's: an expert of a model with the same shapes would load, and be wrong."""
     for name in (CONFIG, WEIGHTS):
         if not (expert / name).is_file():
             raise ValueError(f"{expert} holds no expert: there is no {name} in it")
     if not (model / "config.json").is_file():
         raise ValueError(f"{model} holds no model: there is no config.json in it")
-    _check_same_weights(expert, model)
+    training = card.training_of(expert)
+    if training is None or not (model / "manifest.json").is_file():
+        return
+    of_training, here = (
+        {name: value for name, value in sums.items() if name.endswith(".safetensors")}
+        for sums in (training["inputs"]["model"], read_json(model / "manifest.json")["sha256"])
+    )
+    if of_training != here:
+        raise ValueError(
+            f"the expert in {expert} was trained on other weights than those in {model}: their checksums differ; give "
+            "the folder of the model that it was trained on"
+        )
+
+
+def load(expert: Path, model: Path, basis: Path | None, dtype: str) -> PeftModel:
+    """The base model in `model` with the expert.
+
+    Raises:
+        ValueError: the expert belongs to another model.
+    """
     base = load_model(model, dtype)
     if read_json(expert / CONFIG)["peft_type"] == PEFT_TYPE:
         return load_experts(base, {"default": expert}, basis)
@@ -96,23 +112,6 @@ def load(expert: Path, model: Path, basis: Path | None, dtype: str) -> PeftModel
             f"only, such as {min(strange)}"
         )
     return adapted
-
-
-def _check_same_weights(expert: Path, model: Path) -> None:
-    """Refuses a model with other weights than the expert was trained on, where both are on record: an expert of a model
-    with the same shapes would load, and be wrong."""
-    training = card.training_of(expert)
-    if training is None or not (model / "manifest.json").is_file():
-        return
-    of_training, here = (
-        {name: value for name, value in sums.items() if name.endswith(".safetensors")}
-        for sums in (training["inputs"]["model"], read_json(model / "manifest.json")["sha256"])
-    )
-    if of_training != here:
-        raise ValueError(
-            f"the expert in {expert} was trained on other weights than those in {model}: their checksums differ; give "
-            "the folder of the model that it was trained on"
-        )
 
 
 def write_adapter(expert: Path, name: str | None, revision: str | None, out: Path) -> None:
@@ -152,7 +151,7 @@ def write_lora(adapted: PeftModel, k: int, name: str | None, revision: str | Non
         base_model_name_or_path=name, revision=revision,
     )  # fmt: skip
     config.save_pretrained(str(out))
-    if isinstance(svf.target_modules, set):  # in an order that does not change from one export to the next
+    if not isinstance(svf.target_modules, str):  # PEFT writes a set, in another order each time
         write_json(out / CONFIG, read_json(out / CONFIG) | {"target_modules": sorted(svf.target_modules)})
     tensors = {f"base_model.model.{module}.lora_A.weight": part.a.cpu() for module, part in parts.items()}
     tensors |= {f"base_model.model.{module}.lora_B.weight": part.b.cpu() for module, part in parts.items()}
@@ -178,13 +177,14 @@ def export(
     Returns: for a LoRA its rank and its errors; else nothing.
 
     Raises:
-        ValueError: as `load`; `out` is there; a rank that is missing or has no meaning; a LoRA of another kind of
-            adapter than SVF.
+        ValueError: as `check_folders` and `load`; `out` is there; a rank that is missing or has no meaning; a LoRA of
+            another kind of adapter than SVF.
     """
     if (form == "lora") != (rank is not None):
         raise ValueError("--rank belongs to --as lora, which needs it" + ("" if form == "lora" else f"; not to {form}"))
     if rank is not None and rank < 1:
         raise ValueError(f"a LoRA of rank {rank} holds nothing: --rank must be at least 1")
+    check_folders(expert, model)
     if form == "lora" and (kind := card.kind_of(expert)) != PEFT_TYPE:
         raise ValueError(f"{expert} holds a {kind} adapter; only SVF experts are made a LoRA: use --as adapter")
     with whole_folder(out) as folder:
