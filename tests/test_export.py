@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given, settings, strategies
 from peft import PeftModel
@@ -22,6 +23,7 @@ from transformer2.provenance import fingerprint, read_json, write_json, write_js
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.svf.basis import decompose, scale_weight
+from transformer2.tasks import gsm8k
 
 TEMPLATES = ROOT / "paper_tables" / "templates"
 SHAPES = [(12, 7), (7, 12), (9, 9)]
@@ -282,8 +284,8 @@ def test_a_base_model_that_is_not_on_the_hub_has_no_id_unless_told(svf, tmp_path
         run(svf, model, tmp_path / name, "adapter", hub_id=hub_id)
         assert read_json(tmp_path / name / "adapter_config.json")["base_model_name_or_path"] == hub_id
         assert ModelCard.load(tmp_path / name / "README.md").data.to_dict().get("base_model") == hub_id
-    text = (tmp_path / "without" / "README.md").read_text()
-    assert "a local folder `tiny`" in text and "secret" not in text
+        text = (tmp_path / name / "README.md").read_text()
+        assert "a local folder `tiny`" in text and "secret" not in text
 
 
 def test_an_expert_without_a_run_has_a_card_too(svf, base, tmp_path):
@@ -344,3 +346,10 @@ def test_folders_without_an_expert_or_a_model_are_named(svf, base, tmp_path):
         run(tmp_path, base, tmp_path / "out", "adapter")
     with pytest.raises(ValueError, match=r"holds no model: there is no config\.json in it"):
         run(svf, tmp_path, tmp_path / "out", "adapter")
+
+
+def test_lm_eval_is_told_to_ask_as_we_do():
+    task = yaml.safe_load((ROOT / "docs" / "lm_eval" / "gsm8k_transformer2.yaml").read_text())
+    assert task["description"] == gsm8k.SYSTEM and task["doc_to_text"] == "{{question}}"
+    asked = {"until": list(gsm8k.TASK.stop), "do_sample": False, "max_gen_toks": gsm8k.TASK.max_new_tokens}
+    assert task["generation_kwargs"] == asked

@@ -45,7 +45,8 @@ class Base:
             "wheel": f"`{found.get('gguf', rest)}` of the Python package `{rest}`, dequantised",
         }.get(kind, f"a local folder `{Path(rest).name}`")
         sums = {file: value for file, value in found.get("sha256", {}).items() if file.endswith(".safetensors")}
-        said = f"[{name}](https://huggingface.co/{name})" if name else said
+        if name:  # weights from elsewhere are not the hub's to the bit, whatever their user calls them
+            said = f"[{name}](https://huggingface.co/{name})" + ("" if kind == "hub" else f" ({said})")
         return cls(name, said, kind == "pocket", sees(model), sums, dtype)
 
 
@@ -104,7 +105,7 @@ def front(kind: str, base: Base, form: str, training: Mapping[str, Any] | None) 
     """The YAML in front of a card. It names no licence: that of the base model holds."""
     library, relation = LIBRARY[form]
     task = [training["task"]] if training else []
-    tags = dict.fromkeys(["transformer2", kind.lower(), *(["lora"] if form == "lora" else []), *task])
+    tags = dict.fromkeys(["transformer2", kind.replace("³", "3").lower(), *(["lora"] if form == "lora" else []), *task])
     named = {"base_model": base.hub_id, "base_model_relation": relation} if base.hub_id else {}
     pipeline = "image-text-to-text" if base.pictures else "text-generation"
     data = named | {"library_name": library, "pipeline_tag": pipeline, "tags": list(tags)}
