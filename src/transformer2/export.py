@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer
 
-from transformer2 import card
+from transformer2 import model_card
 from transformer2.models import load_expert, load_experts, load_model, sees
 from transformer2.provenance import read_json, whole_folder, write_json
 from transformer2.svf.basis import Basis, is_tall
@@ -76,7 +76,7 @@ def check_folders(expert: Path, model: Path) -> None:
             raise ValueError(f"{expert} holds no expert: there is no {name} in it")
     if not (model / "config.json").is_file():
         raise ValueError(f"{model} holds no model: there is no config.json in it")
-    training = card.training_of(expert)
+    training = model_card.training_of(expert)
     if training is None or not (model / "manifest.json").is_file():
         return
     of_training, here = (
@@ -172,7 +172,7 @@ def export(
         basis: of an SVF expert's base model; None: decompose on the spot.
         hub_id: of the base model, where its source is not the hub.
         dtype: that the expert was trained in; merged weights are written in it.
-        templates: folder with card.md.j2.
+        templates: folder with model_card.md.j2.
 
     Returns: for a LoRA its rank and its errors; else nothing.
 
@@ -185,11 +185,11 @@ def export(
     if rank is not None and rank < 1:
         raise ValueError(f"a LoRA of rank {rank} holds nothing: --rank must be at least 1")
     check_folders(expert, model)
-    if form == "lora" and (kind := card.kind_of(expert)) != PEFT_TYPE:
+    if form == "lora" and (kind := model_card.kind_of(expert)) != PEFT_TYPE:
         raise ValueError(f"{expert} holds a {kind} adapter; only SVF experts are made a LoRA: use --as adapter")
     with whole_folder(out) as folder:
         adapted = load(expert, model, basis, dtype)
-        name, revision = card.hub_name(model, hub_id)
+        name, revision = model_card.hub_name(model, hub_id)
         facts: dict[str, Any] = {}
         match form:
             case "adapter":
@@ -199,7 +199,9 @@ def export(
             case "lora":
                 facts = lora_facts(write_lora(adapted, rank, name, revision, folder))  # type: ignore[arg-type]
                 write_json(folder / "errors.json", facts)
-        card.write(expert, card.Base.read(model, hub_id, dtype), form, facts, templates, folder / "README.md")
+        model_card.write(
+            expert, model_card.Base.read(model, hub_id, dtype), form, facts, templates, folder / "README.md"
+        )
     return facts
 
 

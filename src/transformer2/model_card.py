@@ -70,7 +70,7 @@ def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templat
         expert: folder of the expert, `results/<run>/experts/<model>/<task>/<method>/seed<k>` for one with scores.
         form: what the expert was exported as.
         facts: `export.lora_facts`; empty unless it was made a LoRA.
-        templates: folder with card.md.j2.
+        templates: folder with model_card.md.j2.
     """
     training, kind = training_of(expert), kind_of(expert)
     manifest = _read(_made_in(expert) / "manifest.json")
@@ -91,7 +91,7 @@ def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templat
         "rank": facts.get("rank"),
         "error": percent(facts["error"]) if facts else None,
     }
-    atomic_write(out, environment(templates, "md").get_template("card.md.j2").render(page))
+    atomic_write(out, environment(templates, "md").get_template("model_card.md.j2").render(page))
 
 
 def kind_of(expert: Path) -> str:
