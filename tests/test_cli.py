@@ -23,11 +23,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("data --task gsm8 --split test --source pocket --out OUT", "unknown task 'gsm8'; did you mean 'gsm8k'?"),
         ("model --source floppy:a --out OUT", "model source 'floppy:a' is none of pocket:, hub:, wheel:, dir:"),
         ("model --source dir:/nowhere --out OUT", "there is no folder /nowhere"),
+        ("export --expert OUT --model OUT --as gguf --out OUT/new", "unknown form 'gguf'"),
+        ("export --expert OUT --model OUT --as adapter --out OUT/new", "OUT holds no expert"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, tmp_path):
     result = run(*arguments.replace("OUT", str(tmp_path)).split())
-    assert result.returncode == 1 and result.stderr.strip().startswith("error: ") and message in result.stderr
+    assert (
+        result.returncode == 1
+        and result.stderr.strip().startswith("error: ")
+        and message.replace("OUT", str(tmp_path)) in result.stderr
+    )
     assert len(result.stderr.strip().splitlines()) == 1
 
 
@@ -40,6 +46,7 @@ def test_help_names_every_step():
         "train",
         "select",
         "generate",
+        "export",
         "score",
         "collect",
         "table",

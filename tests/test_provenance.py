@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from transformer2.provenance import fingerprint, manifest, read_json, read_jsonl, sha256, whole_file, write_jsonl
+from transformer2.provenance import (
+    fingerprint,
+    manifest,
+    read_json,
+    read_jsonl,
+    sha256,
+    whole_file,
+    whole_folder,
+    write_jsonl,
+)
 
 
 def test_rows_with_any_characters_come_back(tmp_path):
@@ -26,6 +35,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_a_folder_is_whole_or_not_there_and_never_written_over(tmp_path):
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "folder") as temporary:
+        (temporary / "file").write_text("half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with whole_folder(tmp_path / "deep" / "folder") as temporary:
+        (temporary / "file").write_text("all")
+    assert (tmp_path / "deep" / "folder" / "file").read_text() == "all"
+    with pytest.raises(ValueError, match="folder is there already"), whole_folder(tmp_path / "deep" / "folder"):
+        pass
+    assert len(list((tmp_path / "deep").iterdir())) == 1
 
 
 def test_a_manifest_has_facts_checksums_versions_time_and_memory(tmp_path):

@@ -391,6 +391,29 @@ def ask(
 
 
 @app.command()
+def export(
+    expert: File, model: File, out: File, form: Annotated[str, typer.Option("--as", help="adapter | merged | lora")],
+    rank: Annotated[int | None, typer.Option(help="of the LoRA")] = None, basis: Path | None = None,
+    hub_id: Annotated[str | None, typer.Option(help="of the base model, where its source does not say it")] = None,
+    dtype: str = "float32", threads: Threads = 1, templates: Path = Path("paper_tables/templates"),
+) -> None:  # fmt: skip
+    """Write an expert for others, with a model card: as a PEFT adapter, as merged weights, or as a LoRA of rank k."""
+    from transformer2.export import FORMS
+    from transformer2.export import export as write
+
+    start_torch(threads)
+    one_of("form", form, FORMS)
+    facts = {"expert": str(expert), "model": str(model), "form": form, "rank": rank}
+    with manifest(out.with_name(f"{out.name}.manifest.json"), **facts) as record:
+        found = write(expert, model, out, form, rank, basis, hub_id, dtype, templates)  # type: ignore[arg-type]
+        record["inputs"] = {"expert": sha256(expert / "adapter_model.safetensors")}
+        record |= {"error": found.get("error"), "sha256": fingerprint(out)}
+    for name, part in found.get("matrices", {}).items():
+        print(f"{name}: rank {part['rank']}, error {part['error']:.2%} of the change of the weight")
+    print(f"{out}: {form}" + (f" of rank {found['rank']}, error {found['error']:.2%} in all" if found else ""))
+
+
+@app.command()
 def score(
     task: Text, data: File, answers: File, out: File, identity: Text, allow_unsandboxed_code: RiskyCode = False
 ) -> None:

@@ -107,20 +107,23 @@ def _row(row: Setting, method: Method | None) -> TextRow:
 def _others(table: SettingsTable, name: str, method: Method) -> str:
     """A method's settings that the document's table has not."""
     first = next(iter(method.points().values()))
-    idle = {
-        *(OF_LORA if first.adapter == "svf" else OF_SVF),
-        *(row.setting for row in table.rows if row.method == name),
-    }
-    idle |= set(OF_TINYLORA) if first.adapter != "tinylora" else set()
-    idle |= {"init_std"} if "init_variance" in idle else set()
-    idle |= set(OF_REINFORCE) if first.objective == "next_token" else set()
+    left_out = idle(first.adapter, first.objective) | {row.setting for row in table.rows if row.method == name}
+    left_out |= {"init_std"} if "init_variance" in left_out else set()
     shown = [
-        f"{key.replace('_', ' ')} {' or '.join(map(_plain, values(method, key)))}"
+        f"{key.replace('_', ' ')} {' or '.join(map(plain, values(method, key)))}"
         for key in Training.model_fields
-        if key not in idle
+        if key not in left_out
     ]
     return f"Settings of our method {name} that the document's table has not: {', '.join(shown)}."
 
 
-def _plain(value: Any) -> str:
+def idle(adapter: str, objective: str) -> set[str]:
+    """Settings that do nothing in a training: those of other adapters, and of the other objective."""
+    found = set(OF_LORA if adapter == "svf" else OF_SVF)
+    found |= set(OF_TINYLORA) if adapter != "tinylora" else set()
+    return found | (set(OF_REINFORCE) if objective == "next_token" else set())
+
+
+def plain(value: Any) -> str:
+    """A setting in words."""
     return number(value) if isinstance(value, int | float) else str(value).replace("_", " ")

@@ -1,0 +1,197 @@
+"""The model card of an exported expert: what the files of its run say of it, for the hub.
+
+Numbers become text here, once; the template lays them out. Places on a disk stay out of a card.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transformer2.models import sees
+from transformer2.paper.layout import environment
+from transformer2.paper.settings import idle, plain
+from transformer2.provenance import atomic_write, read_json, read_jsonl
+from transformer2.statistics import wilson
+
+LIBRARY = {"adapter": ("peft", "adapter"), "lora": ("peft", "adapter"), "merged": ("transformers", "finetune")}
+"""Form -> (library that loads it, relation to its base model), as the hub names them."""
+KINDS = {"LORA": "LoRA", "IA3": "IA³", "VERA": "VeRA", "TINYLORA": "TinyLoRA"}
+"""Kinds of adapters that are written otherwise than PEFT names them."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model of an expert: its id on the hub, if it has one, and where it is from in words."""
+
+    hub_id: str | None
+    said: str
+    standin: bool
+    pictures: bool
+    sums: Mapping[str, str]
+    """sha256 of its files of weights."""
+    dtype: str
+
+    @classmethod
+    def read(cls, model: Path, hub_id: str | None, dtype: str) -> "Base":
+        found = _read(model / "manifest.json") or {}
+        name, _ = hub_name(model, hub_id)
+        kind, _, rest = found.get("source", f"dir:{model.name}").partition(":")
+        size = f"{found.get('parameters', 0):,} parameters"
+        said = {
+            "pocket": f"a stand-in that the workflow pretrains itself ({rest}, {size})",
+            "wheel": f"`{found.get('gguf', rest)}` of the Python package `{rest}`, dequantised",
+        }.get(kind, f"a local folder `{Path(rest).name}`")
+        sums = {file: value for file, value in found.get("sha256", {}).items() if file.endswith(".safetensors")}
+        if name:  # weights from elsewhere are not the hub's to the bit, whatever their user calls them
+            said = f"[{name}](https://huggingface.co/{name})" + ("" if kind == "hub" else f" ({said})")
+        return cls(name, said, kind == "pocket", sees(model), sums, dtype)
+
+
+def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:
+    """(id, revision) on the hub of the base model in a folder; `hub_id` is what the user says of it."""
+    found = _read(model / "manifest.json") or {}
+    kind, _, name = found.get("source", "").partition(":")
+    return (name, found.get("revision")) if kind == "hub" else (hub_id, None)
+
+
+def training_of(expert: Path) -> dict[str, Any] | None:
+    """The training that made an expert, as `training.json` has it; None if no training is on record."""
+    selection = _read(expert / "selection.json")
+    return selection["training"] if selection else _read(expert / "training.json")
+
+
+def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templates: Path, out: Path) -> None:
+    """Writes the card of the expert in a folder.
+
+    Args:
+        expert: folder of the expert, `results/<run>/experts/<model>/<task>/<method>/seed<k>` for one with scores.
+        form: what the expert was exported as.
+        facts: `export.lora_facts`; empty unless it was made a LoRA.
+        templates: folder with model_card.md.j2.
+    """
+    training, kind = training_of(expert), kind_of(expert)
+    manifest = _read(_made_in(expert) / "manifest.json")
+    page = {
+        "front": front(kind, base, form, training),
+        "title": f"{kind} expert" + (f" for {training['task']}" if training else ""),
+        "kind": kind,
+        "form": form,
+        "base": base,
+        "training": training,
+        "settings": settings(training["settings"]) if training else {},
+        "validation": validation(expert),
+        "scores": scores(expert),
+        "manifest": manifest,
+        "loader": "AutoModelForImageTextToText" if base.pictures else "AutoModelForCausalLM",
+        "hardware": hardware(manifest) if manifest else None,
+        "kinds": {name: percent(error) for name, error in facts.get("kinds", {}).items()},
+        "rank": facts.get("rank"),
+        "error": percent(facts["error"]) if facts else None,
+    }
+    atomic_write(out, environment(templates, "md").get_template("model_card.md.j2").render(page))
+
+
+def kind_of(expert: Path) -> str:
+    """What an expert is: SVF, LoRA, DoRA, ..."""
+    config = read_json(expert / "adapter_config.json")
+    kind: str = config["peft_type"]
+    return "DoRA" if config.get("use_dora") else KINDS.get(kind, kind)
+
+
+def front(kind: str, base: Base, form: str, training: Mapping[str, Any] | None) -> str:
+    """The YAML in front of a card. It names no licence: that of the base model holds."""
+    library, relation = LIBRARY[form]
+    task = [training["task"]] if training else []
+    tags = dict.fromkeys(["transformer2", kind.replace("³", "3").lower(), *(["lora"] if form == "lora" else []), *task])
+    named = {"base_model": base.hub_id, "base_model_relation": relation} if base.hub_id else {}
+    pipeline = "image-text-to-text" if base.pictures else "text-generation"
+    data = named | {"library_name": library, "pipeline_tag": pipeline, "tags": list(tags)}
+    return yaml.safe_dump(data, sort_keys=False).strip()
+
+
+def settings(of_training: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that acted in a training, in words."""
+    unused = idle(of_training["adapter"], of_training["objective"])
+    return {
+        key.replace("_", " "): plain(value)
+        for key, value in of_training.items()
+        if key not in unused and value is not None
+    }
+
+
+def validation(expert: Path) -> dict[str, str] | None:
+    """Accuracy of the expert on the validation half that it was chosen on; None if it is not on record."""
+    training, log = training_of(expert), _made_in(expert) / "validation.jsonl"
+    if training is None or not log.is_file():
+        return None
+    evaluated = read_jsonl(log)
+    last = training["settings"]["select"] == "last" and not training["stopped"]
+    line = evaluated[-1] if last else max(evaluated, key=lambda line: line["accuracy"])  # the first of equals
+    return {"score": training["settings"]["reward"], "step": str(line["step"])} | _share(line["accuracy"], line["n"])
+
+
+def scores(expert: Path) -> list[dict[str, str]]:
+    """Test scores of an expert in its run, one row a task, each beside its base model's on the same items."""
+    if (place := _place(expert)) is None:
+        return []
+    run, model, task, method, seed = place
+    rows = []
+    for file in sorted((run / "scores" / model / f"{method}-{task}").glob(f"*/{seed}.json")):
+        record = read_json(file)
+        items = record["items"]
+        row = {"task": record["task"], "data": _data(run, record["task"])}
+        row |= _share(sum(item["strict"] for item in items) / len(items), len(items))
+        row |= {"lenient": percent(sum(item["lenient"] for item in items) / len(items)), "base": "–"}
+        for other in sorted((run / "scores" / model / "base" / record["task"]).glob("*.json"))[:1]:
+            same = {item["item"]: item["strict"] for item in read_json(other)["items"]}
+            if same.keys() == {item["item"] for item in items}:
+                row["base"] = percent(sum(same.values()) / len(same))
+        rows.append(row)
+    return rows
+
+
+def hardware(manifest: Mapping[str, Any]) -> str:
+    """What a job ran on."""
+    gpu = f", {manifest['gpu']}" if manifest.get("gpu") else ", no GPU"
+    return f"{manifest['platform']}, {manifest['cpus']} CPU cores{gpu}"
+
+
+def percent(share: float) -> str:
+    """Two digits behind the point; as many as it takes where that would be nothing."""
+    value = 100 * share
+    return f"{value:.2f} %" if value == 0 or value >= 0.01 else f"{value:.1e} %"
+
+
+def _share(value: float, n: int) -> dict[str, str]:
+    low, high = wilson(value * n, n)
+    return {"n": f"{n:,}", "value": percent(value), "interval": f"{100 * low:.2f} to {100 * high:.2f}"}
+
+
+def _data(run: Path, task: str) -> str:
+    """Where the test items of a task came from."""
+    facts = _read(run / "data" / task / "test.manifest.json") or {}
+    source: str = facts.get("source", "not on record")
+    names = {"pocket": "pocket: made up, in the real columns", "hub": "hub", "dir": "files of the data set"}
+    return names.get(source.partition(":")[0], source)
+
+
+def _place(expert: Path) -> tuple[Path, str, str, str, str] | None:
+    """(folder of the run, model, task, method, seed) of an expert that was chosen in a run; None for another one."""
+    *_, experts, model, task, method, seed = ("", "", "", "", *expert.resolve().parts)
+    chosen = experts == "experts" and (expert / "selection.json").is_file()
+    return (expert.resolve().parents[4], model, task, method, seed) if chosen else None
+
+
+def _made_in(expert: Path) -> Path:
+    """Folder of the sweep's point that an expert was chosen from; of an expert without a choice its own."""
+    if (place := _place(expert)) is None:
+        return expert
+    run, *where = place
+    return run / "sweeps" / Path(*where) / read_json(expert / "selection.json")["chosen"]
+
+
+def _read(path: Path) -> Any:
+    return read_json(path) if path.is_file() else None
