@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from transformer2.paper.cells import item_verdicts
 from transformer2.paper.figures import COLOURS, legend, save
@@ -15,6 +16,8 @@ from transformer2.provenance import atomic_write
 from transformer2.statistics import Estimate, paired_bootstrap
 
 POOLED = "all tasks"
+LINEAR = 5
+"""Percentage points up to which the axis is linear: one choice may cost a hundred times as much as another."""
 
 
 class Effect(NamedTuple):
@@ -139,12 +142,21 @@ def _figure(found: list[Effect], reference: str, run: str) -> Figure:
                 markersize=4.5, label=f"{task}, n = {effect.seeds} seeds × {effect.items}",
             )  # fmt: skip
         axis.axvline(0, color="#999999", linewidth=0.8)
+        axis.set_xscale("symlog", linthresh=LINEAR, linscale=1.5)
+        limits = [1.2 * edge(e.difference) for e in found for edge in (min, max)]
+        axis.set_xlim(min(*limits, -1), max(*limits, 1))
+        ticks = [sign * n for n in (0, 1, 2, 5, 20, 50) for sign in (-1, 1)]
+        axis.set_xticks(sorted({n for n in ticks if min(limits) <= n <= max(limits)} | {0}))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(axis="x", color="#eeeeee")
         axis.set_axisbelow(True)
         of_reference = [e for e in found if (e.model, e.method) == (model, reference)]
         if of_reference:
             axis.set_title(f"{model}: {reference} has {of_reference[-1].accuracy:.1f} %", fontsize=10)
-        axis.set_xlabel("difference in accuracy, percentage points, 95 % interval", fontsize=9)
+        axis.set_xlabel(
+            f"difference in accuracy, percentage points, 95 % interval\n(logarithmic beyond ±{LINEAR})", fontsize=9
+        )
     axes[0].set_yticks(range(len(methods)), methods, fontsize=9)
     axes[0].set_ylim(len(methods) - 0.4, -0.6)
     legend(figure, axes, ncols=len(tasks))
