@@ -17,14 +17,15 @@ VALIDATION = {"learning_rate-0.002": (0.5, 0.7, 0.9), "learning_rate-0.02": (0.5
 CHOSEN = "learning_rate-0.002"
 
 
-def trained(folder: Path, select: str = "best", answered: bool = True) -> list[Path]:
+def trained(folder: Path, select: str = "best", answered: bool = True, stopped: str | None = None) -> list[Path]:
     """The files of one expert that was chosen of two points: evaluations after 0, 2 and 4 updates."""
     for point, accuracies in VALIDATION.items():
         out = folder / "sweeps/toy/gsm8k/svf/seed0" / point
         out.mkdir(parents=True)
         settings = Training(learning_rate=float(point.split("-")[1]), select=select).model_dump()  # type: ignore[arg-type]
         best = max(range(3), key=lambda i: accuracies[i])
-        (out / "training.json").write_text(json.dumps({"step": 4, "best_step": 2 * best, "settings": settings}))
+        summary = {"step": 4, "best_step": 2 * best, "stopped": stopped, "settings": settings}
+        (out / "training.json").write_text(json.dumps(summary))
         evaluations = [{"step": 2 * i, "accuracy": a, "n": 20} for i, a in enumerate(accuracies)]
         (out / "validation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
         steps = [{"step": i, "samples": 8, "loss": 1.0} | ({"accuracy": 0.25} if answered else {}) for i in range(4)]
@@ -57,6 +58,11 @@ def test_every_evaluation_and_every_answered_step_is_a_row(tmp_path):
 
 def test_where_the_last_state_is_the_expert_that_is_the_one_that_was_kept(tmp_path):
     assert set(curves(trained(tmp_path, select="last"), WHOSE)["kept_step"]) == {4}
+
+
+def test_of_a_training_that_stopped_early_the_best_state_was_kept(tmp_path):
+    frame = curves(trained(tmp_path, select="last", stopped="early"), WHOSE)
+    assert frame.groupby("point")["kept_step"].first().to_dict() == {CHOSEN: 4, "learning_rate-0.02": 0}
 
 
 def test_next_token_training_answers_nothing(tmp_path):
