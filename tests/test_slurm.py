@@ -198,13 +198,7 @@ def test_the_profile_limits_no_job_to_the_gpus_of_one_machine(checkout):
 @pytest.mark.slow
 @needs_slurm
 def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_twice(checkout, slurm):
-    # A drained node: jobs are submitted and wait.
-    slurm("scontrol", "update", "nodename=localhost", "state=drain", "reason=test")
     run = Run(checkout, slurm, "first")
-    run.wait_for("waiting jobs", lambda: len(slurm.jobs()) == 2)
-    time.sleep(2)
-    assert [job.state for job in slurm.jobs()] == ["PENDING"] * 2
-    slurm("scontrol", "update", "nodename=localhost", "state=resume")
     run.wait_for("trainings", lambda: min(run.steps().values()) > 2)
 
     # Preemption: another partition takes the node, SLURM queues the trainings again, Snakemake does nothing.
@@ -219,13 +213,17 @@ def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_t
     run.wait_for("training after preemption", lambda: run.at_work(steps))
     assert {job.id: job.restarts for job in slurm.trainings().values()} == {job.id: 1 for job in preempted.values()}
 
-    # One training reaches its time limit, one is cancelled: Snakemake submits both again, with more memory.
+    # The node is drained, one training reaches its time limit, one is cancelled: Snakemake submits both again, with
+    # more memory, and they wait until the node is back.
     timed_out, cancelled = (preempted[point] for point in POINTS)
+    slurm("scontrol", "update", "nodename=localhost", "state=drain", "reason=test")
     slurm("scontrol", "update", f"jobid={timed_out.id}", "endtime=now+1")
     slurm("scancel", cancelled.id)
+    run.wait_for("jobs that wait", lambda: set(slurm.trainings("PENDING")) == set(POINTS))
     ended = {timed_out.id: "TIMEOUT", cancelled.id: "CANCELLED"}
-    run.wait_for("end of both", lambda: {j.id: j.state for j in slurm.jobs() if j.id in ended} == ended)
+    assert {job.id: job.state for job in slurm.jobs() if job.id in ended} == ended and not slurm.trainings()
     steps = run.steps()
+    slurm("scontrol", "update", "nodename=localhost", "state=resume")
     run.wait_for("training after a retry", lambda: run.at_work(steps))
     assert [job.megabytes for job in slurm.trainings().values()] == [2 * timed_out.megabytes] * 2
 
