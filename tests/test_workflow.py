@@ -137,7 +137,7 @@ def test_a_mistake_in_the_configuration_ends_in_one_line_before_any_job(checkout
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])
 def test_both_profiles_are_accepted(checkout, profile):
-    assert planned(snakemake(checkout, "-n", *TINY, "--profile", f"profiles/{profile}"))["train"] == 12 + 3
+    assert planned(snakemake(checkout, "-n", *TINY, "--workflow-profile", f"profiles/{profile}"))["train"] == 12 + 3
 
 
 def test_every_rule_names_its_environment_log_benchmark_and_resources(checkout):

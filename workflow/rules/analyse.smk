@@ -154,7 +154,7 @@ rule illustrate:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=lambda wc, attempt: megabytes(RUN.models[ILLUSTRATED].mem_mb, attempt),
         runtime=10,
         gpu=0,
     params:

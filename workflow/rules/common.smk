@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "src"))
 # Jobs use the package from src/ and the Python that runs Snakemake, unless a conda environment puts its own first.
 environ["PYTHONPATH"] = str(ROOT / "src")
 environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
+environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its last words
 
 from transformer2 import (
     config as configuration,
@@ -348,9 +349,14 @@ def of_model(field):
     return lambda wildcards: getattr(RUN.models[wildcards.model], field)
 
 
+def megabytes(least, attempt):
+    """Memory of a job: more at the second and third attempt, no more after them, which are for time limits."""
+    return least * min(attempt, 3)
+
+
 def memory(wildcards, attempt):
-    """Megabytes; twice as many at the second attempt."""
-    return RUN.models[wildcards.model].mem_mb * attempt
+    """Megabytes of a job with a model."""
+    return megabytes(RUN.models[wildcards.model].mem_mb, attempt)
 
 
 def option(name, value):

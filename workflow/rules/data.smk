@@ -14,7 +14,7 @@ rule data:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=lambda wc, attempt: megabytes(1000, attempt),
         runtime=30,
         gpu=0,
     params:

@@ -63,7 +63,7 @@ rule score:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=lambda wc, attempt: megabytes(1500, attempt),
         runtime=60,
         gpu=0,
     params:

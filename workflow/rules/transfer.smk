@@ -27,7 +27,7 @@ rule transfer:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=lambda wc, attempt: megabytes(1500, attempt),
         runtime=30,
         gpu=0,
     params:
