@@ -120,7 +120,7 @@ def train(
         "train": sha256(train),
         "validation": sha256(validation),
     }
-    with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen, inputs=inputs) as facts:
+    with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen, inputs=inputs, engine=engine) as facts:
         tokenizer = load_tokenizer(model)
         expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
         if one_of("engine", engine, ENGINES) == "vllm":
@@ -179,6 +179,7 @@ def generate(
     start_torch(threads, gpus)
     the_task, rows = task_of(task), read_jsonl(data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
+    facts |= {"engine": engine}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record:
         tokenizer = load_tokenizer(model)
         if one_of("engine", engine, ENGINES) == "vllm":
