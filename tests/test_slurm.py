@@ -207,7 +207,7 @@ def test_the_profile_limits_no_job_to_the_gpus_of_one_machine(checkout):
 
 @pytest.mark.slow
 @needs_slurm
-def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_twice(checkout, slurm):
+def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_twice(checkout, monkeypatch, slurm):
     run = Run(checkout, slurm, "first")
     run.wait_for("trainings", lambda: min(run.steps().values()) > 2)
 
@@ -276,6 +276,7 @@ def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_t
     disturbed = results(checkout)
     assert all(again.resumed(point) >= steps[point] > 0 for point in POINTS)
     experts = [f"{folder}/adapter_model.safetensors" for folder in POINTS.values()]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # cards that no driver knows, as SLURM's
     local = snakemake(checkout, "--resources", "gpu=2", "--force", "--", *experts)
     assert local.returncode == 0, local.stderr[-3000:]
     assert all(again.resumed(point) == -1 for point in POINTS)
