@@ -3,7 +3,7 @@
 import traceback
 from pathlib import Path
 
-from transformer2.cli import plan, run, tables  # noqa: F401  (they hold the commands)
+from transformer2.cli import adaptation, plan, run, tables  # noqa: F401  (they hold the commands)
 from transformer2.cli.options import app
 from transformer2.sandbox import SandboxError
 

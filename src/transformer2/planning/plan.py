@@ -51,7 +51,7 @@ class Job:
     @property
     def kind(self) -> tuple[str, ...]:
         """Jobs of one kind take about as long as each other."""
-        names = ("model", "method", "task") if self.rule == "train" else ("model", "task")
+        names = ("model", "method", "task", "budget", "configuration")
         return (self.rule, *(self.wildcards.get(name, "") for name in names))
 
 

@@ -86,10 +86,9 @@ class VLLMEngine:
             # Said here and not later: it also makes vLLM read no prefix cache, which has no log-probabilities.
             params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
             found = []
-            for i, ids, output in zip(rows, whole, self._run(whole, [params] * len(rows)), strict=True):
-                of_tokens = output.prompt_logprobs[len(prompts[i]) :]
-                of_tokens = [position[token].logprob for position, token in zip(of_tokens, completions[i], strict=True)]
-                assert len(ids) == len(output.prompt_token_ids)
+            for i, output in zip(rows, self._run(whole, [params] * len(rows)), strict=True):
+                positions = output.prompt_logprobs[len(prompts[i]) :]
+                of_tokens = [at[token].logprob for at, token in zip(positions, completions[i], strict=True)]
                 found.append(torch.tensor(of_tokens))
             return found
 
