@@ -29,6 +29,7 @@ rule generate:
             "models.py",
             "tasks/base.py",
             "tasks/{task}.py",
+            *(["transfer.py"] if RUN.engine == "vllm" else []),  # reads z
         ),
         expert=lambda wc, input: option(
             "expert",
