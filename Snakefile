@@ -37,6 +37,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
+        redo_damaged,
         ALL_KITS,
         ALL_EXPERTS,  # asked for by name, so that one that was deleted is made again
         collect(

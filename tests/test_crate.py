@@ -21,6 +21,7 @@ from test_cli import run
 from transformer2.config import Run
 from transformer2.paper.crate import PROFILES, crate
 from transformer2.provenance import atomic_write, write_json
+from transformer2.seals import remove
 
 STARTED = {"git": "abc", "python": "3.11.7", "packages": {"torch": "2.13.0+cpu"}}
 MODELS = list(Run().models)
@@ -162,6 +163,7 @@ def test_what_is_no_run_is_one_line(results, tmp_path):
     with pytest.raises(ValueError, match="no manifest says what it ran on"):
         made(tmp_path / "results" / "other")
     path = results / "data/gsm8k/test.manifest.json"
+    remove(path)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"test\.manifest\.json is not JSON"):
         made(results)

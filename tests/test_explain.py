@@ -10,7 +10,8 @@ from conftest import ROOT
 from test_cli import run
 from transformer2.frames import collect
 from transformer2.paper.explain import explain
-from transformer2.provenance import sha256, write_json, write_jsonl
+from transformer2.provenance import write_json, write_jsonl
+from transformer2.seals import sha256
 
 SVF = "arxiv/table1/llama3-8b/svf/gsm8k"
 FEW_SHOT = "arxiv/table2/llama3-8b/few_shot_10/math"

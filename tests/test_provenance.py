@@ -1,19 +1,24 @@
 """Files are whole or absent, and a manifest says how each came to be."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 
 from transformer2.provenance import (
+    alone,
     fingerprint,
     manifest,
     read_json,
     read_jsonl,
-    sha256,
     whole_file,
     whole_folder,
+    whole_lines,
     write_jsonl,
 )
+from transformer2.seals import sha256
 
 
 def test_rows_with_any_characters_come_back(tmp_path):
@@ -23,8 +28,7 @@ def test_rows_with_any_characters_come_back(tmp_path):
 
 
 def test_a_cut_off_file_is_named_with_its_line(tmp_path):
-    write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}, {"a": 2}])
-    (tmp_path / "rows.jsonl").write_text((tmp_path / "rows.jsonl").read_text()[:-4])
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"')
     with pytest.raises(ValueError, match=r"rows\.jsonl:2 is not JSON"):
         read_jsonl(tmp_path / "rows.jsonl")
 
@@ -69,3 +73,29 @@ def test_a_block_that_fails_writes_no_manifest(tmp_path):
 def test_rows_are_plain_json_lines(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [{"a": "é"}])
     assert json.loads((tmp_path / "rows.jsonl").read_bytes().decode()) == {"a": "é"}
+
+
+def test_lines_of_a_file_that_grows_end_before_one_that_is_not_whole(tmp_path):
+    assert whole_lines(tmp_path / "none.jsonl") == []
+    for text in ('{"a": 1}\n[2]\n{"a"', '{"a": 1}\n[2]\n{"a"\n{"a": 3}\n', '{"a": 1}\n[2]\n3'):
+        (tmp_path / "some.jsonl").write_text(text)
+        assert whole_lines(tmp_path / "some.jsonl") == [{"a": 1}, [2]]
+
+
+def test_two_processes_that_would_be_alone_wait_for_each_other(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from transformer2.provenance import alone\n"
+        "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(1)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
+    assert first.stdout and first.stdout.readline() == "in\n"
+    started = time.monotonic()
+    with alone(tmp_path / ".lock"):
+        assert time.monotonic() - started > 0.5
+    first.wait()
+    code = code.replace("time.sleep(1)", "time.sleep(60)")
+    killed = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout and killed.stdout.readline() == "in\n"
+    killed.kill()
+    with alone(tmp_path / ".lock"):
+        assert time.monotonic() - started < 60, "the lock of a killed process is free"

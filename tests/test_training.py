@@ -161,6 +161,46 @@ def test_stopped_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(word
     assert not (tmp_path / "parts" / "checkpoint.safetensors").exists()
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def add_half_a_line(path):
+    path.write_text(path.read_text() + '{"step": 2, "loss"')
+
+
+def lose_a_line(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+@pytest.mark.parametrize(
+    "name, harm, resumed",
+    [
+        ("checkpoint.safetensors", cut, False),
+        ("metrics.jsonl", add_half_a_line, True),
+        ("metrics.jsonl", lose_a_line, False),
+        ("rollouts.jsonl", add_half_a_line, True),
+        ("validation.jsonl", add_half_a_line, True),
+    ],
+)
+def test_whatever_is_left_of_a_killed_training_it_ends_as_an_undisturbed_one(
+    words, tmp_path, capsys, name, harm, resumed
+):
+    whole = trainer(words, tmp_path / "whole", settings())
+    whole.run()
+    trainer(words, tmp_path / "parts", settings()).run(last_step=3)
+    harm(tmp_path / "parts" / name)
+    second = trainer(words, tmp_path / "parts", settings())
+    second.run()
+    assert ("going on from step 2" in capsys.readouterr().out) == resumed
+    assert all(torch.equal(a, b) for a, b in zip(vectors(whole).values(), vectors(second).values(), strict=True))
+    assert read_jsonl(tmp_path / "whole" / "rollouts.jsonl") == read_jsonl(tmp_path / "parts" / "rollouts.jsonl")
+    steps = [
+        [line["step"] for line in read_jsonl(tmp_path / "parts" / n)] for n in ("metrics.jsonl", "validation.jsonl")
+    ]
+    assert steps == [[*range(6)], [0, 2, 4, 6]]
+
+
 def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(words, tmp_path):
     first, second = trainer(words, tmp_path, settings()), trainer(words, tmp_path, settings())
     first.inputs, second.inputs = {"model": "a"}, {"model": "b"}

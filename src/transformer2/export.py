@@ -21,6 +21,7 @@ from transformers import AutoProcessor, AutoTokenizer
 from transformer2 import model_card
 from transformer2.models import load_expert, load_experts, load_model, sees
 from transformer2.provenance import read_json, whole_folder, write_json
+from transformer2.seals import intact
 from transformer2.svf.basis import Basis, is_tall
 from transformer2.svf.config import PEFT_TYPE
 
@@ -116,7 +117,7 @@ def load(expert: Path, model: Path, basis: Path | None, dtype: str) -> PeftModel
 
 def write_adapter(expert: Path, name: str | None, revision: str | None, out: Path) -> None:
     """Writes the expert as it is, with the name that the hub has for its base model, and never a place on a disk."""
-    shutil.copyfile(expert / WEIGHTS, out / WEIGHTS)
+    shutil.copyfile(intact(expert / WEIGHTS), out / WEIGHTS)
     base = {"base_model_name_or_path": name, "revision": revision}
     write_json(out / CONFIG, read_json(expert / CONFIG) | base | {"inference_mode": True})
 

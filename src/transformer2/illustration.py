@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformer2.models import load_tokenizer
 from transformer2.provenance import read_json
 from transformer2.rollout.engine import encode_prompt
+from transformer2.seals import intact
 from transformer2.svf.model import decoder_layer
 from transformer2.tasks import TASKS, Row
 from transformer2.tasks.classify import CLASSES, adaptation_prompt
@@ -69,7 +70,7 @@ def _expert(task: str, folder: Path) -> dict[str, Any]:
 def _sizes(file: Path) -> dict[str, int]:
     """How many numbers each tensor of a file has, without reading them."""
     sizes = {}
-    with safe_open(file, "numpy") as tensors:
+    with safe_open(intact(file), "numpy") as tensors:
         for key in tensors.keys():  # noqa: SIM118 (not a dict)
             sizes[key] = 1
             for length in tensors.get_slice(key).get_shape():

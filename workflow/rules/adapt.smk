@@ -318,12 +318,15 @@ rule kit:
         runtime=10,
         gpu=0,
     params:
+        code=code("training/selection.py"),
         out=KIT,
-        folders=lambda wc, input: " ".join(
-            f"{name.removeprefix('expert_')}={Path(file).parent}"
-            for name, file in input.items()
-            if file
+        experts=lambda wc, input: named_folders(
+            {
+                name.removeprefix("expert_"): file
+                for name, file in input.items()
+                if file
+            }
         ),
     shell:
-        "rm -rf {params.out}/*/; for pair in {params.folders}; do mkdir -p {params.out}/${{pair%%=*}}"
-        " && cp ${{pair#*=}}/adapter_* {params.out}/${{pair%%=*}}/ || exit 1; done > {log} 2>&1"
+        "rm -rf {params.out}/*/"
+        " && python -m transformer2 kit {params.experts} --out {params.out} > {log} 2>&1"

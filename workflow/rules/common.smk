@@ -22,6 +22,7 @@ from transformer2 import (
     config as configuration,
 )  # not its names: Snakemake has a `parse` of its own
 from transformer2.paper import ledger
+from transformer2.seals import damaged, made_with
 
 try:
     RUN = configuration.parse(config)
@@ -305,6 +306,20 @@ def command():
         + (["--configfile", *files] if files else [])
         + (["--config", *settings] if settings else [])
     )
+
+
+@cache
+def redo_damaged(wildcards):
+    """No input of `all`, but work for it: a result that no longer holds what was written to it is made again.
+
+    Without a target alone; a job by itself does not read a damaged file, either, and says so.
+    """
+    folders = [Path("results/models") / name for name in RUN.models]
+    for folder in [Path("results") / RUN.run, *folders]:
+        for file, what in damaged(folder):
+            logger.warning(f"{file} is damaged ({what}): it is made again.")
+            workflow.dag.forcefiles.update(str(path) for path in made_with(file))
+    return []
 
 
 def code(*patterns):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from transformer2.provenance import atomic_write
+from transformer2.provenance import whole_lines
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
 from transformer2.tasks import RIGHT, Row, Task
 
@@ -57,13 +57,13 @@ class Remembered:
 
     def __init__(self, path: Path, job: Any):
         self.path = path
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line.rstrip("\n") for line in lines if line.endswith("\n")]
-        mine = bool(whole) and whole[0] == json.dumps([job])
+        lines, begin = whole_lines(path), json.dumps([job])
+        mine = bool(lines) and json.dumps(lines[0]) == begin
         self.scores: dict[str, Score] = {}
-        for line in whole[1:] if mine else ():
-            self.scores |= {key: (accuracy, loglik) for key, accuracy, loglik in json.loads(line)}
-        atomic_write(path, "".join(f"{line}\n" for line in (whole if mine else [json.dumps([job])])))
+        for generation in lines[1:] if mine else ():
+            self.scores |= {key: (accuracy, loglik) for key, accuracy, loglik in generation}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines) if mine else f"{begin}\n")
 
     def __call__(self, alphas: list[Tensor], evaluate: Callable[[list[Tensor]], Sequence[Score]]) -> list[Score]:
         """Scores of candidates, from the file where all of them are in it."""

@@ -27,13 +27,14 @@ from transformer2.cli.options import (
 )  # fmt: skip
 from transformer2.config import CLASSIFIER
 from transformer2.provenance import (
+    alone,
     manifest,
     read_json,
     read_jsonl,
-    sha256,
     write_json,
     write_jsonl,
 )
+from transformer2.seals import remove, sha256
 
 
 @app.command()
@@ -73,6 +74,7 @@ def adapt(
     """Search the mix of experts that answers a few shots best (CEM), and save it as an expert that PEFT loads."""
     from transformer2.adaptation.choice import shots as shots_of
     from transformer2.adaptation.model import SelfAdaptiveModel
+    from transformer2.models import save_expert
 
     start_torch(threads, gpus)
     the_task = scored_task(task, allow_unsandboxed_code)
@@ -85,12 +87,13 @@ def adapt(
         adaptive = SelfAdaptiveModel.from_pretrained(
             base, folders, "few-shot", basis=basis, dtype=dtype, batch_rows=batch_rows
         )
-        result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **json.loads(settings))
-        adaptive.engine.model.save_pretrained(str(out), selected_adapters=["default"])
+        with alone(out / ".lock"):
+            result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **json.loads(settings))
+            remove(out / "candidates.jsonl")
+        save_expert(adaptive.engine.model, out, selected_adapters=["default"])
         found = {"experts": list(folders), "alpha": result.alpha.tolist(), "stopped": result.stopped}
         found |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
         write_json(out / "adaptation.json", json.loads(identity) | found | {"history": result.history})
-        (out / "candidates.jsonl").unlink()
         facts |= found
     print(f"{result.score[0]:.0%} of {len(rows)} shots right; {result.stopped}; alpha {found['alpha']}; saved to {out}")
 
@@ -109,6 +112,7 @@ def mix(
     import torch
 
     from transformer2.adaptation.model import SelfAdaptiveModel
+    from transformer2.models import save_expert
 
     start_torch(threads, gpus)
     folders = named(expert)
@@ -116,7 +120,7 @@ def mix(
     with manifest(out / "manifest.json", experts=expert, alpha=alpha):
         adaptive = SelfAdaptiveModel.from_pretrained(model, folders, "few-shot", basis=basis, dtype=dtype)
         adaptive.engine.mix("default", list(folders), torch.tensor(alpha))
-        adaptive.engine.model.save_pretrained(str(out), selected_adapters=["default"])
+        save_expert(adaptive.engine.model, out, selected_adapters=["default"])
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from transformer2.cli.options import (
     ENGINES,
     EngineName,
+    Experts,
     File,
     Gpus,
     RiskyCode,
@@ -23,14 +24,15 @@ from transformer2.cli.options import (
     task_of,
 )  # fmt: skip
 from transformer2.provenance import (
+    alone,
     fingerprint,
     manifest,
     read_json,
     read_jsonl,
-    sha256,
     write_json,
     write_jsonl,
 )
+from transformer2.seals import seal, sha256
 
 
 @app.command()
@@ -49,6 +51,8 @@ def model(
             facts["backbone"] = read_json(backbone / "manifest.json")["sha256"]
         facts |= fetch(source, out, revision=revision, seed=seed, steps=steps, backbone=backbone)
         facts["sha256"] = fingerprint(out)
+        for name in facts["sha256"]:
+            seal(out / name)
 
 
 @app.command()
@@ -113,7 +117,8 @@ def train(
         "train": sha256(train),
         "validation": sha256(validation),
     }
-    with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen, inputs=inputs, engine=engine) as facts:
+    facts = {"task": task, "seed": seed, "settings": chosen, "inputs": inputs, "engine": engine}
+    with alone(out / ".lock"), manifest(out / "manifest.json", **facts) as record:
         tokenizer = load_tokenizer(model)
         expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
         if one_of("engine", engine, ENGINES) == "vllm":
@@ -138,7 +143,7 @@ def train(
             out,
             inputs | {"shots": shots},
         )
-        facts["progress"] = asdict(trainer.run())
+        record["progress"] = asdict(trainer.run())
         trainer.save()
 
 
@@ -148,6 +153,15 @@ def select(candidates: list[Path], out: File) -> None:
     from transformer2.training.selection import select
 
     select(candidates, out)
+
+
+@app.command()
+def kit(expert: Experts, out: File) -> None:
+    """Copy experts into subfolders of one folder, each under its name: what --experts takes."""
+    from transformer2.training.selection import copy_expert
+
+    for name, folder in named(expert).items():
+        copy_expert(folder, out / name)
 
 
 @app.command()

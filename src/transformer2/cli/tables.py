@@ -20,9 +20,9 @@ from transformer2.provenance import (
     atomic_write,
     manifest,
     read_jsonl,
-    sha256,
     write_json,
 )
+from transformer2.seals import sha256
 
 
 @app.command()

@@ -18,7 +18,8 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from transformer2.paper import account
-from transformer2.provenance import sha256, whole_file
+from transformer2.provenance import whole_file
+from transformer2.seals import sha256
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),

@@ -15,7 +15,8 @@ from transformer2.paper import ledger
 from transformer2.paper.cells import Cell, adapter, cells
 from transformer2.paper.ledger import LedgerTable, entries
 from transformer2.paper.measured import read_scores
-from transformer2.provenance import read_json, read_jsonl, sha256
+from transformer2.provenance import read_json, read_jsonl
+from transformer2.seals import sha256
 from transformer2.statistics import Estimate
 
 INDENT = "  "

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from transformer2.seals import intact
+
 ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
 SCORES: dict[Hashable, Any] = ORIGIN | {
     "method": str, "trained_on": str, "seed": int, "item": str, "strict": None, "lenient": None,
@@ -89,7 +91,7 @@ def last_iteration(alphas: pd.DataFrame) -> pd.DataFrame:
 
 def read_experts(path: Path) -> pd.DataFrame:
     """The frame of experts of one run (`frames.experts`)."""
-    return pd.read_csv(path)
+    return pd.read_csv(intact(path))
 
 
 def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.DataFrame:
@@ -98,7 +100,7 @@ def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.Da
     Raises:
         ValueError: a column is missing, the file has no rows, holds several runs or two rows with the same `once`.
     """
-    present = pd.read_csv(path, nrows=0).columns
+    present = pd.read_csv(intact(path), nrows=0).columns
     missing = [str(column) for column in columns if column not in present]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}")

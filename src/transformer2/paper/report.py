@@ -24,6 +24,7 @@ from transformer2.paper.evidence import BY_SHAPES, ON_STANDINS
 from transformer2.paper.layout import environment
 from transformer2.paper.verdicts import MEANING
 from transformer2.provenance import atomic_write, read_json
+from transformer2.seals import intact
 
 Record = dict[str, str]
 """One row of a CSV file, as text."""
@@ -252,7 +253,7 @@ def read(path: Path, columns: Sequence[str], known: Mapping[str, Iterable[str]])
     Raises:
         ValueError: a column is missing, or has another value.
     """
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame = pd.read_csv(intact(path), dtype=str, keep_default_na=False)
     if missing := [column for column in columns if column not in frame]:
         raise ValueError(f"{path}: no column {', '.join(missing)}")
     for column, values in known.items():

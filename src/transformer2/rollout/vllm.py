@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer2.seals import intact
 from transformer2.svf.model import mixed_vectors
 
 from .engine import Completion, Sampling, text_of
@@ -164,7 +165,7 @@ def _start(model: Path, dtype: str, cards: int, memory: float) -> Any:
     if hasattr(config, "vision_config"):
         raise ValueError(f"{model}: the vLLM engine runs language models; use engine hf for those that take pictures")
     return LLM(
-        model=str(model), dtype=dtype, tensor_parallel_size=cards, seed=0, enable_prefix_caching=True,
+        model=str(intact(Path(model))), dtype=dtype, tensor_parallel_size=cards, seed=0, enable_prefix_caching=True,
         max_model_len=min(LONGEST, config.max_position_embeddings), generation_config="vllm",
         worker_extension_cls="transformer2.rollout.vllm_worker.SVFWorker", disable_log_stats=True, **options,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from transformer2.provenance import whole_file
+from transformer2.seals import intact
 
 SOLVER = "gram-eigh-float64"
 DECODER_MATRIX = re.compile(r"(?P<module>(?!.*vision).*\.layers\.\d+\..*_proj)\.weight")
@@ -126,7 +127,7 @@ def join_bases(files: Sequence[Path], out: Path) -> int:
     fingerprints: dict[str, str] = {}
     starts, size = [], 0
     for file in files:
-        header, start = _header(file)
+        header, start = _header(intact(file))
         of_file = json.loads(header.pop("__metadata__")["fingerprints"])
         if both := of_file.keys() & fingerprints.keys():
             raise ValueError(f"{file} holds {min(both)}, and so does another of the files")
@@ -170,7 +171,7 @@ def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
 
 def singular_values(path: Path) -> dict[str, Tensor]:
     """s (r,) of every matrix in a file of bases, by module name, first layers first."""
-    with safe_open(path, "pt") as file:
+    with safe_open(intact(path), "pt") as file:
         names = [key.removesuffix(".s") for key in file.keys() if key.endswith(".s")]  # noqa: SIM118 (not a dict)
         by_layer = sorted(names, key=lambda name: [int(p) if p.isdigit() else -1 for p in name.split(".")])
         return {name: file.get_tensor(f"{name}.s") for name in by_layer}
@@ -180,7 +181,7 @@ class BasisFile:
     """A basis written by `write_basis`, read matrix by matrix."""
 
     def __init__(self, path: Path):
-        self.path = Path(path)
+        self.path = intact(Path(path))
         with safe_open(self.path, "pt") as file:
             self.fingerprints: dict[str, str] = json.loads(file.metadata()["fingerprints"])
 

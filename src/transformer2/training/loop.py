@@ -21,8 +21,10 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from transformer2.evaluation import accuracy
-from transformer2.provenance import read_jsonl, write_json, write_jsonl
+from transformer2.models import save_expert
+from transformer2.provenance import whole_lines, write_json
 from transformer2.rollout.engine import Engine
+from transformer2.seals import damage, remove, seal
 from transformer2.tasks import Row, Task
 
 from . import checkpoint
@@ -32,6 +34,8 @@ from .samples import Rollout, batch_indices, derive_seed, references, rollout
 COLLAPSE_STEPS = 10
 """Steps in a row without one right answer after which a policy-gradient training has no signal left and ends."""
 BETAS = (0.9, 0.999)
+LOGS = {"metrics.jsonl": 0, "rollouts.jsonl": 0, "validation.jsonl": 1}
+"""What grows while a training runs -> whether a checkpoint comes after the line of the step that it stands at."""
 
 
 @dataclass
@@ -83,7 +87,7 @@ class Trainer:
         if self.progress.step >= steps or self.progress.stopped:
             if self.settings["select"] == "best" or self.progress.stopped:
                 self._restore(self.best)
-            (self.out / "checkpoint.safetensors").unlink(missing_ok=True)
+            remove(self.out / "checkpoint.safetensors")
         return self.progress
 
     def _step(self) -> dict[str, Any]:
@@ -188,21 +192,28 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        """Goes on from the checkpoint of this very job, or starts afresh."""
+        """Goes on from the checkpoint of this very job, or starts afresh where there is none or not all of it."""
         path = self.out / "checkpoint.safetensors"
+        logs = {name: whole_lines(self.out / name) for name in LOGS}
         facts: dict[str, Any] = {}
-        if path.exists():
+        if what := damage(path):
+            tqdm.write(f"{path} is damaged ({what}): starting afresh")
+        elif path.exists():
             tensors, facts = checkpoint.load(path)
+            step = facts["progress"]["step"]
+            if [line["step"] for line in logs["metrics.jsonl"][:step]] != [*range(step)]:
+                tqdm.write(f"{self.out}/metrics.jsonl lacks steps that {path.name} has seen: starting afresh")
+                facts = {}
         if facts.get("job") == self._job():
             self.progress = Progress(**facts["progress"])
             self._restore({name: tensors[f"current.{name}"] for name in self.parameters})
             self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
             checkpoint.restore_optimizer(self.optimizer, self.parameters, tensors)
             tqdm.write(f"going on from step {self.progress.step}")
-        for name, key in (("metrics.jsonl", 0), ("rollouts.jsonl", 0), ("validation.jsonl", 1)):
-            log = self.out / name
-            lines = read_jsonl(log) if log.exists() and facts else []
-            write_jsonl(log, [line for line in lines if line["step"] < self.progress.step + key])
+        for name, key in LOGS.items():
+            kept = [line for line in logs[name] if facts and line["step"] < self.progress.step + key]
+            remove(self.out / name)
+            self._log(name, kept)
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
@@ -215,7 +226,9 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the adapter and `training.json`, the summary that the choice among sweep points reads."""
-        self.model.save_pretrained(str(self.out))
+        save_expert(self.model, self.out)
+        for name in LOGS:
+            seal(self.out / name)
         trained = sum(p.numel() for p in self.parameters.values())
         write_json(self.out / "training.json", asdict(self.progress) | {"trained_parameters": trained} | self._job())
 

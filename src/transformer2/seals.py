@@ -1,0 +1,86 @@
+"""Seals: beside each file of a run, what was written to it, so that nothing is counted from a damaged one.
+
+`seed0.json` is sealed by `.seed0.json.sha256`. What is sealed is read through `intact`; the Snakefile looks for
+`damaged` files before it plans, and has them made again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ALWAYS_READ = 2**26
+"""Bytes. Longer files, base models for one, are read again only if their time of change is another one."""
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def seal(path: Path, content: Path | None = None) -> None:
+    """Records what `path` holds, or will hold once the file `content` is moved there."""
+    content = content or path
+    facts = content.stat()
+    record = {"sha256": sha256(content), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    temporary = seal_of(path).with_name(f"{seal_of(path).name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(record))
+    os.replace(temporary, seal_of(path))
+
+
+def damage(path: Path, thorough: bool = False) -> str | None:
+    """What is wrong with a file, None if nothing is or if it has no seal; `thorough` reads long files too."""
+    try:
+        record = json.loads(seal_of(path).read_text())
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return "its seal cannot be read"
+    if facts.st_size != record["bytes"]:
+        return f"it is {facts.st_size} bytes long, {record['bytes']} were written"
+    if facts.st_size > ALWAYS_READ and facts.st_mtime_ns == record["mtime_ns"] and not thorough:
+        return None
+    if (found := sha256(path)) != record["sha256"]:
+        return f"its sha256 is {found[:12]}…, {record['sha256'][:12]}… was written"
+    return None
+
+
+def intact(path: Path) -> Path:
+    """The path of a file, or of a folder of files, that hold what was written to them (or were never sealed).
+
+    Raises:
+        ValueError: one does not.
+    """
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if what := damage(file):
+            raise ValueError(f"{file} is damaged: {what}; start snakemake again, which makes it anew")
+    return path
+
+
+def damaged(folder: Path, thorough: bool = False) -> Iterator[tuple[Path, str]]:
+    """(file, what is wrong with it) of every damaged file in a folder and below it."""
+    for mark in sorted(folder.rglob(".*.sha256")):
+        path = mark.with_name(mark.name[1 : -len(".sha256")])
+        if what := damage(path, thorough):
+            yield path, what
+
+
+def made_with(path: Path) -> set[Path]:
+    """What the step that wrote `path` may have written with it: the folder and all in it where a manifest tells of the
+    folder as a whole; otherwise the files beside it with another ending."""
+    folder = path.parent
+    if (folder / "manifest.json").exists():
+        return {folder, *folder.iterdir()}
+    return {path, *(other for other in folder.iterdir() if other.name.split(".")[0] == path.name.split(".")[0])}
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, if it is there, and its seal."""
+    path.unlink(missing_ok=True)
+    seal_of(path).unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""Seals find whatever became of a file since it was written."""
+
+import os
+import re
+
+import pytest
+
+from transformer2 import seals
+from transformer2.provenance import read_json, read_jsonl, whole_file, whole_folder, write_json, write_jsonl
+from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
+
+
+def truncate(path):
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+def flip(path):
+    """Another byte in the middle; length and times are as they were."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(path):
+    path.with_name("other").write_text("{}")
+    os.replace(path.with_name("other"), path)
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, replace])
+def test_a_damaged_file_is_found_and_not_read(tmp_path, harm):
+    path = tmp_path / "below" / "rows.json"
+    write_json(path, {"right": 123})
+    write_json(tmp_path / "other.json", {})
+    assert read_json(path) == {"right": 123} and not [*damaged(tmp_path)]
+    harm(path)
+    assert [file for file, _ in damaged(tmp_path)] == [path]
+    message = rf"{re.escape(str(path))} is damaged: .*start snakemake again"
+    for read in (read_json, read_jsonl, intact, lambda path: intact(path.parent)):
+        with pytest.raises(ValueError, match=message):
+            read(path)
+
+
+def test_what_was_written_anew_moved_with_its_seal_or_never_sealed_is_intact(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"a": 1}])
+    write_jsonl(path, [{"a": 2}, {"a": 3}])
+    assert damage(path) is None
+    os.utime(path, (0, 0))
+    assert damage(path) is None, "a copy with other times"
+    (tmp_path / "by hand").write_text("x")
+    assert intact(tmp_path) == tmp_path
+    path.unlink()
+    assert not [*damaged(tmp_path)], "deleted is not damaged"
+    remove(path)
+    assert not seal_of(path).exists()
+
+
+def test_a_seal_that_cannot_be_read_vouches_for_nothing(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    seal_of(tmp_path / "a.json").write_text("")
+    assert damage(tmp_path / "a.json") == "its seal cannot be read"
+
+
+def test_long_files_are_read_where_their_time_changed_or_thoroughly(tmp_path, monkeypatch):
+    monkeypatch.setattr(seals, "ALWAYS_READ", 4)
+    path = tmp_path / "long.json"
+    write_json(path, "0123456789")
+    flip(path)
+    assert damage(path) is None and damage(path, thorough=True)
+    os.utime(path)
+    assert damage(path)
+
+
+def test_what_is_made_again_with_a_damaged_file(tmp_path):
+    for name in ("seed0.jsonl", "seed0.manifest.json", "seed1.jsonl", "sweep/metrics.jsonl", "sweep/manifest.json"):
+        write_json(tmp_path / name, 1)
+    of_seed = made_with(tmp_path / "seed0.manifest.json")
+    assert of_seed == {tmp_path / "seed0.jsonl", tmp_path / "seed0.manifest.json"}
+    of_folder = {path.name for path in made_with(tmp_path / "sweep" / "metrics.jsonl")}
+    assert {"sweep", "metrics.jsonl", "manifest.json"} <= of_folder
+
+
+def test_leftovers_of_a_killed_process_are_cleared_and_exports_have_no_seals(tmp_path):
+    (tmp_path / ".rows.json.12345.tmp").write_text("half")
+    write_json(tmp_path / "rows.json", 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.json", ".rows.json.sha256"}
+    with whole_folder(tmp_path / "export") as folder:
+        write_json(folder / "config.json", 1)
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["config.json"]
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "rows.json") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(tmp_path / "rows.json") == 1
