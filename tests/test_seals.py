@@ -4,8 +4,10 @@ import os
 import re
 
 import pytest
+from typer.testing import CliRunner
 
 from transformer2 import seals
+from transformer2.cli import app
 from transformer2.provenance import read_json, read_jsonl, whole_file, whole_folder, write_json, write_jsonl
 from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
 
@@ -93,3 +95,15 @@ def test_leftovers_of_a_killed_process_are_cleared_and_exports_have_no_seals(tmp
         temporary.write_text("half")
         raise RuntimeError
     assert read_json(tmp_path / "rows.json") == 1
+
+
+def test_the_command_verifies_and_names_what_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(seals, "ALWAYS_READ", 4)
+    for name in ("a.json", "b.json"):
+        write_json(tmp_path / name, "0123456789")
+    assert "all 2 sealed files" in CliRunner().invoke(app, ["verify", str(tmp_path)]).output
+    flip(tmp_path / "b.json")
+    assert not [*damaged(tmp_path)]
+    found = CliRunner().invoke(app, ["verify", str(tmp_path)])
+    assert f"{tmp_path / 'b.json'} is damaged: its sha256" in found.output and "1 of 2" in str(found.exception)
+    assert [path.name for path, _ in damaged(tmp_path)] == ["b.json"], "now that its time is another one"

@@ -16,6 +16,9 @@ sys.path.insert(0, str(ROOT / "src"))
 # Jobs use the package from src/ and the Python that runs Snakemake, unless a conda environment puts its own first.
 environ["PYTHONPATH"] = str(ROOT / "src")
 environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
+environ["PYTHONUTF8"] = (
+    "1"  # whatever the locale: libraries open files without saying how they are written
+)
 environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its last words
 
 from transformer2 import (

@@ -1,6 +1,7 @@
 """Commands that render what a run measured beside what the documents report."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ from transformer2.provenance import (
     read_jsonl,
     write_json,
 )
-from transformer2.seals import sha256
+from transformer2.seals import damaged, sha256
 
 
 @app.command()
@@ -166,6 +167,21 @@ def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_t
 
 
 @app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="of results")] = Path("results")) -> None:
+    """Read every file of a folder and name those that no longer hold what was written to them."""
+    found = list(damaged(folder, thorough=True))
+    for file, what in found:
+        os.utime(file)  # snakemake reads long files only if they have another time than when they were written
+        print(f"{file} is damaged: {what}")
+    sealed = sum(1 for _ in folder.rglob(".*.sha256"))
+    if not sealed:
+        raise ValueError(f"there is no sealed file in {folder}: is it a folder of results?")
+    if found:
+        raise ValueError(f"{len(found)} of {sealed} sealed files in {folder} are damaged; snakemake makes them again")
+    print(f"all {sealed} sealed files in {folder} hold what was written to them")
+
+
+@app.command()
 def crate(files: list[Path], run: File, settings: Text, snakemake: Text, out: File, root: Path = Path()) -> None:
     """Pack the provenance and results of a finished run (results/<run>) as a Workflow Run RO-Crate.
 
@@ -217,7 +233,7 @@ def schema(
         "workflow/schemas/config.schema.json": configuration.json_schema,
     }
     for name, make in targets.items():
-        if check and (not (root / name).exists() or (root / name).read_text() != make()):
+        if check and (not (root / name).exists() or (root / name).read_text(encoding="utf-8") != make()):
             raise ValueError(f"{name} is stale: run `python -m transformer2 schema`")
         if not check:
             atomic_write(root / name, make())

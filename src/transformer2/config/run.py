@@ -286,7 +286,7 @@ def parse_search(raw: dict[str, Any]) -> Search:
 def load(path: Path) -> Run:
     """The run that a YAML file describes; ConfigError as `parse`."""
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration {path}") from None
     except yaml.YAMLError as error:

@@ -18,7 +18,7 @@ def record(run: Path, command: str, out: Path) -> None:
         f"# Run “{name}”, {account.span(manifests)[1]:%Y-%m-%d}",
         f"```bash\n{command}\n```",
         _machine(manifests, jobs),
-        *(path.read_text().strip() for path in sorted(run.glob("paper_tables/*/*.md"))),
+        *(path.read_text(encoding="utf-8").strip() for path in sorted(run.glob("paper_tables/*/*.md"))),
         *map(_section, [*account.sections(run, list(run.iterdir())), account.cost(jobs)]),
     ]
     atomic_write(out, "\n\n".join(parts) + "\n")

@@ -221,7 +221,7 @@ class Trainer:
             parameter.copy_(tensors[name])
 
     def _log(self, name: str, lines: list[dict[str, Any]]) -> None:
-        with open(self.out / name, "a") as file:
+        with open(self.out / name, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def save(self) -> None:
