@@ -157,8 +157,10 @@ def test_killed_twenty_times_in_other_places_it_ends_with_the_same_numbers(undis
         time.sleep(chance.uniform(0, STAGES[stage][1]))
         run.kill(jobs_too=len(killed) % 3 > 0)  # what lives on without Snakemake works beside the next one
         killed.append(stage)
-        unlocked = snakemake(folder, "--unlock")
-        assert unlocked.returncode == 0, unlocked.stderr
+        if len(killed) == 1:
+            assert "LockException" in snakemake(folder, "--", *NUMBERS).stderr
+            assert snakemake(folder, "--unlock").returncode == 0
+        shutil.rmtree(folder / ".snakemake/locks", ignore_errors=True)  # what --unlock does, in less time
     print("killed:", *killed)
     end = snakemake(folder, "--", *NUMBERS)
     assert end.returncode == 0, end.stderr[-3000:]
@@ -186,7 +188,7 @@ def test_a_model_that_changed_under_the_cache_is_made_again_with_all_that_came_o
     flip(weights)
     jobs = snakemake(undisturbed.folder, "-n")
     assert {"model", "basis", "train", "generate", "adapt", "table"} <= set(planned(jobs))
-    assert "base/model.safetensors is damaged" in jobs.stderr
+    assert "base/model.safetensors is damaged" in jobs.stdout + jobs.stderr
     flip(weights)  # twice is not at all
     assert planned(snakemake(undisturbed.folder, "-n")) == {}
     config = undisturbed.folder / "config.yaml"

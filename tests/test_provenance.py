@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
+from transformer2.frames import write_frame
 from transformer2.provenance import (
     alone,
     fingerprint,
@@ -99,3 +101,14 @@ def test_two_processes_that_would_be_alone_wait_for_each_other(tmp_path):
     killed.kill()
     with alone(tmp_path / ".lock"):
         assert time.monotonic() - started < 60, "the lock of a killed process is free"
+
+
+def test_a_frame_gives_the_same_bytes_whoever_writes_it(tmp_path):
+    frame = pd.DataFrame({"item": ["a", "b"], "strict": [True, False]})
+    write_frame(frame, tmp_path / "one.csv.gz")
+    assert (tmp_path / "one.csv.gz").read_bytes()[3:9] == bytes(5) + b"\x02", (
+        "neither a name nor a time in gzip's header"
+    )
+    assert pd.read_csv(tmp_path / "one.csv.gz").equals(frame)
+    write_frame(frame, tmp_path / "one.csv")
+    assert (tmp_path / "one.csv").read_text() == "item,strict\na,True\nb,False\n"

@@ -1,12 +1,13 @@
 """Tidy frames of everything that a run measured: scores, decisions, seconds, mixing weights, learning curves."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from transformer2.provenance import read_json, read_jsonl, whole_file
+from transformer2.provenance import atomic_write, read_json, read_jsonl
 
 IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "task", "seed")
 """What a file of scores says of itself: columns of the tidy frame."""
@@ -111,7 +112,7 @@ def curves(selections: Sequence[Path], whose: Mapping[str, Mapping[str, Any]]) -
 
 def write_frame(frame: pd.DataFrame, out: Path) -> None:
     """Writes a frame as CSV, gzipped if the name ends so; the same frame gives the same bytes."""
-    with whole_file(out) as temporary:
-        frame.to_csv(
-            temporary, index=False, compression={"method": "gzip", "mtime": 0} if out.suffix == ".gz" else None
-        )
+    held = io.BytesIO()  # gzip would write the name of a file, a temporary one
+    gzipped = {"method": "gzip", "mtime": 0} if out.suffix == ".gz" else None
+    frame.to_csv(held, index=False, compression=gzipped)
+    atomic_write(out, held.getvalue())
