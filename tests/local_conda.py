@@ -5,7 +5,6 @@ made the channel, and `pip`, its wheel. All else in an environment file is pip's
 """
 
 import asyncio
-import hashlib
 import io
 import json
 import os
@@ -57,17 +56,9 @@ def make(root: Path) -> None:
 
 def package(channel: Path, name: str, version: str, files: dict[str, bytes | Path], **facts: Any) -> dict[str, Any]:
     """Adds a package of these contents, or links, to a channel; its entry in the channel's index."""
-    record = {"name": name, "version": version, "build": "0", "build_number": 0, "subdir": "noarch", "depends": []}
-    record |= facts
+    record = {"name": name, "version": version, "build": "0", "build_number": 0, "depends": [], **facts}
     paths = [
-        {"_path": path, "path_type": "softlink", "sha256": hashlib.sha256(b"").hexdigest(), "size_in_bytes": 0}
-        if isinstance(content, Path)
-        else {
-            "_path": path,
-            "path_type": "hardlink",
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "size_in_bytes": len(content),
-        }
+        {"_path": path, "path_type": "softlink" if isinstance(content, Path) else "hardlink"}
         for path, content in files.items()
     ]
     about = {"info/index.json": record, "info/paths.json": {"paths": paths, "paths_version": 1}}
@@ -81,7 +72,7 @@ def package(channel: Path, name: str, version: str, files: dict[str, bytes | Pat
             else:
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
-    return {archive.name: record | {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}}
+    return {archive.name: record}
 
 
 async def create(root: Path, file: Path, prefix: Path) -> None:

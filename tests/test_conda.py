@@ -25,7 +25,7 @@ needs_their_python = pytest.mark.skipif(
 )
 TABLES = [f"results/tiny/paper_tables/arxiv/{table}.csv" for table in ("table1", "table2", "figure5")]
 SCORES = "results/tiny/scores/tiny-llama/svf-gsm8k/gsm8k/seed0.json"
-# Of what the cut-down run has no use for: their imports are those of other commands of the same environment.
+# Commands that the cut-down run has no use for: their imports are those of other commands of the same environment.
 NOT_RUN = {"transfer", "carry-over", "study"}
 # Python reads this module at its start, wherever it finds it.
 WITNESS = """
@@ -41,7 +41,7 @@ if sys.orig_argv[1:3] == ["-m", "transformer2"]:
 
 
 def configuration() -> str:
-    """The smallest run, cut down to one method, one configuration of the search, and two tasks of each kind."""
+    """The smallest run, cut down to one method, one configuration of the search, and two tasks and an unseen one."""
     tiny = yaml.safe_load((ROOT / "tests/config/tiny.yaml").read_text())
     models = {
         "tiny-llama": tiny["models"]["tiny-llama"] | {"strategies": ["prompt", "few-shot"]},
@@ -52,7 +52,7 @@ def configuration() -> str:
         tiny
         | {"models": models}
         | {"tasks": {name: tiny["tasks"][name] for name in ("gsm8k", "textvqa")}}
-        | {"unseen": {name: tiny["unseen"][name] for name in ("humaneval",)}}
+        | {"unseen": {"humaneval": tiny["unseen"]["humaneval"]}}
         | {"methods": {"svf": {"settings": tiny["methods"]["svf"]["settings"]}}}
         | {"adaptation": tiny["adaptation"] | kept}
     )
@@ -116,8 +116,8 @@ def test_every_command_works_in_its_environment_and_the_tables_are_the_same(tmp_
 
     asked = environments_of_commands(folder)
     witnessed = [json.loads(line) for line in (folder / "src/witness.jsonl").read_text().splitlines()]
-    assert {command: environments.get(prefix, prefix) for command, prefix, _ in witnessed} == {
-        command: environment for command, environment in asked.items() if command not in NOT_RUN
+    assert {(command, environments.get(prefix, prefix)) for command, prefix, _ in witnessed} == {
+        (command, environment) for command, environment in asked.items() if command not in NOT_RUN
     }
     assert {(environments[prefix], *seen) for _, prefix, seen in witnessed} == {
         ("core", "torch"),
