@@ -80,12 +80,11 @@ def environments_of_commands(folder: Path) -> dict[str, str]:
 
 
 def versions(prefix: Path) -> dict[str, str]:
-    """Of all that pip installed; whether torch is for CPUs or for a GPU is the machine's affair."""
+    """Of all that pip installed, but what no lock of pip's has; torch for CPUs or for a GPU is the machine's affair."""
     command = [prefix / "bin/python", "-m", "pip", "list", "--format", "json"]
     listed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     found = {canonicalize_name(package["name"]): package["version"].partition("+")[0] for package in listed}
-    del found["pip"]
-    return found
+    return {name: version for name, version in found.items() if name not in ("pip", "setuptools")}
 
 
 @pytest.mark.slow
