@@ -13,12 +13,14 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 SOURCE = ROOT / "src" / "transformer2"
 sys.path.insert(0, str(ROOT / "src"))
-# Jobs use the package from src/ and the Python that runs Snakemake, unless a conda environment puts its own first.
-environ["PYTHONPATH"] = str(ROOT / "src")
+# Jobs use the package from src/ and the Python that runs Snakemake, or with --use-conda that of their environment. For
+# them Snakemake drops PYTHONPATH, so every command says it anew; and while an environment is active, conda puts another
+# one in its place in PATH, which may be behind the launcher's: so none is.
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
-environ["PYTHONUTF8"] = (
-    "1"  # whatever the locale: libraries open files without saying how they are written
-)
+environ.pop("CONDA_SHLVL", None)
+# Whatever the locale: libraries open files without saying how they are written.
+environ["PYTHONUTF8"] = "1"
 environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its last words
 
 from transformer2 import (
