@@ -70,7 +70,11 @@ def test_every_configuration_can_be_planned(checkout, config):
 
 def test_the_documents_own_models_can_be_planned_without_network_weights_or_card(checkout):
     """Two language models with all ways of adaptation, one with dispatch by prompt, one that takes pictures."""
-    jobs = planned(snakemake(checkout, "-n", "--configfile", "config/paper.yaml"))
+    result = snakemake(checkout, "-n", "-p", "--configfile", "config/paper.yaml")
+    trainings = re.findall(r"python -m transformer2 train .*", result.stdout + result.stderr)
+    jobs = planned(result)
+    assert len(trainings) == jobs["train"] + jobs["train_on_shots"]
+    assert all("--gradient-checkpointing" in command for command in trainings)
     svf, lora, classifier = 4, 6 * 2, 4  # points of the sweeps
     everywhere = (3 * 3 + 1) * (svf + lora)
     ablations = 3 * svf + 1 + 6 + 6

@@ -188,6 +188,7 @@ rule train_on_shots:
         ),
         out=MIX,
         dtype=of_model("dtype"),
+        checkpointing=checkpointing,
         batch_rows=RUN.generation_batch,
         shots=lambda wc: ADAPT.budgets[wc.budget].shots,
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
@@ -202,7 +203,7 @@ rule train_on_shots:
         "python -m transformer2 train --model {input.model} --task {wildcards.task} --train {input.data}"
         " --validation {input.data} --shots {params.shots} --settings {params.settings:q} --seed {wildcards.seed}"
         " --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out} --threads {threads} --gpus {resources.gpu} {params.risk}"
-        " > {log} 2>&1"
+        " {params.checkpointing} > {log} 2>&1"
 
 
 rule choose:

@@ -39,6 +39,9 @@ class Model(Section):
     pretraining_steps: int | None = None
     """Of a pocket model; null is the architecture's own number."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    """Whether a decoder layer keeps its input alone in training and runs again in the backward pass: less memory for
+    more time, and the same gradients."""
     strategies: list[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
     """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
     reward_wrong: float | None = None
