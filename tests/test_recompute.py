@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import helpers
@@ -134,3 +135,19 @@ def test_a_policy_recomputes_without_dropout(words):
     adapted = expert(model(len(words)), settings(**KINDS[3]), recomputes=True)
     learning(adapted, dropout=False)
     assert {type(module) for module in adapted.modules() if module.training} == {LlamaDecoderLayer}
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=["svf-pg", "lora-next_token"])
+def test_the_hooks_that_move_states_between_cards_change_no_gradient(words, kind, recomputes):
+    """Accelerate's hooks on every part of a model, all of which lie on one device here: what they do on several cards
+    but for the copies from one card to another, which nothing here can run."""
+    parts = ["model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.layers.1", "model.norm", "lm_head"]
+    found = []
+    for hooked in (False, True):
+        base = model(len(words))
+        if hooked:
+            base = dispatch_model(base, dict.fromkeys(parts, "cpu"), main_device="cpu", force_hooks=True)
+            assert all(hasattr(base.get_submodule(part), "_hf_hook") for part in parts)
+        found.append(gradients(base, settings(**kind), SAMPLES, recomputes))
+    assert_same(*found)

@@ -51,7 +51,7 @@ rule dispatch:
             "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
         ),
         class_tokens=ADAPT and ADAPT.class_tokens,
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
     shell:
         "python -m transformer2 dispatch --model {input.model} {params.experts} {params.classifier}"
         " --basis {input.basis} --first-pass {params.first_pass} --task {wildcards.task} --data {input.data}"
@@ -142,7 +142,7 @@ rule adapt:
             normalised=configuration.CONFIGURATIONS[wc.configuration][1],
         ),
         dtype=of_model("dtype"),
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
         "python -m transformer2 adapt --model {input.model} {params.experts} --basis {input.basis}"
@@ -189,7 +189,7 @@ rule train_on_shots:
         out=MIX,
         dtype=of_model("dtype"),
         checkpointing=checkpointing,
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         shots=lambda wc: ADAPT.budgets[wc.budget].shots,
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(

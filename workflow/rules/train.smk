@@ -38,7 +38,7 @@ rule train:
         out=SWEEP,
         dtype=of_model("dtype"),
         checkpointing=checkpointing,
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         engine=lambda wc: engine(wc.model, [wc.method]),
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(

@@ -50,6 +50,8 @@ class Model(Section):
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
     basis_blocks: int = Field(default=1, gt=0)
     """Into how many jobs the decomposition of its matrices is divided, by layers."""
+    generation_batch: int | None = Field(default=None, gt=0)
+    """Prompts that it answers side by side; null is the run's number."""
     gpus: int = 0
     mem_mb: int = 1500
     """Memory that a job with this model asks for."""
