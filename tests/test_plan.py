@@ -112,6 +112,27 @@ def _kept(model: Any, adapter: str, modules: str, tokens: tuple[int, int]) -> in
     return sum(size for size, _ in sizes.values())
 
 
+def test_the_fullest_card_has_the_most_of_the_adapted_layers():
+    """70B with SVF on the upper half of its layers, which lie on the cards in equal parts."""
+    size, adapted = Size(**SHAPES["llama3-70b"].model_dump()), Adapted("svf", "all", 40)
+    one = Adapted("svf", "all", 1)
+    weights = costs.scaled_bytes(size, one, 2)
+    layers = [weights] * 40 + [weights * 2 + costs.basis_bytes(size, one, 2)] * 40
+    for cards in (1, 4, 8):
+        fullest = max(sum(layers[i : i + 80 // cards]) for i in range(0, 80, 80 // cards))
+        rest = (costs.weight_bytes(size, 2) - 80 * weights) / cards + costs.composing_bytes(size, adapted, 2)
+        expected = (fullest + rest) / costs.GB + costs.CONTEXT_GB
+        assert costs.training_gb(size, adapted, 0, 0, 0, 2, cards=cards) == pytest.approx(expected, rel=1e-6)
+
+
+def test_recomputed_layers_keep_their_inputs_and_cost_another_forward_pass():
+    size, adapted = Size(**SHAPES["llama3-8b"].model_dump()), Adapted("svf", "all", 32)
+    kept = costs.activation_bytes(size, adapted, 1000, 2, recomputed=True)
+    assert kept == 1000 * 32 * 4096 * 2 < costs.activation_bytes(size, adapted, 1000, 2) / 15
+    once, twice = (costs.learning_seconds(size, adapted, 1000, False, MACHINES["h100"], r) for r in (False, True))
+    assert twice - once == pytest.approx(1000 * 2 * size.parameters / MACHINES["h100"].compute)
+
+
 def test_jobs_are_read_from_a_dry_run():
     train, audit = plan.jobs_of(DRY_RUN)
     assert (train.rule, train.model, train.gpus) == ("train", "one", 2)

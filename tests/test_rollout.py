@@ -45,6 +45,14 @@ def test_greedy_generation_equals_an_argmax_loop(words, llama):
         assert completion.token_ids == ids[len(prompt) :]
 
 
+def test_the_output_head_takes_rows_that_lie_together(words):
+    """Else torch copies a frozen head for every row on a CPU."""
+    expert, seen = new_expert(model(len(words)), settings(), None, seed=0), []
+    expert.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].is_contiguous()))
+    HFEngine(expert, words).generate(PROMPTS, Sampling(3))
+    assert len(seen) == 3 and all(seen)
+
+
 def test_sampling_repeats_with_its_seed_and_differs_with_another(words, llama):
     engine = HFEngine(llama, words)
     first, again, other = (engine.generate(PROMPTS, Sampling(8, 1.0, seed=s)) for s in (1, 1, 2))

@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name
 from conftest import ROOT
 from test_config import CONFIGS
 from transformer2.adaptation.choice import shots
+from transformer2.cli.plan import _dry_run as dry_run
 from transformer2.config import load
+from transformer2.planning import plan
 from transformer2.provenance import read_json, read_jsonl
 from transformer2.tasks import TASKS
 
@@ -68,9 +70,22 @@ def test_every_configuration_can_be_planned(checkout, config):
     assert jobs["settings"] == 2 and jobs["spectrum"] == 1 and jobs["spectrum_figure"] >= 1
 
 
+def test_a_plan_counts_all_cards_of_a_job(checkout, monkeypatch):
+    """The profile of one machine has a limit of one card, down to which Snakemake cuts what a job asks for."""
+    monkeypatch.chdir(checkout)
+    jobs = plan.jobs_of(dry_run(Path("config/paper.yaml")))
+    asked = {(job.model, job.gpus) for job in jobs if job.rule == "train"}
+    assert asked == {(name, model.gpus) for name, model in load(checkout / "config/paper.yaml").models.items()}
+    assert ("llama3-70b", 6) in asked
+
+
 def test_the_documents_own_models_can_be_planned_without_network_weights_or_card(checkout):
     """Two language models with all ways of adaptation, one with dispatch by prompt, one that takes pictures."""
-    jobs = planned(snakemake(checkout, "-n", "--configfile", "config/paper.yaml"))
+    result = snakemake(checkout, "-n", "-p", "--configfile", "config/paper.yaml")
+    trainings = re.findall(r"python -m transformer2 train .*", result.stdout + result.stderr)
+    jobs = planned(result)
+    assert len(trainings) == jobs["train"] + jobs["train_on_shots"]
+    assert all("--gradient-checkpointing" in command for command in trainings)
     svf, lora, classifier = 4, 6 * 2, 4  # points of the sweeps
     everywhere = (3 * 3 + 1) * (svf + lora)
     ablations = 3 * svf + 1 + 6 + 6

@@ -51,7 +51,7 @@ rule dispatch:
             "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
         ),
         class_tokens=ADAPT and ADAPT.class_tokens,
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
     shell:
         "python -m transformer2 dispatch --model {input.model} {params.experts} {params.classifier}"
         " --basis {input.basis} --first-pass {params.first_pass} --task {wildcards.task} --data {input.data}"
@@ -142,7 +142,7 @@ rule adapt:
             normalised=configuration.CONFIGURATIONS[wc.configuration][1],
         ),
         dtype=of_model("dtype"),
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
         "python -m transformer2 adapt --model {input.model} {params.experts} --basis {input.basis}"
@@ -188,7 +188,8 @@ rule train_on_shots:
         ),
         out=MIX,
         dtype=of_model("dtype"),
-        batch_rows=RUN.generation_batch,
+        checkpointing=checkpointing,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         shots=lambda wc: ADAPT.budgets[wc.budget].shots,
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(
@@ -202,7 +203,7 @@ rule train_on_shots:
         "python -m transformer2 train --model {input.model} --task {wildcards.task} --train {input.data}"
         " --validation {input.data} --shots {params.shots} --settings {params.settings:q} --seed {wildcards.seed}"
         " --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out} --threads {threads} --gpus {resources.gpu} {params.risk}"
-        " > {log} 2>&1"
+        " {params.checkpointing} > {log} 2>&1"
 
 
 rule choose:

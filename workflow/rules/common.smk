@@ -384,6 +384,12 @@ def option(name, value):
     return "" if value is None else f"--{name} {value}"
 
 
+def checkpointing(wildcards):
+    """How a training of the model keeps what its backward pass needs."""
+    recomputes = RUN.models[wildcards.model].gradient_checkpointing
+    return "--gradient-checkpointing" if recomputes else ""
+
+
 def expert_files(wildcards):
     """The expert of an adapter, and the basis that SVF needs; nothing for the base model."""
     if wildcards.adapter == "base":

@@ -40,7 +40,7 @@ rule generate:
         max_new_tokens=lambda wc: option(
             "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
         ),
-        batch_rows=RUN.generation_batch,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         engine=lambda wc: engine(wc.model, [method_of(wc.adapter)]),
     shell:
         "python -m transformer2 generate --model {input.model} {params.expert} {params.basis}"

@@ -37,7 +37,8 @@ rule train:
         ),
         out=SWEEP,
         dtype=of_model("dtype"),
-        batch_rows=RUN.generation_batch,
+        checkpointing=checkpointing,
+        batch_rows=lambda wc: RUN.batch_rows(wc.model),
         engine=lambda wc: engine(wc.model, [wc.method]),
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
         settings=lambda wc: json.dumps(
@@ -48,7 +49,7 @@ rule train:
         "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"
         " --train {input.train} --validation {input.validation} --settings {params.settings:q}"
         " --seed {wildcards.seed} --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out}"
-        " --threads {threads} --gpus {resources.gpu} {params.engine} {params.risk} > {log} 2>&1"
+        " --threads {threads} --gpus {resources.gpu} {params.checkpointing} {params.engine} {params.risk} > {log} 2>&1"
 
 
 rule select:

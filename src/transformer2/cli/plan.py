@@ -11,6 +11,9 @@ from transformer2 import config as configuration
 from transformer2.cli.options import app, one_of
 from transformer2.provenance import atomic_write
 
+ANY_CARDS = 10**6
+"""More cards than any job asks for."""
+
 
 @app.command()
 def plan(
@@ -41,6 +44,7 @@ def plan(
 def _dry_run(configfile: Path, *options: str) -> str:
     """What `snakemake -n` prints of the jobs of a run."""
     command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--configfile", str(configfile), *options]
+    command += ["--resources", f"gpu={ANY_CARDS}"]  # a machine's limit would be said of jobs that ask for more
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()

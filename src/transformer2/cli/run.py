@@ -100,12 +100,14 @@ def train(
     basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 64, threads: Threads = 1,
     shots: Annotated[int | None, typer.Option(help="take the task's own choice of n rows of either file")] = None,
     engine: EngineName = "hf", gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="keep less for the backward pass, compute more")] = False,
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
     from transformer2.adaptation.choice import shots as shots_of
     from transformer2.models import load_model, load_tokenizer, new_expert
     from transformer2.rollout.hf import HFEngine
     from transformer2.training.loop import Trainer
+    from transformer2.training.recompute import recompute_layers
 
     start_torch(threads, gpus)
     chosen = json.loads(settings)
@@ -118,9 +120,12 @@ def train(
         "validation": sha256(validation),
     }
     facts = {"task": task, "seed": seed, "settings": chosen, "inputs": inputs, "engine": engine}
+    facts |= {"gradient_checkpointing": gradient_checkpointing}
     with alone(out / ".lock"), manifest(out / "manifest.json", **facts) as record:
         tokenizer = load_tokenizer(model)
         expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
+        if gradient_checkpointing:
+            recompute_layers(expert)
         if one_of("engine", engine, ENGINES) == "vllm":
             from transformer2.rollout.vllm import BESIDE_TRAINING, VLLMEngine
 

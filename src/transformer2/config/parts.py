@@ -39,6 +39,9 @@ class Model(Section):
     pretraining_steps: int | None = None
     """Of a pocket model; null is the architecture's own number."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    """Whether a decoder layer keeps its input alone in training and runs again in the backward pass: less memory for
+    more time, and the same gradients."""
     strategies: list[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
     """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
     reward_wrong: float | None = None
@@ -47,6 +50,8 @@ class Model(Section):
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
     basis_blocks: int = Field(default=1, gt=0)
     """Into how many jobs the decomposition of its matrices is divided, by layers."""
+    generation_batch: int | None = Field(default=None, gt=0)
+    """Prompts that it answers side by side; null is the run's number."""
     gpus: int = 0
     mem_mb: int = 1500
     """Memory that a job with this model asks for."""

@@ -240,6 +240,10 @@ class Run(Section):
             return self.tasks | {name: self.unseen[name] for method in self.methods.values() for name in method.also_on}
         return self.tasks | self.unseen | {"classify": self.adaptation.prompts}
 
+    def batch_rows(self, model: str) -> int:
+        """Prompts that a model answers side by side."""
+        return self.models[model].generation_batch or self.generation_batch
+
     def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:
         """Everything that one few-shot adaptation depends on, as plain data (see `adaptation.few_shot.adapt`)."""
         assert self.adaptation is not None

@@ -119,10 +119,11 @@ def cache_bytes(size: Size, tokens: int, b: int) -> int:
     return tokens * 2 * size.layers * size.key_value * b
 
 
-def activation_bytes(size: Size, adapted: Adapted, tokens: int, b: int) -> int:
-    """What autograd keeps of `tokens` tokens in one pass through the decoder: see `layer_bytes`."""
+def activation_bytes(size: Size, adapted: Adapted, tokens: int, b: int, recomputed: bool = False) -> int:
+    """What autograd keeps of `tokens` tokens in one pass through the decoder: see `layer_bytes`; where layers are
+    recomputed (gradient checkpointing), their inputs alone."""
     # Below the first adapted layer nothing needs a gradient, so nothing is kept.
-    return tokens * adapted.layers * layer_bytes(size, adapted, b)
+    return tokens * adapted.layers * (b * size.hidden if recomputed else layer_bytes(size, adapted, b))
 
 
 def layer_bytes(size: Size, adapted: Adapted, b: int) -> int:
@@ -145,26 +146,89 @@ def layer_bytes(size: Size, adapted: Adapted, b: int) -> int:
     return shared + b * kept
 
 
-def training_gb(size: Size, adapted: Adapted, tokens: int, trained: int, b: int) -> float:
-    """Peak memory of a training step on micro-batches of `tokens` tokens, in GB.
+def basis_gb(size: Size, b: int, blocks: int = 1) -> float:
+    """Peak memory of decomposing all decoder matrices, or those of one of several blocks of layers, in GB (of the CPU).
 
-    Weights, W' and Q; activations; the chunk of logits with its gradient (float32); trained numbers with gradient and
-    two moments (float32). Answering in training needs less: `answering_gb` with W' in place of activations.
+    The bases, which are written once all are there; and of the largest matrix its weight, all else in float64: the
+    weight, its Gram matrix (r x r), the eigenvectors and LAPACK's workspace, twice as large.
     """
-    held = weight_bytes(size, b) + scaled_bytes(size, adapted, b) + basis_bytes(size, adapted, b)
-    return (held + activation_bytes(size, adapted, tokens, b) + 3 * 4 * CHUNK_LOGITS + 16 * trained) / GB + CONTEXT_GB
+    found = basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
+    m, n = largest(size, "all")
+    return (found + (b + 8) * m * n + 4 * 8 * min(m, n) ** 2) / GB
 
 
-def answering_gb(size: Size, adapted: Adapted, rows: int, tokens: int, b: int, experts: int = 1) -> float:
-    """Peak memory of answering `rows` prompts side by side, prompt and answer `tokens` tokens long together, in GB.
+def merged_gb(size: Size, b: int) -> float:
+    """Peak memory of writing a model with an expert merged into all its decoder matrices, in GB (of the CPU): W and W'.
 
-    One expert is merged into W' (beside W); several in one batch go through Q alone. Logits of the last position are
-    held in the model's dtype and in float32.
+    Weights are mapped from their file, and the file stays until the last of them is replaced.
     """
-    held = weight_bytes(size, b) + basis_bytes(size, adapted, b)
-    held += scaled_bytes(size, adapted, b) if experts == 1 else 0
-    logits = rows * size.vocabulary * (b + 4)
-    return (held + cache_bytes(size, rows * tokens, b) + logits) / GB + CONTEXT_GB
+    return (weight_bytes(size, b) + scaled_bytes(size, Adapted("svf", "all", size.layers), b)) / GB
+
+
+def largest(size: Size, modules: str) -> tuple[int, int]:
+    """(m, n) of the largest adapted matrix."""
+    return max(size.matrices(modules), key=lambda shape: shape[0] * shape[1])
+
+
+def composing_bytes(size: Size, adapted: Adapted, b: int) -> int:
+    """Composing W' of the largest matrix: W, W' - W and W' in float32, and the result beside the one before."""
+    if adapted.adapter != "svf" or not adapted.layers:
+        return 0
+    m, n = largest(size, adapted.modules)
+    return (3 * 4 + b) * m * n
+
+
+def logits_bytes(size: Size, answered: int) -> int:
+    """Logits of a chunk of `answered` tokens, in float32."""
+    return 4 * min(CHUNK_LOGITS, answered * size.vocabulary)
+
+
+def training_gb(
+    size: Size, adapted: Adapted, tokens: int, answered: int, trained: int, b: int, kl: bool = False,
+    recomputed: bool = False, cards: int = 1,
+) -> float:  # fmt: skip
+    """Peak memory of a training step on micro-batches of `tokens` tokens (`answered` of them in answers), in GB, on the
+    fullest of the cards.
+
+    Weights; W' and Q; activations; trained numbers with gradient and two moments (float32); and the largest of what is
+    held for a while: four times a chunk of logits, six times with the divergence from the base model; W' while it is
+    composed; in the backward pass through a layer the gradients of gate and `up`, with the activations of that layer
+    where they are recomputed. Answering in training needs less: `answering_gb` with W' in place of activations.
+    """
+    in_adapted = scaled_bytes(size, adapted, b) + basis_bytes(size, adapted, b)
+    in_adapted += activation_bytes(size, adapted, tokens, b, recomputed) + 16 * trained
+    layer = tokens * (2 * b * size.intermediate + (layer_bytes(size, adapted, b) if recomputed else 0))
+    for_a_while = max((6 if kl else 4) * logits_bytes(size, answered), composing_bytes(size, adapted, b), layer)
+    held = weight_bytes(size, b) / cards + in_adapted / _cards_with(size, adapted, cards)
+    return (held + for_a_while) / GB + CONTEXT_GB
+
+
+def answering_gb(
+    size: Size, adapted: Adapted, rows: int, prompt: int, answer: int, b: int, experts: int = 1, scored: bool = False,
+    cards: int = 1,
+) -> float:  # fmt: skip
+    """Peak memory of answering `rows` prompts side by side in `answer` tokens, and of the likelihood of these answers
+    where they are `scored`, in GB, on the fullest of the cards.
+
+    One expert is merged into W' (beside W); several in one batch go through Q alone. The first pass runs on whole
+    prompts (that of a likelihood on the answers too) and holds, of one layer, the three tensors of its MLP and three of
+    the states, twice as many where rows have experts of their own. Logits of the last position are held in the model's
+    dtype and in float32; a likelihood holds three times those of a chunk, in float32.
+    """
+    in_adapted = basis_bytes(size, adapted, b) + (scaled_bytes(size, adapted, b) if experts == 1 else 0)
+    held = weight_bytes(size, b) / cards + in_adapted / _cards_with(size, adapted, cards)
+    states = 3 * size.intermediate + (3 if experts == 1 else 6) * size.hidden
+    at_first = rows * prompt * (b * states + cache_bytes(size, 1, b) / cards)
+    at_last = cache_bytes(size, rows * (prompt + answer), b) / cards + rows * size.vocabulary * (b + 4)
+    for_a_while = [at_first, at_last, composing_bytes(size, adapted, b) if experts == 1 else 0]
+    if scored:
+        for_a_while.append(rows * (prompt + answer) * b * states + 3 * logits_bytes(size, rows * answer))
+    return (held + max(for_a_while)) / GB + CONTEXT_GB
+
+
+def _cards_with(size: Size, adapted: Adapted, cards: int) -> float:
+    """How many of the cards, each of which has the same number of layers, hold the adapted ones, the upper ones."""
+    return max(cards * adapted.layers / size.layers, 1.0)
 
 
 def answering_seconds(
@@ -181,13 +245,15 @@ def answering_seconds(
     return batches * (first + answer * step)
 
 
-def learning_seconds(size: Size, adapted: Adapted, tokens: float, kl: bool, machine: Machine) -> float:
+def learning_seconds(
+    size: Size, adapted: Adapted, tokens: float, kl: bool, machine: Machine, recomputed: bool = False
+) -> float:
     """Forward and backward passes over `tokens` tokens on one card: 2 N forward, 2 N back to the inputs, 4 r^2 for dz
-    of every SVF matrix, and 2 N of the base model for the divergence."""
+    of every SVF matrix, 2 N of the base model for the divergence, and 2 N where layers are recomputed."""
     dz = 0
     if adapted.adapter == "svf":
         dz = adapted.layers * sum(4 * min(m, n) ** 2 for m, n in size.matrices(adapted.modules))
-    return tokens * (2 * size.parameters * (3 if kl else 2) + dz) / machine.compute
+    return tokens * (2 * size.parameters * (2 + kl + recomputed) + dz) / machine.compute
 
 
 def basis_seconds(size: Size) -> float:

@@ -166,8 +166,8 @@ class Estimator:
 
         return self.run.data_of[task].max_new_tokens or TASKS[task].max_new_tokens
 
-    def _per_card(self, gigabytes: float, model: str) -> float:
-        return gigabytes / max(self.run.models[model].gpus, 1)
+    def _cards(self, model: str) -> int:
+        return max(self.run.models[model].gpus, 1)
 
     def _adapted(self, model: str, settings: dict[str, Any]) -> Adapted:
         n = self.sizes[model].layers
@@ -180,15 +180,16 @@ class Estimator:
         return self._adapted(model, self.run.training(model, method, next(iter(self.run.trained[method].points()))))
 
     def _answers(
-        self, model: str, task: str, n: int, adapted: Adapted, b: int, experts: int = 1, longest: int | None = None
-    ) -> Cost:
+        self, model: str, task: str, n: int, adapted: Adapted, b: int, experts: int = 1, longest: int | None = None,
+        scored: bool = False,
+    ) -> Cost:  # fmt: skip
         size, prompt = self.sizes[model], TOKENS[task][0]
         longest = longest or self._longest(task)
-        rows = min(self.run.generation_batch, n)
+        rows = min(self.run.batch_rows(model), n)
         slower = 1.4 if experts > 1 and adapted.adapter == "svf" else 1.0
         seconds = costs.answering_seconds(size, n, rows, prompt, longest, b, self.machine, slower)
-        memory = costs.answering_gb(size, adapted, rows, prompt + longest, b, experts)
-        return Cost(seconds, self._per_card(memory, model), n * 8.0 * (prompt + TOKENS[task][1]))
+        memory = costs.answering_gb(size, adapted, rows, prompt, longest, b, experts, scored, self._cards(model))
+        return Cost(seconds, memory, n * 8.0 * (prompt + TOKENS[task][1]))
 
     def _model(self, job: Job, size: Size, b: int) -> Cost:
         weights = costs.weight_bytes(size, 2)  # as the hub has them
@@ -218,12 +219,14 @@ class Estimator:
         assert self.run.adaptation is not None
         task, budget = job.wildcards["task"], self.run.budgets[job.wildcards["budget"]]
         search = self.run.adaptation.cem
-        once = self._answers(job.model, task, search.population * budget.shots, self._experts(job.model), b, 4)
+        once = self._answers(
+            job.model, task, search.population * budget.shots, self._experts(job.model), b, 4, None, True
+        )
         return Cost(once.seconds * (budget.iterations or search.iterations), once.gpu_gb, 1e6)
 
     def _mix(self, job: Job, size: Size, b: int) -> Cost:
-        memory = costs.answering_gb(size, self._experts(job.model), 1, 1, b, 4)
-        return Cost(60.0, self._per_card(memory, job.model), 4.0 * 2 * size.layers * size.hidden)
+        memory = costs.answering_gb(size, self._experts(job.model), 1, 1, 1, b, 4, cards=self._cards(job.model))
+        return Cost(60.0, memory, 4.0 * 2 * size.layers * size.hidden)
 
     def _train(self, job: Job, size: Size, b: int) -> Cost:
         return self._training(job, size, b, self._items(job.wildcards["task"], "validation"))
@@ -244,8 +247,8 @@ class Estimator:
         if settings["objective"] == "policy_gradient":
             answers = self._answers(model, task, batch, adapted, b)
             answer = 0.5 * self._longest(task)
-        kl = settings["kl_coefficient"] > 0
-        learning = costs.learning_seconds(size, adapted, batch * (prompt + answer), kl, self.machine)
+        kl, recomputed = settings["kl_coefficient"] > 0, self.run.models[model].gradient_checkpointing
+        learning = costs.learning_seconds(size, adapted, batch * (prompt + answer), kl, self.machine, recomputed)
         seconds = settings["steps"] * (answers.seconds + learning)
         memory = answers.gpu_gb or 0.0
         if validation:
@@ -254,9 +257,9 @@ class Estimator:
             memory = max(memory, evaluation.gpu_gb or 0.0)
         trained = costs.trained_numbers(size, settings, adapted.layers)
         tokens = max(settings["micro_batch_tokens"], prompt + int(answer))
-        learned = costs.training_gb(size, adapted, tokens, trained, b)
+        learned = costs.training_gb(size, adapted, tokens, tokens, trained, b, kl, recomputed, self._cards(model))
         disk = 4.0 * trained + settings["steps"] * batch * 8.0 * answer
-        return Cost(seconds, max(memory, self._per_card(learned, model)), disk)
+        return Cost(seconds, max(memory, learned), disk)
 
 
 def lines(jobs: Iterable[Job], estimator: Estimator, seconds: Mapping[tuple[str, ...], float]) -> list[Line]:

@@ -133,14 +133,15 @@ class HFEngine:
         )
         ids, mask = (t.to(self.model.device) for t in pad(prompts, self.tokenizer.pad_token_id, "left"))
         stops = _StopStrings(self.tokenizer, sampling.stop, len(prompts), ids.shape[1])
-        output = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            **picture_inputs(prompts, self.model.device),
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([stops]),
-            **options,
-        )
+        with self._causal_model().get_output_embeddings().register_forward_pre_hook(_contiguous):
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                **picture_inputs(prompts, self.model.device),
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([stops]),
+                **options,
+            )
         answers = output[:, ids.shape[1] :].tolist()
         return [
             self._completion(row, length, eos_ids, sampling) for row, length in zip(answers, stops.lengths, strict=True)
@@ -151,6 +152,12 @@ class HFEngine:
         length = min((n for n in (ended, stopped) if n is not None), default=None)
         tokens = row[:length]
         return Completion(tokens, text_of(self.tokenizer, tokens, sampling), "length" if length is None else "stop")
+
+
+def _contiguous(_head: Any, states: tuple[Tensor]) -> tuple[Tensor]:
+    """What the output head takes. On a CPU, torch copies a frozen weight for every row of a batch whose rows lie apart,
+    as the last positions of prompts do: 3.6 GB and 9 s for 64 rows of SmolLM2."""
+    return (states[0].contiguous(),)
 
 
 def _of_rows(experts: Sequence[str | None] | None, batch: list[int]) -> dict[str, Any]:

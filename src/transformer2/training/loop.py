@@ -29,6 +29,7 @@ from transformer2.tasks import Row, Task
 
 from . import checkpoint
 from .objective import Sample, accumulate_gradients
+from .recompute import learning
 from .samples import Rollout, batch_indices, derive_seed, references, rollout
 
 COLLAPSE_STEPS = 10
@@ -136,7 +137,7 @@ class Trainer:
         """One optimiser step; none if the gradient is not finite."""
         torch.manual_seed(derive_seed(self.seed, self.progress.step, 2))  # dropout
         # REINFORCE needs the gradient of the policy that answered, so no dropout there.
-        self.model.train(self.settings["objective"] == "next_token")
+        learning(self.model, dropout=self.settings["objective"] == "next_token")
         self.optimizer.zero_grad()
         facts = accumulate_gradients(self.model, samples, self.settings)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings["clip_norm"]).item()
