@@ -13,5 +13,5 @@ pyright --pythonpath "$(command -v python)"
 python -m transformer2 schema --check
 snakemake --lint
 export OMP_NUM_THREADS=1 # two multi-threaded torch processes on the same cores are a hundred times slower
-# Two at a time: most tests keep one core busy, or wait. Those of one file share what the file prepares.
-pytest --numprocesses 2 --dist loadfile "$@"
+# Two files at a time, in their order: most tests keep one core busy, or wait; those of one file share what it prepares.
+pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

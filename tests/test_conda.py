@@ -73,7 +73,7 @@ def environments_of_commands(folder: Path) -> dict[str, str]:
     named = {}
     for rule in re.split(r"^rule ", text, flags=re.M)[1:]:
         environment = re.search(r'conda:\n +(?:"../../envs/(\w+)\.yaml"|ENGINE_ENV)\n', rule)
-        command = re.search(r'"python -m transformer2 (\S+)', rule)
+        command = re.search(r'"[^"\n]*python -m transformer2 (\S+)', rule)
         if environment and command:
             named[command[1].replace("{params.command}", "collect")] = environment[1] or "core"
     return named
