@@ -191,6 +191,7 @@ def test_the_example_is_valid_and_its_words_are_those_of_the_ledger():
     assert len(json.loads(block("json"))["scores"]) == 4
 
 
+@pytest.mark.slow
 def test_the_example_gives_its_tables_and_no_model_is_run(own):
     jobs = planned(snakemake(own, "-n", *command()))
     assert jobs["table"] == jobs["figure"] == 17 and jobs["collect_scores"] == 1

@@ -22,6 +22,8 @@ from transformer2.provenance import read_json
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
+pytestmark = pytest.mark.slow
+
 
 class Hub(BaseHTTPRequestHandler):
     """The part of the hub's interface that a download uses: the list of files, and each file."""

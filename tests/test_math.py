@@ -192,6 +192,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 def test_math_hostile_expressions_are_wrong_and_cost_seconds_at_most() -> None:
     started = time.monotonic()
     cases = [("x^2 + 1", f"\\boxed{{{answer}}}") for answer in HOSTILE]
