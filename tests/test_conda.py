@@ -4,7 +4,6 @@ environment holds, and the tables are those of a run without it."""
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 import local_conda
 from conftest import ROOT
-from test_workflow import PARTS, planned, snakemake
+from test_workflow import copy_project, planned, snakemake
 
 PYTHON = "{}.{}".format(*sys.version_info)
 ASKED = re.search(r"python =(\S+)", (ROOT / "envs/core.yaml").read_text())
@@ -60,9 +59,7 @@ def configuration() -> str:
 
 def checkout(folder: Path) -> Path:
     folder.mkdir()
-    for part in PARTS:
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-        copy(ROOT / part, folder / part)
+    copy_project(folder)
     (folder / "config.yaml").write_text(configuration())
     return folder
 

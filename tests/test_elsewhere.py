@@ -4,14 +4,13 @@ import copy
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import ROOT
-from test_workflow import PARTS, planned, snakemake
+from test_workflow import copy_project, planned, snakemake
 from transformer2.config import PAPER_MODELS, TASK_MODULES, PaperModel
 from transformer2.elsewhere import check_folder, read
 from transformer2.frames import COLUMNS, write_frame
@@ -170,10 +169,7 @@ def test_the_folder_of_a_computed_run_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the document's example in it."""
-    folder = tmp_path_factory.mktemp("own")
-    for part in PARTS:
-        copied = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-        copied(ROOT / part, folder / part)
+    folder = copy_project(tmp_path_factory.mktemp("own"))
     (folder / "my_scores.json").write_text(block("json"))
     return folder
 

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import ROOT
 from test_seals import flip
-from test_workflow import PARTS, planned, snakemake
+from test_workflow import copy_project, planned, snakemake
 from transformer2.provenance import read_json, read_jsonl
 from transformer2.seals import damaged, sha256
 
@@ -46,10 +46,8 @@ PLACES = [
 """Environments that Snakemake is started again in: 26 hours apart, one that knows nothing but ASCII."""
 
 
-def copy_of_project(folder: Path) -> Path:
-    for part in PARTS:
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-        copy(ROOT / part, folder / part)
+def checkout(folder: Path) -> Path:
+    copy_project(folder)
     shutil.copy2(ROOT / CONFIG, folder / "config.yaml")
     return folder
 
@@ -133,7 +131,7 @@ class Undisturbed:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    folder = copy_of_project(tmp_path_factory.mktemp("undisturbed"))
+    folder = checkout(tmp_path_factory.mktemp("undisturbed"))
     run = Run(folder)
     assert run.reaches("train")
     second = snakemake(folder)
@@ -148,7 +146,7 @@ def test_a_second_snakemake_is_refused_and_disturbs_nothing(undisturbed):
 
 
 def test_killed_twenty_times_in_other_places_it_ends_with_the_same_numbers(undisturbed, tmp_path):
-    folder, chance = copy_of_project(tmp_path), random.Random(0)
+    folder, chance = checkout(tmp_path), random.Random(0)
     killed: list[str] = []
     while left := [stage for stage, (times, _) in STAGES.items() if killed.count(stage) < times]:
         run = Run(folder, "--", *NUMBERS, **PLACES[len(killed) % 2])
@@ -268,7 +266,7 @@ cp -r results "$1/results"
 def test_on_a_disk_that_is_full_it_stops_and_goes_on_with_the_same_numbers(undisturbed, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "project").mkdir()
-    copy_of_project(tmp_path / "project")
+    checkout(tmp_path / "project")
     command = ["unshare", "--map-root-user", "--mount", "bash", "-c", FULL, "bash", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     logs = {path: path.read_text() for path in tmp_path.glob("full-*.log")}

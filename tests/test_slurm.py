@@ -18,7 +18,7 @@ import yaml
 from safetensors import safe_open
 
 from conftest import ROOT
-from test_workflow import PARTS, planned, snakemake
+from test_workflow import copy_project, planned, snakemake
 from transformer2.provenance import read_json, read_jsonl
 
 MISSING = [
@@ -51,10 +51,7 @@ def configuration(gpus: int) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkout")
-    for part in PARTS:
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-        copy(ROOT / part, folder / part)
+    folder = copy_project(tmp_path_factory.mktemp("checkout"))
     (folder / "config.yaml").write_text(configuration(gpus=1))
     return folder
 

@@ -45,14 +45,17 @@ def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {name: int(n) for name, n in (line.split() for line in counts[1].splitlines())}
 
 
+def copy_project(folder: Path) -> Path:
+    """The parts of the project that a run needs, in a folder where its results do not mix with others."""
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        copy(ROOT / part, folder / part)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkout")
-    for part in PARTS:
-        source = ROOT / part
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, folder / part)
-    return folder
+    return copy_project(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)

@@ -258,7 +258,7 @@ def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> set[str]:
     if not file.is_file():
         raise ValueError(f"{folder} holds no expert: there is no {file.name} in it")
     names, wrong = set(), []
-    with safe_open(intact(file), "pt") as tensors:
+    with safe_open(intact(folder) / file.name, "pt") as tensors:
         for key in tensors.keys():  # noqa: SIM118 (not a dict)
             if not key.endswith(".svf_z"):
                 raise ValueError(f"{folder} is no SVF expert: it holds {key}")

@@ -23,14 +23,21 @@ def seal_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
-def seal(path: Path, content: Path | None = None) -> None:
-    """Records what `path` holds, or will hold once the file `content` is moved there."""
+def seal(path: Path, content: Path | None = None) -> str:
+    """Records what `path` holds, or will hold once the file `content` is moved there; returns its sha256."""
     content = content or path
     facts = content.stat()
     record = {"sha256": sha256(content), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
     temporary = seal_of(path).with_name(f"{seal_of(path).name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(record))
     os.replace(temporary, seal_of(path))
+    return record["sha256"]
+
+
+def seal_folder(folder: Path) -> dict[str, str]:
+    """Seals every file in a folder (not below it) but manifests, which seal themselves; returns sha256 by name."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != "manifest.json"]
+    return {path.name: seal(path) for path in files if not path.name.startswith(".")}
 
 
 def damage(path: Path, thorough: bool = False) -> str | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from transformer2.models import check_fit
 from transformer2.provenance import whole_file
+from transformer2.seals import seal
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import singular_values
 from transformer2.svf.layer import scaling
@@ -147,6 +148,7 @@ def transfer(
         layers_to_transform=None if config.layers_to_transform is None else layers,  # type: ignore[union-attr]
     )  # fmt: skip
     placed.save_pretrained(str(out))
+    seal(out / "adapter_config.json")
     # Copies, as safetensors refuses one vector that two layers share.
     vectors = {KEY.format(name): vector.clone() for name, vector in z.items()}
     with whole_file(out / WEIGHTS) as temporary:

@@ -1,6 +1,7 @@
-"""Commands that run something: models, data, training, answers, scores, frames, exports."""
+"""Commands that run something: models, data, training, answers, scores, frames, exports, checks."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,7 @@ from transformer2.provenance import (
     write_json,
     write_jsonl,
 )
-from transformer2.seals import seal, sha256
+from transformer2.seals import damaged, seal_folder, sha256
 
 
 @app.command()
@@ -50,9 +51,7 @@ def model(
         if backbone:
             facts["backbone"] = read_json(backbone / "manifest.json")["sha256"]
         facts |= fetch(source, out, revision=revision, seed=seed, steps=steps, backbone=backbone)
-        facts["sha256"] = fingerprint(out)
-        for name in facts["sha256"]:
-            seal(out / name)
+        facts["sha256"] = seal_folder(out)
 
 
 @app.command()
@@ -282,3 +281,18 @@ def experts(selections: list[Path], out: File) -> None:
     from transformer2.frames import experts
 
     experts(selections, out)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="of results")] = Path("results")) -> None:
+    """Read every file of a folder and name those that no longer hold what was written to them."""
+    found = list(damaged(folder, thorough=True))
+    for file, what in found:
+        os.utime(file)  # snakemake reads long files only if they have another time than when they were written
+        print(f"{file} is damaged: {what}")
+    sealed = sum(1 for _ in folder.rglob(".*.sha256"))
+    if not sealed:
+        raise ValueError(f"there is no sealed file in {folder}: is it a folder of results?")
+    if found:
+        raise ValueError(f"{len(found)} of {sealed} sealed files in {folder} are damaged; snakemake makes them again")
+    print(f"all {sealed} sealed files in {folder} hold what was written to them")

@@ -1,7 +1,6 @@
 """Commands that render what a run measured beside what the documents report."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ from transformer2.provenance import (
     read_jsonl,
     write_json,
 )
-from transformer2.seals import damaged, sha256
+from transformer2.seals import sha256
 
 
 @app.command()
@@ -164,21 +163,6 @@ def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_t
 
     folder = results or Path("results") / configuration.load(Path("config.yaml")).run
     print(explain(cell, folder, ledger), end="")
-
-
-@app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="of results")] = Path("results")) -> None:
-    """Read every file of a folder and name those that no longer hold what was written to them."""
-    found = list(damaged(folder, thorough=True))
-    for file, what in found:
-        os.utime(file)  # snakemake reads long files only if they have another time than when they were written
-        print(f"{file} is damaged: {what}")
-    sealed = sum(1 for _ in folder.rglob(".*.sha256"))
-    if not sealed:
-        raise ValueError(f"there is no sealed file in {folder}: is it a folder of results?")
-    if found:
-        raise ValueError(f"{len(found)} of {sealed} sealed files in {folder} are damaged; snakemake makes them again")
-    print(f"all {sealed} sealed files in {folder} hold what was written to them")
 
 
 @app.command()
