@@ -5,10 +5,12 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, MistralForCausalLM
 
 from transformer2.models import load_model, load_tokenizer
 from transformer2.pocket import corpus, pretrain
+from transformer2.pocket.muon import Muon, orthogonalise
 from transformer2.rollout.engine import encode_prompt
 from transformer2.tasks import BENCHMARKS, TASKS
 from transformer2.tasks.classify import CLASSES
@@ -123,3 +125,27 @@ def test_pretraining_repeats_bit_for_bit_and_loads_as_any_model(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "one").padding_side == "left"
     model, tokens = load_model(tmp_path / "one"), load_tokenizer(tmp_path / "one")
     assert model.config.vocab_size == len(tokens)
+
+
+def test_a_step_in_float32_is_that_of_muon_up_to_the_precision_of_its_bfloat16():
+    torch.manual_seed(0)
+    shapes = [(8, 8), (16, 8), (8, 16), (8, 16)]
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
+    muon = Muon(ours, lr=0.1)
+    rival = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        muon.step()
+        rival.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 5), (2, 4, 9), (2, 9, 4)])
+def test_orthogonalised_matrices_keep_their_singular_vectors(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
+    scales = torch.diagonal(u.mT @ orthogonalise(matrices) @ vt.mT, dim1=1, dim2=2)
+    assert (scales > 0.5).all() and (scales < 1.3).all()

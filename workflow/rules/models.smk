@@ -31,6 +31,7 @@ rule model:
             *(
                 [
                     "pocket/corpus.py",
+                    "pocket/muon.py",
                     "pocket/pretrain.py",
                     "pocket/tokenizer.py",
                     *(

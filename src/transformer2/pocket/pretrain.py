@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from transformer2.pocket.corpus import STREAMS, Item, items
+from transformer2.pocket.muon import Muon
 from transformer2.pocket.tokenizer import EOS, train_tokenizer
 from transformer2.rollout.engine import encode_prompt
 from transformer2.rollout.likelihood import completion_states
@@ -137,7 +138,7 @@ def optimizers(model: Any, steps: int) -> list[tuple[torch.optim.Optimizer, Lamb
     matrices = {p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name}
     others = [p for p in model.parameters() if p not in matrices]
     in_order = [p for p in model.parameters() if p in matrices]
-    muon = torch.optim.Muon(in_order, lr=MUON_LR, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(in_order, lr=MUON_LR)
     adamw = torch.optim.AdamW(others, lr=ADAMW_LR, betas=(0.9, 0.95), weight_decay=0.0)
     warmup = min(WARMUP_STEPS, steps)
     return [(o, LambdaLR(o, lambda s: min((s + 1) / warmup, 1 - s / steps))) for o in (muon, adamw)]
