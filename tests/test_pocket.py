@@ -129,18 +129,18 @@ def test_pretraining_repeats_bit_for_bit_and_loads_as_any_model(tmp_path):
 
 def test_a_step_in_float32_is_that_of_muon_up_to_the_precision_of_its_bfloat16():
     torch.manual_seed(0)
-    shapes = [(8, 8), (16, 8), (8, 16), (8, 16)]
+    shapes = [(8, 8), (16, 8), (8, 16), (8, 16), (8, 8)]
     ours, theirs = ([torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
     muon = Muon(ours, lr=0.1)
     rival = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
-        for one, other in zip(ours, theirs, strict=True):
+        for one, other in zip(ours[:-1], theirs, strict=False):  # the last has no gradient
             one.grad = torch.randn_like(one)
             other.grad = one.grad.clone()
         muon.step()
         rival.step()
     for one, other in zip(ours, theirs, strict=True):
-        assert (one - other).norm() < 0.02 * other.norm()
+        assert (one - other).norm() <= 0.02 * other.norm()
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 5), (2, 4, 9), (2, 9, 4)])

@@ -40,17 +40,17 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for matrix in group["params"]:
-                by_shape[matrix.shape].append(matrix)
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
             for (rows, columns), matrices in by_shape.items():
-                updates = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
+                updates = [self._momentum(matrix, matrix.grad, group["momentum"]) for matrix in matrices]  # type: ignore
                 step = -0.2 * group["lr"] * max(rows, columns) ** 0.5
-                for matrix, update in zip(matrices, orthogonalise(updates), strict=True):
+                for matrix, update in zip(matrices, orthogonalise(torch.stack(updates)), strict=True):
                     matrix.add_(update, alpha=step)
 
-    def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
+    def _momentum(self, matrix: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         """The gradient's running mean, one step ahead (Nesterov)."""
         if matrix not in self.state:
             self.state[matrix]["mean"] = torch.zeros_like(matrix)
-        assert matrix.grad is not None
-        mean = self.state[matrix]["mean"].lerp_(matrix.grad, 1 - momentum)
-        return matrix.grad.lerp(mean, momentum)
+        mean = self.state[matrix]["mean"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)
