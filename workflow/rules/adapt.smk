@@ -29,17 +29,7 @@ rule dispatch:
         runtime=4 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code(
-            "adaptation/model.py",
-            "adaptation/dispatch.py",
-            "evaluation.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "tasks/base.py",
-            "tasks/classify.py",
-            "tasks/{task}.py",
-        ),
+        code=code("dispatch"),
         experts=lambda wc: named_folders(experts_by_class(wc)),
         classifier=lambda wc, input: option(
             "classifier", Path(input.classifier).parent if input.classifier else None
@@ -85,7 +75,7 @@ rule carry_over:
         runtime=10,
         gpu=0,
     params:
-        code=code("models.py"),
+        code=code("carry-over"),
         expert=lambda wc, input: Path(input.adapter).parent,
         out=EXPERT,
     shell:
@@ -119,18 +109,7 @@ rule adapt:
         runtime=12 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code(
-            "adaptation/model.py",
-            "adaptation/cem.py",
-            "adaptation/few_shot.py",
-            "adaptation/choice.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "sandbox.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
+        code=code("adapt"),
         out=MIX,
         experts=lambda wc: named_folders(experts_to_mix(wc)),
         shots=lambda wc: BUDGETS[wc.budget].shots,
@@ -175,17 +154,7 @@ rule train_on_shots:
         runtime=4 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code(
-            "adaptation/choice.py",
-            "training/*.py",
-            "evaluation.py",
-            "sandbox.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
+        code=code("train"),
         out=MIX,
         dtype=of_model("dtype"),
         checkpointing=checkpointing,
@@ -234,7 +203,7 @@ rule choose:
         runtime=10,
         gpu=0,
     params:
-        code=code("adaptation/choice.py"),
+        code=code("choose"),
         identity=identity,
         shots=lambda wc: CHOSEN[wc.adapter][1],
         by=lambda wc: CHOSEN[wc.adapter][2],
@@ -286,7 +255,7 @@ rule gather:
         runtime=10,
         gpu=0,
     params:
-        code=code("frames.py"),
+        code=code("gather"),
         decisions=lambda wc, input: " ".join(
             f"--decisions {file}" for file in input.decisions
         ),
@@ -319,7 +288,7 @@ rule kit:
         runtime=10,
         gpu=0,
     params:
-        code=code("training/selection.py"),
+        code=code("kit"),
         out=KIT,
         experts=lambda wc, input: named_folders(
             {

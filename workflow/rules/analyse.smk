@@ -19,7 +19,7 @@ rule spectrum:
         runtime=10,
         gpu=0,
     params:
-        code=code("spectrum.py", "frames.py", "svf/*.py"),
+        code=code("spectrum"),
         bases=lambda wc, input: " ".join(
             f"--basis {Path(file).parent.name}={file}" for file in input.bases
         ),
@@ -55,12 +55,7 @@ rule spectrum_figure:
         runtime=10,
         gpu=0,
     params:
-        code=code(
-            "paper/spectrum_figures.py",
-            "paper/figures.py",
-            "paper/measured.py",
-            "spectrum.py",
-        ),
+        code=code("spectrum-figure"),
         model=lambda wc: SPECTRA[wc.figure],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
@@ -86,7 +81,7 @@ rule curves:
         runtime=10,
         gpu=0,
     params:
-        code=code("frames.py"),
+        code=code("curves"),
         whose=whose_models(RUN.standin),
     shell:
         "python -m transformer2 curves {input.selections} --whose {params.whose:q} --out {output} > {log} 2>&1"
@@ -120,12 +115,7 @@ rule learning_figure:
         runtime=10,
         gpu=0,
     params:
-        code=code(
-            "paper/learning_figures.py",
-            "paper/figures.py",
-            "paper/measured.py",
-            "statistics.py",
-        ),
+        code=code("learning-figure"),
         model=lambda wc: LEARNING[wc.figure][0],
         method=lambda wc: LEARNING[wc.figure][1],
         told_apart=lambda wc: LEARNING[wc.figure][2],
@@ -158,14 +148,7 @@ rule illustrate:
         runtime=10,
         gpu=0,
     params:
-        code=code(
-            "illustration.py",
-            "models.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "training/samples.py",
-            "tasks/*.py",
-        ),
+        code=code("illustrate"),
         experts=lambda wc, input: named_folders(
             {Path(file).parts[-4]: file for file in input.experts}
         ),
@@ -214,7 +197,7 @@ rule schematic:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/schematics.py", "paper/figures.py"),
+        code=code("schematic"),
         kind=lambda wc: SCHEMATICS[wc.figure],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:

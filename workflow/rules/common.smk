@@ -3,7 +3,6 @@ import json
 import shlex
 import sys
 from functools import cache
-from hashlib import sha256
 from os import environ, pathsep
 from os.path import relpath
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
-SOURCE = ROOT / "src" / "transformer2"
 sys.path.insert(0, str(ROOT / "src"))
 # Jobs use the package from src/ and the Python that runs Snakemake, or with --use-conda that of their environment. For
 # them Snakemake drops PYTHONPATH, so every command says it anew; and while an environment is active, conda puts another
@@ -26,8 +24,10 @@ environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its la
 from transformer2 import (
     config as configuration,
 )  # not its names: Snakemake has a `parse` of its own
+from transformer2 import code_digest
 from transformer2.paper import ledger
 from transformer2.seals import damaged, made_with
+from transformer2.tasks import TASKS
 
 try:
     RUN = configuration.parse(config)
@@ -327,41 +327,37 @@ def redo_damaged(wildcards):
     return []
 
 
-def code(*patterns):
-    """What the modules of a stage hold, as a parameter of it: an edit redoes the stages that run them, and no other.
+UNSCORED = ("model", "data", "classes", "generate", "dispatch")
+"""Commands that score no answer."""
 
-    Not as inputs: scheduling looks at every input of every waiting job after every job that ends.
+
+def code(command):
+    """Digest of the code that a command runs, as a parameter of its rule: an edit redoes the steps that run it, no others.
+
+    It is no input: scheduling looks at every input of every waiting job after every job that ends.
     """
 
     def digest(wildcards):
-        names = [
-            pattern.replace("{task}", name)
-            for pattern in patterns
-            for name in (task_modules(wildcards) if "{task}" in pattern else [""])
-        ]
-        found = {name: sorted(SOURCE.glob(name)) for name in names}
-        if absent := [name for name, paths in found.items() if not paths]:
-            raise WorkflowError(f"no module {absent[0]} in {SOURCE}")
-        files = {path for paths in found.values() for path in paths}
-        return contents(frozenset(files))
+        task = wildcards.get("task")
+        without = unused_modules(command, wildcards)
+        unused = {"score"} if command in UNSCORED else set()
+        return code_digest.digest(command, task, without, unused)
 
     return digest
 
 
-@cache
-def contents(files):
-    """Digest of the names and contents of files of the package."""
-    hashed = sha256()
-    for path in sorted(files):
-        hashed.update(f"{path.relative_to(SOURCE)}\n".encode() + path.read_bytes())
-    return hashed.hexdigest()[:16]
-
-
-def task_modules(wildcards):
-    """The module of a task, and what it shares with others."""
-    own = (configuration.TASK_MODULES | {"classify": "classify"})[wildcards.task]
-    shared = {"mbpp_pro": "code", "humaneval": "code", "math": "latex"}
-    return [own, shared[own]] if own in shared else [own]
+def unused_modules(command, wildcards):
+    """Modules that the code of a command could import and that this job has no use for."""
+    modules = [] if RUN.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker"]
+    if "task" in wildcards.keys() and not TASKS[wildcards.task].runs_code:
+        modules.append("sandbox")
+    if command == "model" and not RUN.models[wildcards.model].source.startswith(
+        "pocket:"
+    ):
+        modules.append("pocket")
+    if command == "data" and RUN.data != "pocket":
+        modules.append("pocket")
+    return modules
 
 
 def of_model(field):
@@ -434,8 +430,6 @@ def experts_to_mix(wildcards):
 
 def experts_by_class(wildcards):
     """The expert that answers each class: that of the first training task of its domain."""
-    from transformer2.tasks import TASKS
-
     files = {}
     for task, file in experts_to_adapt(wildcards).items():
         files.setdefault(TASKS[task].domain, file)
@@ -514,8 +508,6 @@ def score_files(models, adapters, tasks, seeds):
 
 def transfer_scores():
     """Files of scores of experts that come from another model."""
-    from transformer2.tasks import TASKS
-
     return [
         file
         for model in RUN.models

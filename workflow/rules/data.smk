@@ -18,16 +18,7 @@ rule data:
         runtime=30,
         gpu=0,
     params:
-        code=code(
-            "data.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-            *(
-                ["pocket/corpus.py", "pocket/pictures.py"]
-                if RUN.data == "pocket"
-                else []
-            ),
-        ),
+        code=code("data"),
         source=RUN.data,
         limit=lambda wc: option("limit", getattr(EVERY_TASK[wc.task], wc.split)),
     shell:
@@ -56,7 +47,7 @@ rule classes:
         runtime=10,
         gpu=0,
     params:
-        code=code("tasks/classify.py", "tasks/everyday.py"),
+        code=code("classes"),
         rows=lambda wc, input: " ".join(
             f"--rows {task}={input[task]}" for task in RUN.text_tasks
         ),

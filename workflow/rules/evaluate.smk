@@ -22,15 +22,7 @@ rule generate:
         runtime=4 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code(
-            "evaluation.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-            *(["transfer.py"] if RUN.engine == "vllm" else []),  # reads z
-        ),
+        code=code("generate"),
         expert=lambda wc, input: option(
             "expert",
             str(Path(input.expert).parent) if "expert" in input.keys() else None,
@@ -68,7 +60,7 @@ rule score:
         runtime=60,
         gpu=0,
     params:
-        code=code("scoring.py", "sandbox.py", "tasks/base.py", "tasks/{task}.py"),
+        code=code("score"),
         identity=identity,
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
@@ -95,14 +87,7 @@ rule collect_scores:
         runtime=10,
         gpu=0,
     params:
-        code=code(
-            "frames.py",
-            *(
-                ["elsewhere.py", "paper/ledger.py", "config/*.py"]
-                if RUN.scores
-                else []
-            ),
-        ),
+        code=code("import-scores" if RUN.scores else "collect"),
         command=f"import-scores --run {RUN.run}" if RUN.scores else "collect",
     shell:
         "python -m transformer2 {params.command} {input.scores:q} --out {output} > {log} 2>&1"
@@ -128,6 +113,6 @@ rule collect_experts:
         runtime=10,
         gpu=0,
     params:
-        code=code("frames.py"),
+        code=code("experts"),
     shell:
         "python -m transformer2 experts {input.experts} --out {output} > {log} 2>&1"

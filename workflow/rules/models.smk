@@ -26,29 +26,7 @@ rule model:
         runtime=120,
         gpu=0,
     params:
-        code=lambda wc: code(
-            "models.py",
-            *(
-                [
-                    "pocket/corpus.py",
-                    "pocket/muon.py",
-                    "pocket/pretrain.py",
-                    "pocket/tokenizer.py",
-                    *(
-                        ["pocket/pictures.py", "pocket/vision.py", "tasks/vqa.py"]
-                        if RUN.models[wc.model].backbone
-                        else []
-                    ),
-                    "tasks/classify.py",
-                    "tasks/everyday.py",
-                    "rollout/engine.py",
-                    "rollout/likelihood.py",
-                    "rollout/pictures.py",
-                ]
-                if RUN.models[wc.model].source.startswith("pocket:")
-                else []
-            ),
-        )(wc),
+        code=code("model"),
         source=of_model("source"),
         revision=lambda wc: option("revision", RUN.models[wc.model].revision),
         seed=of_model("seed"),
@@ -78,7 +56,7 @@ rule basis:
         runtime=240,
         gpu=0,
     params:
-        code=code("svf/basis.py"),
+        code=code("basis"),
         dtype=of_model("dtype"),
     shell:
         "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
@@ -102,7 +80,7 @@ rule basis_block:
         runtime=12 * 60,
         gpu=0,
     params:
-        code=code("svf/basis.py"),
+        code=code("basis"),
         dtype=of_model("dtype"),
     shell:
         "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
@@ -133,6 +111,6 @@ rule join_bases:
         runtime=60,
         gpu=0,
     params:
-        code=code("svf/basis.py"),
+        code=code("join-bases"),
     shell:
         "python -m transformer2 join-bases {input} --out {output} > {log} 2>&1"

@@ -32,7 +32,7 @@ rule table:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
+        code=code("table"),
         out=lambda wc: f"results/{wc.run}/paper_tables",
         experts=lambda wc, input: option("experts", input.experts or None),
     shell:
@@ -68,7 +68,7 @@ rule times:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
+        code=code("table"),
         out=lambda wc: f"results/{wc.run}/paper_tables",
     shell:
         "python -m transformer2 table --ledger {input.ledger} --timings {input.timings} --out {params.out} > {log} 2>&1"
@@ -101,9 +101,7 @@ rule settings:
         runtime=10,
         gpu=0,
     params:
-        code=code(
-            "paper/settings.py", "paper/layout.py", "paper/ledger.py", "config/*.py"
-        ),
+        code=code("settings"),
         methods=json.dumps(
             {name: method.model_dump() for name, method in RUN.methods.items()}
         ),
@@ -139,7 +137,7 @@ rule figure:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
+        code=code("figure"),
         out=lambda wc: f"results/{wc.run}/figures/{wc.table}",
     shell:
         "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
@@ -172,7 +170,7 @@ rule adaptation_figure:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py"),
+        code=code("adaptation-figure"),
         kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
@@ -205,7 +203,7 @@ rule study:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py"),
+        code=code("study"),
         out=lambda wc: f"results/{wc.run}/figures/study",
         reference=RUN.reference,
     shell:
@@ -237,7 +235,7 @@ rule audit:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
+        code=code("audit"),
         out=lambda wc: f"results/{wc.run}/audit",
     shell:
         "python -m transformer2 audit --out {params.out} > {log} 2>&1"
@@ -272,7 +270,7 @@ rule claims:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py", "spectrum.py", "config/*.py"),
+        code=code("claims"),
         out=lambda wc: f"results/{wc.run}/claims",
     shell:
         "python -m transformer2 claims {input.frames} --out {params.out} > {log} 2>&1"
@@ -315,7 +313,7 @@ rule html_report:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/*.py", "statistics.py", "config/*.py"),
+        code=code("report"),
         folder=lambda wc: f"results/{wc.run}",
         command=command(),
     shell:
@@ -362,7 +360,7 @@ rule crate:
         runtime=10,
         gpu=0,
     params:
-        code=code("paper/crate.py", "paper/account.py"),
+        code=code("crate"),
         settings=RUN.model_dump_json(),
         snakemake=metadata.version("snakemake"),
     shell:

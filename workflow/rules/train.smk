@@ -25,16 +25,7 @@ rule train:
         runtime=24 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code(
-            "training/*.py",
-            "evaluation.py",
-            "svf/*.py",
-            "rollout/*.py",
-            "models.py",
-            "sandbox.py",
-            "tasks/base.py",
-            "tasks/{task}.py",
-        ),
+        code=code("train"),
         out=SWEEP,
         dtype=of_model("dtype"),
         checkpointing=checkpointing,
@@ -74,7 +65,7 @@ rule select:
         runtime=10,
         gpu=0,
     params:
-        code=code("training/selection.py"),
+        code=code("select"),
         out=EXPERT,
         candidates=lambda wc, input: [
             str(Path(file).parent) for file in input.summaries

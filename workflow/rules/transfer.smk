@@ -31,7 +31,7 @@ rule transfer:
         runtime=30,
         gpu=0,
     params:
-        code=code("transfer.py", "models.py", "svf/*.py"),
+        code=code("transfer"),
         out=TRANSFER,
         expert=lambda wc, input: Path(input.expert).parent,
         mapping=lambda wc: option("mapping", RUN.models[wc.model].transfer.mapping),
@@ -62,7 +62,7 @@ rule mix:
         runtime=60,
         gpu=of_model("gpus"),
     params:
-        code=code("adaptation/model.py", "svf/*.py", "rollout/*.py", "models.py"),
+        code=code("mix"),
         out=EQUAL,
         experts=lambda wc: named_folders(experts_to_adapt(wc)),
         dtype=of_model("dtype"),
