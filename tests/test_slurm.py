@@ -153,7 +153,7 @@ class Run:
     def resumed(self, point: str) -> int:
         """The step that a training said to go on from, -1 if it said nothing."""
         log = self.checkout / POINTS[point] / "train.log"
-        found = re.search(r"going on from step (\d+)", log.read_text()) if log.exists() else None
+        found = re.search(r"resuming from step (\d+)", log.read_text()) if log.exists() else None
         return int(found[1]) if found else -1
 
     def at_work(self, steps: dict[str, int]) -> bool:

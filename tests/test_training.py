@@ -11,7 +11,7 @@ from transformer2.models import load_expert, new_expert
 from transformer2.provenance import read_json, read_jsonl, write_json
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
-from transformer2.training import loop
+from transformer2.training import checkpoint, loop
 from transformer2.training.objective import Sample, accumulate_gradients, negative_objective
 from transformer2.training.samples import batch_indices, references, rollout
 from transformer2.training.selection import select
@@ -74,6 +74,50 @@ def test_the_last_state_is_the_expert_where_that_is_asked_for(words, tmp_path):
     assert kept == {"best": True, "last": False}
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"adapter": "svf"},
+        {"adapter": "svf", "parametrisation": "sigmoid_nuclear"},
+        {"adapter": "lora", "modules": "attention_qv"},
+        {"adapter": "dora", "modules": "attention_qv"},
+        {"adapter": "ia3", "modules": "ia3"},
+        {"adapter": "vera", "modules": "attention_qv"},
+        {"adapter": "tinylora", "modules": "all", "rank": 2},
+    ],
+    ids=lambda kind: "-".join(map(str, kind.values())),
+)
+def test_weight_decay_alone_leads_back_to_the_base_model(words, tmp_path, kind):
+    one = trainer(words, tmp_path, settings(init_std=0.3, weight_decay=1.0, **kind))
+    ids = torch.tensor([[0, 5, 6, 7]])
+    base = model(len(words))(ids).logits
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in one.parameters.values():
+            parameter.add_(0.3 * torch.rand_like(parameter))
+    distances = []
+    for share in (0.0, 0.5, 1.0):
+        one._decay(share)
+        distances.append((one.model.eval()(ids).logits - base).abs().max().item())
+    assert distances[0] > distances[1] > 0.01 and distances[2] < 1e-4
+
+
+def test_decay_is_that_of_adamw_where_the_base_model_is_at_zero(words, tmp_path):
+    chosen = settings(adapter="lora", modules="attention_qv", weight_decay=0.3, learning_rate=0.05, clip_norm=1e9)
+    one = trainer(words, tmp_path, chosen)
+    twins = [parameter.detach().clone().requires_grad_() for parameter in one.parameters.values()]
+    theirs = torch.optim.AdamW(twins, lr=0.05, betas=loop.BETAS, weight_decay=0.3)
+    for _ in range(3):
+        one._update(SAMPLES, 0.05)
+        for twin, parameter in zip(twins, one.parameters.values(), strict=True):
+            twin.grad = parameter.grad
+        theirs.step()
+        for twin, parameter in zip(twins, one.parameters.values(), strict=True):
+            torch.testing.assert_close(parameter.detach(), twin.detach())
+            with torch.no_grad():
+                twin.copy_(parameter)
+
+
 def test_objective_is_equation_one():
     logprobs, kl, r = torch.tensor([-2.0, -3.0]), torch.tensor([0.5, 0.1]), torch.tensor([1.0, -1.0])
     assert negative_objective(logprobs, kl, r, 0.3).item() == pytest.approx(-((-2 - 0.15) + (3 - 0.03)))
@@ -101,6 +145,48 @@ def test_gradients_equal_autograd_through_the_whole_batch(words, how, kl):
     expected = torch.autograd.grad(loss, [p for p in expert.parameters() if p.requires_grad])
     assert facts["loss"] == pytest.approx(loss.item(), rel=1e-4)
     torch.testing.assert_close(actual, list(expected), rtol=1e-3, atol=1e-6)
+
+
+def test_the_policy_gradient_is_that_of_the_scaled_weights_not_of_the_base(words):
+    """Naive twin: base models that hold W' = U diag(s z) V^T as their weights, with z moved to either side."""
+    chosen = settings(modules="mlp", init_std=0.3)
+    expert = new_expert(model(len(words)), chosen, None, seed=1).eval()
+    accumulate_gradients(expert, SAMPLES, chosen)
+    layers = {
+        name.removeprefix("base_model.model."): module
+        for name, module in expert.named_modules()
+        if hasattr(module, "svf_z")
+    }
+    torch.manual_seed(2)
+    directions = {name: torch.randn_like(layer.svf_z["default"]) for name, layer in layers.items()}
+
+    def loss_at(z) -> float:
+        base = model(len(words)).double()
+        with torch.no_grad():
+            for name, layer in layers.items():
+                weight = base.get_submodule(name).weight
+                u, s, v = torch.linalg.svd(weight, full_matrices=False)
+                weight.copy_(u @ torch.diag(s * z(name, layer)) @ v)
+        losses = []
+        for sample in SAMPLES:
+            ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+            answer = slice(len(sample.prompt_ids) - 1, -1)
+            logprobs = base(ids).logits[0, answer].log_softmax(-1)
+            losses.append(-sample.reward * logprobs.gather(-1, ids[0, len(sample.prompt_ids) :, None]).sum())
+        return torch.stack(losses).mean().item()
+
+    def slope(start) -> float:
+        h = 1e-4
+        up, down = (
+            loss_at(lambda name, layer: start(layer) + sign * h * directions[name].double()) for sign in (1, -1)
+        )
+        return (up - down) / (2 * h)
+
+    ours = sum((layer.svf_z["default"].grad * directions[name]).sum().item() for name, layer in layers.items())
+    at_policy = slope(lambda layer: layer.svf_z["default"].detach().double())
+    at_base = slope(lambda layer: torch.ones_like(layer.svf_z["default"]).double())
+    assert ours == pytest.approx(at_policy, rel=1e-3)
+    assert abs(at_base - at_policy) > 0.1 * abs(at_policy)
 
 
 def test_what_is_trained_on_is_what_was_generated_token_for_token(words):
@@ -192,7 +278,7 @@ def test_whatever_is_left_of_a_killed_training_it_ends_as_an_undisturbed_one(
     harm(tmp_path / "parts" / name)
     second = trainer(words, tmp_path / "parts", settings())
     second.run()
-    assert ("going on from step 2" in capsys.readouterr().out) == resumed
+    assert ("resuming from step 2" in capsys.readouterr().out) == resumed
     assert all(torch.equal(a, b) for a, b in zip(vectors(whole).values(), vectors(second).values(), strict=True))
     assert read_jsonl(tmp_path / "whole" / "rollouts.jsonl") == read_jsonl(tmp_path / "parts" / "rollouts.jsonl")
     steps = [
@@ -209,12 +295,44 @@ def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(words, tmp_path)
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [0]
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(words, tmp_path):
-    trainer(words, tmp_path, settings(learning_rate=0.02)).run(last_step=4)
-    other = trainer(words, tmp_path, settings(learning_rate=0.01))
-    other.run()
-    assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == list(range(6))
-    assert read_jsonl(tmp_path / "metrics.jsonl")[0]["learning_rate"] == 0.01
+@pytest.mark.parametrize("stopped_after", [1, 3, 4])
+def test_another_job_in_the_same_folder_begins_with_empty_logs(words, tmp_path, capsys, stopped_after):
+    trainer(words, tmp_path / "one", settings(learning_rate=0.02)).run(last_step=stopped_after)
+    edited = settings(learning_rate=0.01)
+    trainer(words, tmp_path / "one", edited).run()
+    trainer(words, tmp_path / "fresh", edited).run()
+    assert "is of other settings, model or data: starting afresh" in capsys.readouterr().out
+    strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
+    for name in loop.LOGS:
+        logs = [[strip(line) for line in read_jsonl(tmp_path / run / name)] for run in ("one", "fresh")]
+        assert logs[0] == logs[1]
+    assert [line["step"] for line in read_jsonl(tmp_path / "one" / "validation.jsonl")] == [0, 2, 4, 6]
+
+
+def test_moments_are_restored_on_the_device_of_their_parameter():
+    """Parameters on a device that is not the CPU, where a checkpoint is read to; `meta` checks devices as a GPU does."""
+    weights = {"z": torch.ones(4, requires_grad=True), "other.z": torch.ones(2, requires_grad=True)}
+    optimizer = torch.optim.Adam(weights.values(), lr=0.1)
+    for weight in weights.values():
+        weight.grad = torch.full_like(weight, len(weight))
+    optimizer.step()
+    saved = {name: value.clone() for name, value in checkpoint.optimizer_tensors(optimizer, weights).items()}
+
+    again = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
+    resumed = torch.optim.Adam(again.values(), lr=0.1)
+    checkpoint.restore_optimizer(resumed, again, saved)
+    restored = checkpoint.optimizer_tensors(resumed, again)
+    assert restored.keys() == saved.keys() and all(torch.equal(restored[name], saved[name]) for name in saved)
+
+    far = {name: w.detach().to("meta").requires_grad_() for name, w in weights.items()}
+    moved = torch.optim.Adam(far.values(), lr=0.1)
+    checkpoint.restore_optimizer(moved, far, saved)
+    for weight in far.values():
+        weight.grad = torch.ones_like(weight)
+    moved.step()
+    assert {value.device.type for name, value in checkpoint.optimizer_tensors(moved, far).items() if "exp" in name} == {
+        "meta"
+    }
 
 
 def test_the_best_validation_is_kept_and_training_stops_early(words, tmp_path, monkeypatch):

@@ -37,10 +37,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, Tensor]
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    for name, parameter in names.items():
-        prefix, suffix = "optimizer.", f".{name}"
-        optimizer.state[parameter] = {
-            key.removeprefix(prefix).removesuffix(suffix): value.clone()
+    """Puts the moments back, each on the device of its parameter; `names` in the order of the optimizer's parameters."""
+    prefix = "optimizer."
+    state = {
+        index: {
+            key.removeprefix(prefix).removesuffix(f".{name}"): value
             for key, value in tensors.items()
-            if key.startswith(prefix) and key.endswith(suffix)
+            if key.startswith(prefix) and key.endswith(f".{name}")
         }
+        for index, name in enumerate(names)
+    }
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

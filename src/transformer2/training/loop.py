@@ -39,6 +39,17 @@ LOGS = {"metrics.jsonl": 0, "rollouts.jsonl": 0, "validation.jsonl": 1}
 """What grows while a training runs -> whether a checkpoint comes after the line of the step that it stands at."""
 
 
+def base_values(name: str, start: Tensor, settings: dict[str, Any]) -> Tensor:
+    """Values of a trained parameter, of the shape of its values at the start, at which its adapter is the base model.
+
+    These are 1 for what multiplies (z of SVF, the vectors of IA3) and the norms of W at the start for DoRA's magnitude.
+    They are 0 for the factors of LoRA and its like, and for a vector before a sigmoid, of which any constant is z = 1.
+    """
+    if settings["adapter"] == "ia3" or (settings["adapter"] == "svf" and settings["parametrisation"] == "linear"):
+        return torch.ones_like(start)
+    return start.detach().clone() if "lora_magnitude_vector" in name else torch.zeros_like(start)
+
+
 @dataclass
 class Progress:
     """Where a training stands. `best_*` are of the best validation so far; `stopped` says why it ended early."""
@@ -55,7 +66,7 @@ class Trainer:
     """One expert in training.
 
     `settings` are those of `config.Run.training` plus `max_new_tokens`; `inputs` identifies base model and data (any
-    JSON value, such as checksums): a checkpoint of other inputs is not gone on from.
+    JSON value, such as checksums). Checkpoints and logs of other settings or inputs are discarded.
     """
 
     def __init__(
@@ -68,9 +79,9 @@ class Trainer:
         self.out, self.inputs = Path(out), inputs
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
-        kind = torch.optim.AdamW if settings["optimizer"] == "adamw_cosine" else torch.optim.Adam
-        decay = settings["weight_decay"] if settings["optimizer"] == "adamw_cosine" else 0.0
-        self.optimizer = kind(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS, weight_decay=decay)
+        self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
+        # AdamW is Adam and a decay beside it, which is `_decay`: PyTorch's own pulls to zero alone.
+        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS)
         self.progress = Progress()
         self._references = references(tokenizer, task)
 
@@ -144,11 +155,20 @@ class Trainer:
         if math.isfinite(norm) and math.isfinite(facts["loss"]):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
+            self._decay(learning_rate)
             self.optimizer.step()
         else:
             norm = math.nan
         self.model.eval()
         return facts | {"gradient_norm": norm}
+
+    @torch.no_grad()
+    def _decay(self, learning_rate: float) -> None:
+        """The decoupled decay of AdamW (Loshchilov and Hutter 2019), towards the base model."""
+        if self.settings["optimizer"] == "adamw_cosine":
+            share = learning_rate * self.settings["weight_decay"]
+            for name, parameter in self.parameters.items():
+                parameter.lerp_(self.base_state[name], share)
 
     def learning_rate(self, step: int) -> float:
         """Cosine decay to zero over all steps, or constant."""
@@ -205,12 +225,15 @@ class Trainer:
             if [line["step"] for line in logs["metrics.jsonl"][:step]] != [*range(step)]:
                 tqdm.write(f"{self.out}/metrics.jsonl lacks steps that {path.name} has seen: starting afresh")
                 facts = {}
-        if facts.get("job") == self._job():
+        if facts and facts["job"] != self._job():
+            tqdm.write(f"{path} is of other settings, model or data: starting afresh")
+            facts = {}
+        if facts:
             self.progress = Progress(**facts["progress"])
             self._restore({name: tensors[f"current.{name}"] for name in self.parameters})
             self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
             checkpoint.restore_optimizer(self.optimizer, self.parameters, tensors)
-            tqdm.write(f"going on from step {self.progress.step}")
+            tqdm.write(f"resuming from step {self.progress.step}")
         for name, key in LOGS.items():
             kept = [line for line in logs[name] if facts and line["step"] < self.progress.step + key]
             remove(self.out / name)
