@@ -1,6 +1,5 @@
 """The objective against its naive twin, and the loop: learning, stopping, resuming, failing."""
 
-import json
 import math
 
 import pytest
@@ -14,7 +13,7 @@ from transformer2.rollout.hf import HFEngine
 from transformer2.training import checkpoint, loop
 from transformer2.training.objective import Sample, accumulate_gradients, negative_objective
 from transformer2.training.samples import batch_indices, references, rollout
-from transformer2.training.selection import select
+from transformer2.training.selection import ADAPTER_FILES, LAST, same_expert, select
 
 SAMPLES = [Sample([0, 5, 6], [7, 8, 9], 1.0), Sample([0, 5], [11], -1.0), Sample([0, 5, 6, 7, 8], [9, 4], 1.0)]
 
@@ -63,15 +62,36 @@ def test_other_methods_start_at_the_base_learn_and_load(words, tmp_path, adapter
     assert not torch.allclose(trained, base, atol=1e-2)
 
 
-def test_the_last_state_is_the_expert_where_that_is_asked_for(words, tmp_path):
-    kept = {}
-    for select_by in ("best", "last"):
-        one = trainer(words, tmp_path / select_by, settings(objective="next_token", select=select_by, eval_every=6))
-        one._evaluate = lambda one=one: setattr(one.progress, "best_validation", 1.0)  # the start is never surpassed
-        start = vectors(one)
-        one.run()
-        kept[select_by] = all(torch.equal(start[name], p) for name, p in vectors(one).items())
-    assert kept == {"best": True, "last": False}
+@pytest.mark.parametrize("stops_early", [False, True])
+@pytest.mark.parametrize("selected", ["best", "last"])
+def test_both_states_are_kept_and_the_selected_one_is_the_expert(words, tmp_path, monkeypatch, selected, stops_early):
+    chosen = settings(select=selected, learning_rate=0.05, patience=2 if stops_early else 50)
+    one, states, values = trainer(words, tmp_path, chosen), [], iter([0.2, 0.5, 0.4, 0.3])
+
+    def validate(*_):
+        states.append(vectors(one))
+        return next(values)
+
+    monkeypatch.setattr(loop, "accuracy", validate)
+    progress = one.run()
+    one.save()
+    assert (progress.best_step, progress.step, progress.last_validation) == (2, 6, 0.3)
+    assert bool(progress.stopped) is stops_early
+    best, last = states[1], states[3]
+    assert any(not torch.equal(best[name], last[name]) for name in best)
+    for folder, state in ((tmp_path, {"best": best, "last": last}[selected]), (tmp_path / LAST, last)):
+        saved = load_expert(model(len(words)), folder, None)
+        held = dict(saved.named_parameters())
+        assert all(torch.equal(held[name], values) for name, values in state.items())
+    assert same_expert(tmp_path, tmp_path / LAST) is (selected == "last")
+
+
+def test_the_last_state_of_a_training_that_got_better_is_the_expert_to_the_byte(words, tmp_path, monkeypatch):
+    one = trainer(words, tmp_path, settings(learning_rate=0.05))
+    monkeypatch.setattr(loop, "accuracy", lambda *_: one.progress.step / 10)
+    one.run()
+    one.save()
+    assert same_expert(tmp_path, tmp_path / LAST)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +198,7 @@ def test_the_policy_gradient_is_that_of_the_scaled_weights_not_of_the_base(words
     def slope(start) -> float:
         h = 1e-4
         up, down = (
-            loss_at(lambda name, layer: start(layer) + sign * h * directions[name].double()) for sign in (1, -1)
+            loss_at(lambda name, layer, step=step: start(layer) + step * directions[name].double()) for step in (h, -h)
         )
         return (up - down) / (2 * h)
 
@@ -301,7 +321,7 @@ def test_another_job_in_the_same_folder_begins_with_empty_logs(words, tmp_path, 
     edited = settings(learning_rate=0.01)
     trainer(words, tmp_path / "one", edited).run()
     trainer(words, tmp_path / "fresh", edited).run()
-    assert "is of other settings, model or data: starting afresh" in capsys.readouterr().out
+    assert "is of another job" in capsys.readouterr().out
     strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
     for name in loop.LOGS:
         logs = [[strip(line) for line in read_jsonl(tmp_path / run / name)] for run in ("one", "fresh")]
@@ -310,7 +330,7 @@ def test_another_job_in_the_same_folder_begins_with_empty_logs(words, tmp_path, 
 
 
 def test_moments_are_restored_on_the_device_of_their_parameter():
-    """Parameters on a device that is not the CPU, where a checkpoint is read to; `meta` checks devices as a GPU does."""
+    """The parameters are not on the CPU, where a checkpoint is read to; `meta` checks devices as a GPU does."""
     weights = {"z": torch.ones(4, requires_grad=True), "other.z": torch.ones(2, requires_grad=True)}
     optimizer = torch.optim.Adam(weights.values(), lr=0.1)
     for weight in weights.values():
@@ -371,12 +391,26 @@ def test_a_loss_that_is_not_finite_ends_the_job_and_keeps_the_last_good_state(wo
     assert read_json(tmp_path / "training.json")["stopped"].startswith("diverged")
 
 
-def test_a_reward_that_collapsed_ends_the_job_with_a_message(words, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("reward_wrong", "last_step"), [(-1.0, 8), (0.0, 3)])
+def test_without_right_answers_a_training_says_so_and_goes_on_as_long_as_it_has_a_gradient(
+    words, tmp_path, monkeypatch, capsys, reward_wrong, last_step
+):
     monkeypatch.setattr(loop, "COLLAPSE_STEPS", 3)
-    one = trainer(words, tmp_path, settings(steps=8, eval_every=100))
+    one = trainer(words, tmp_path, settings(steps=8, eval_every=100, reward_wrong=reward_wrong))
     one.task = loop.Task(**{**WORDS.__dict__, "score": lambda r, c: [WORDS.score(r, [""])[0]] * len(r)})
+    start = vectors(one)
     progress = one.run()
-    assert progress.step == 3 and progress.stopped and "no right answer in the 3 steps" in progress.stopped
+    one.save()
+    assert (progress.step, progress.collapsed_at) == (last_step, 2)
+    assert "collapsed: no right answer in the 3 steps up to 2" in capsys.readouterr().out
+    moved = any(not torch.equal(start[name], value) for name, value in one.last.items())
+    if reward_wrong:
+        assert progress.stopped is None and moved
+    else:
+        assert progress.stopped == "no gradient in the 3 steps up to 2: nothing is left to follow" and not moved
+    # The end is validated, so that the last state is judged too, and step 0 stays the best.
+    evaluated = [line["step"] for line in read_jsonl(tmp_path / "validation.jsonl")]
+    assert evaluated == [0, last_step] and progress.best_step == 0 and progress.last_validation == 0
 
 
 def test_rollouts_and_metrics_are_logged_a_row_each(words, tmp_path):
@@ -409,12 +443,33 @@ def test_half_of_the_layers_is_the_upper_half(words):
     assert all(".layers.1." in name for name, p in expert.named_parameters() if p.requires_grad)
 
 
-def test_selection_takes_the_best_validation_and_the_first_of_equals(tmp_path):
-    for name, value in (("a", 0.5), ("b", 0.7), ("c", 0.7)):
-        (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "training.json", {"best_validation": value})
-        for file in ("adapter_config.json", "adapter_model.safetensors"):
-            (tmp_path / name / file).write_text(name)
-    assert select([tmp_path / name for name in "abc"], tmp_path / "out").name == "b"
-    assert (tmp_path / "out" / "adapter_model.safetensors").read_text() == "b"
-    assert json.loads((tmp_path / "out" / "selection.json").read_text())["validation"] == {"a": 0.5, "b": 0.7, "c": 0.7}
+def test_selection_takes_the_best_validation_of_each_state_and_the_first_of_equals(tmp_path):
+    points = {"a": (0.5, 0.4), "b": (0.7, 0.0), "c": (0.7, 0.1)}
+    for name, (best, last) in points.items():
+        for folder, text in ((tmp_path / name, name), (tmp_path / name / LAST, f"{name} at last")):
+            folder.mkdir()
+            for file in ADAPTER_FILES:
+                (folder / file).write_text(text)
+        summary = {"best_validation": best, "last_validation": last, "settings": {"select": "best"}}
+        write_json(tmp_path / name / "training.json", summary)
+    assert select([tmp_path / name for name in points], tmp_path / "out").name == "b"
+    for folder, chosen, text, values in (
+        (tmp_path / "out", "b", "b", {"a": 0.5, "b": 0.7, "c": 0.7}),
+        (tmp_path / "out" / LAST, "a", "a at last", {"a": 0.4, "b": 0.0, "c": 0.1}),
+    ):
+        assert [(folder / file).read_text() for file in ADAPTER_FILES] == [text, text]
+        found = read_json(folder / "selection.json")
+        assert (found["chosen"], found["validation"]) == (chosen, values)
+        assert found["training"] == read_json(tmp_path / chosen / "training.json")
+
+
+def test_where_the_last_state_is_asked_for_a_point_is_judged_by_it(tmp_path):
+    for name, best, last in (("a", 0.9, 0.1), ("b", 0.5, 0.5)):
+        for folder in (tmp_path / name, tmp_path / name / LAST):
+            folder.mkdir()
+            for file in ADAPTER_FILES:
+                (folder / file).write_text(name)
+        summary = {"best_validation": best, "last_validation": last, "settings": {"select": "last"}}
+        write_json(tmp_path / name / "training.json", summary)
+    assert select([tmp_path / "a", tmp_path / "b"], tmp_path / "out").name == "b"
+    assert read_json(tmp_path / "out" / "selection.json")["state"] == "last"

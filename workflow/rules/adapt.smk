@@ -56,9 +56,15 @@ rule carry_over:
         adapter=lambda wc: expert(
             RUN.models[wc.model].backbone, wc.task, wc.method, wc.seed
         ),
+        last=lambda wc: expert(
+            RUN.models[wc.model].backbone, wc.task, wc.method, wc.seed, f"{LAST}/"
+        ),
     output:
         adapter=f"{EXPERT}/adapter_model.safetensors",
         config=f"{EXPERT}/adapter_config.json",
+        last=multiext(
+            f"{EXPERT}/{LAST}/", "adapter_model.safetensors", "adapter_config.json"
+        ),
     log:
         f"{EXPERT}/carry_over.log",
     benchmark:
@@ -79,7 +85,8 @@ rule carry_over:
         expert=lambda wc, input: Path(input.adapter).parent,
         out=EXPERT,
     shell:
-        "python -m transformer2 carry-over --expert {params.expert} --out {params.out} > {log} 2>&1"
+        "(python -m transformer2 carry-over --expert {params.expert} --out {params.out}"
+        " && python -m transformer2 carry-over --expert {params.expert}/last --out {params.out}/last) > {log} 2>&1"
 
 
 ruleorder: carry_over > select

@@ -28,6 +28,7 @@ from transformer2 import code_digest
 from transformer2.paper import ledger
 from transformer2.seals import damaged, made_with
 from transformer2.tasks import TASKS
+from transformer2.training.selection import LAST
 
 try:
     RUN = configuration.parse(config)
@@ -93,10 +94,26 @@ TRAINED = [
     if task in RUN.tasks_of(model)
 ]
 """(model, method, task) of every expert of a training task."""
-ADAPTERS = {"base": ("base", "")} | {
-    f"{method}-{task}": (method, task) for _, method, task in TRAINED
-}
+ADAPTERS = {"base": ("base", "")}
 """Adapter -> (method, task that it was trained on)."""
+STATES = {}
+"""Adapter of an expert, or of a choice among experts -> the state of their trainings: best (on validation) or last."""
+
+
+def of_state(name, state):
+    """The name of an adapter in one of the states of its training."""
+    return name if state == "best" else f"{name}-{state}"
+
+
+def add_expert(method, task):
+    """Names the expert of a method for a task, in every state that is scored."""
+    for state in RUN.states_of(method):
+        adapter = of_state(f"{method}-{task}", state)
+        ADAPTERS[adapter], STATES[adapter] = (method, task), state
+
+
+for _, method, task in TRAINED:
+    add_expert(method, task)
 STRATEGIES = {}
 """Adapter -> (strategy, first pass)."""
 MIXES = {}
@@ -123,7 +140,7 @@ def alone(budget):
 
 
 if ADAPT:
-    ADAPTERS["cls-classify"] = ("cls", "classify")
+    add_expert("cls", "classify")
     STRATEGIES = configuration.STRATEGIES
     ADAPTERS[UNIFORM] = (UNIFORM, "")
     CHOSEN["uniform_mix"] = ([UNIFORM], BUDGETS["10"].shots, "shots")
@@ -143,17 +160,15 @@ if ADAPT:
                 "shots",
             )
     for method in ADAPT.compared:
-        compared = [
-            f"{method}-{task}"
-            for task in RUN.methods[method].tasks or RUN.text_tasks
-            if task in RUN.text_tasks
-        ]
-        CHOSEN[f"{method}_on_test"] = (compared, 0, "test")
-        CHOSEN[f"{method}_on_shots"] = (
-            compared,
-            ADAPT.budgets["10"].shots,
-            "shots",
-        )
+        for state in RUN.states_of(method):
+            compared = [
+                of_state(f"{method}-{task}", state)
+                for task in RUN.methods[method].tasks or RUN.text_tasks
+                if task in RUN.text_tasks
+            ]
+            for by, shots in (("test", 0), ("shots", ADAPT.budgets["10"].shots)):
+                choice = of_state(f"{method}_on_{by}", state)
+                CHOSEN[choice], STATES[choice] = (compared, shots, by), state
 
 ENGINE_ENV = f"../../envs/{'vllm' if RUN.engine == 'vllm' else 'core'}.yaml"
 """Environment of the rules that an engine of one's choice answers in."""
@@ -167,12 +182,12 @@ ANSWERS = "results/{run}/generations/{model}/{adapter}/{task}/seed{seed}"
 SCORES = "results/{run}/scores/{model}/{adapter}/{task}/seed{seed}"
 
 
-def expert(model, task, method, seed):
-    """The trained adapter of one expert."""
+def expert(model, task, method, seed, part=""):
+    """The trained adapter of one expert: in its selected state, or in the last one (part: last/)."""
     folder = EXPERT.format(
         run=RUN.run, model=model, task=task, method=method, seed=seed
     )
-    return f"{folder}/adapter_model.safetensors"
+    return f"{folder}/{part}adapter_model.safetensors"
 
 
 def transferred(model, task, method, seed):
@@ -387,7 +402,10 @@ def checkpointing(wildcards):
 
 
 def expert_files(wildcards):
-    """The expert of an adapter, and the basis that SVF needs; nothing for the base model."""
+    """The expert of an adapter, and the basis that SVF needs; nothing for the base model.
+
+    With the last state of an expert, its best one and the answers of that: they are taken where both are the same.
+    """
     if wildcards.adapter == "base":
         return {}
     basis = {"basis": f"results/models/{wildcards.model}/basis.safetensors"}
@@ -403,8 +421,14 @@ def expert_files(wildcards):
         file = transferred(wildcards.model, trained_on, method, wildcards.seed)
         return {"expert": file} | basis
     uses_basis = next(iter(POINTS[method].values())).adapter == "svf"
-    file = expert(wildcards.model, trained_on, method, wildcards.seed)
-    return {"expert": file} | (basis if uses_basis else {})
+    one = (wildcards.model, trained_on, method, wildcards.seed)
+    files = basis if uses_basis else {}
+    if STATES[wildcards.adapter] == "best":
+        return files | {"expert": expert(*one)}
+    if "best" in RUN.states_of(method):
+        best = ANSWERS.format(**dict(wildcards) | {"adapter": f"{method}-{trained_on}"})
+        files = files | {"best": expert(*one), "best_answers": f"{best}.jsonl"}
+    return files | {"expert": expert(*one, f"{LAST}/")}
 
 
 def experts_to_adapt(wildcards):
@@ -490,9 +514,11 @@ def whose(wildcards, **more):
 
 
 def identity(wildcards):
-    """As `whose`, with the method that an adapter belongs to."""
-    method, trained_on = ADAPTERS.get(wildcards.adapter, (wildcards.adapter, ""))
-    return whose(wildcards, method=method, trained_on=trained_on)
+    """As `whose`, with the method that an adapter belongs to, and the state of its training."""
+    state = STATES.get(wildcards.adapter, "")
+    name = wildcards.adapter.removesuffix(of_state("", state)) if state else wildcards.adapter
+    method, trained_on = ADAPTERS.get(wildcards.adapter, (name, ""))
+    return whose(wildcards, method=method, trained_on=trained_on, state=state)
 
 
 def score_files(models, adapters, tasks, seeds):
@@ -523,7 +549,7 @@ def all_scores(wildcards):
     """Every file of scores that a table may need.
 
     The base model on every task (greedy answers know no seed), every expert on the task it was trained on and those it
-    is to be scored on besides; on the unseen tasks the choice among compared experts, the ways of dispatch, few-shot
+    is to be scored on besides, in both states of its training; on the unseen tasks the choice among compared experts, the ways of dispatch, few-shot
     adaptation, training on the shots, and the experts with equal weights; experts of another model on their own task
     and the unseen ones of its domain.
     """
@@ -538,20 +564,24 @@ def all_scores(wildcards):
             for other in RUN.methods[method].also_on
             if other in RUN.unseen_of(model)
         ]
-        files += score_files(model, f"{method}-{task}", [task, *also], RUN.seeds)
+        for state in RUN.states_of(method):
+            adapter = of_state(f"{method}-{task}", state)
+            files += score_files(model, adapter, [task, *also], RUN.seeds)
     if not ADAPT:
         return files
     for method in ADAPT.compared:
-        choices = [f"{method}_on_test", f"{method}_on_shots"]
-        choices += CHOSEN[choices[0]][0]
-        for model in RUN.models_of(method):
-            files += score_files(model, choices, UNSEEN[model], RUN.seeds)
+        for state in RUN.states_of(method):
+            choices = [of_state(f"{method}_on_{by}", state) for by in ("test", "shots")]
+            choices += CHOSEN[choices[0]][0]
+            for model in RUN.models_of(method):
+                files += score_files(model, choices, UNSEEN[model], RUN.seeds)
     for strategy in ("prompt", "cls"):
         ways = [strategy, f"{strategy}_labels"]
         for model in adaptive(strategy):
             files += score_files(model, ways, UNSEEN[model], RUN.seeds)
     files += score_files(LANGUAGE_MODELS, "base", "classify", RUN.seeds[0])
-    files += score_files(adaptive("cls"), "cls-classify", "classify", RUN.seeds)
+    classifiers = [of_state("cls-classify", state) for state in RUN.states_of("cls")]
+    files += score_files(adaptive("cls"), classifiers, "classify", RUN.seeds)
     for model, task, adapter in trained_on_shots():
         files += score_files(model, adapter, task, RUN.seeds)
     for model, task, budget in mixed():

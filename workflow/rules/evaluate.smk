@@ -28,6 +28,11 @@ rule generate:
             str(Path(input.expert).parent) if "expert" in input.keys() else None,
         ),
         basis=lambda wc, input: option("basis", input.get("basis")),
+        best=lambda wc, input: (
+            f"--best {Path(input.best).parent} --best-answers {input.best_answers}"
+            if "best" in input.keys()
+            else ""
+        ),
         dtype=of_model("dtype"),
         max_new_tokens=lambda wc: option(
             "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
@@ -35,7 +40,7 @@ rule generate:
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
         engine=lambda wc: engine(wc.model, [method_of(wc.adapter)]),
     shell:
-        "python -m transformer2 generate --model {input.model} {params.expert} {params.basis}"
+        "python -m transformer2 generate --model {input.model} {params.expert} {params.basis} {params.best}"
         " --task {wildcards.task} --data {input.data} --dtype {params.dtype} {params.max_new_tokens}"
         " --batch-rows {params.batch_rows} --out {output} --threads {threads} --gpus {resources.gpu} {params.engine} > {log} 2>&1"
 

@@ -1,4 +1,5 @@
-# Experts: every point of a method's sweep is trained, the best on validation is the expert.
+# Experts: every point of a method's sweep is trained, the best on validation is the expert. The last states of trainings
+# are kept beside the best ones, and chosen among on their own.
 
 
 rule train:
@@ -12,6 +13,8 @@ rule train:
         # Snakemake deletes the outputs of a job that was killed, and the training would have to start again.
         f"{SWEEP}/adapter_model.safetensors",
         f"{SWEEP}/adapter_config.json",
+        f"{SWEEP}/{LAST}/adapter_model.safetensors",
+        f"{SWEEP}/{LAST}/adapter_config.json",
         summary=f"{SWEEP}/training.json",
     log:
         f"{SWEEP}/train.log",
@@ -52,6 +55,12 @@ rule select:
         adapter=f"{EXPERT}/adapter_model.safetensors",
         config=f"{EXPERT}/adapter_config.json",
         selection=f"{EXPERT}/selection.json",
+        last=multiext(
+            f"{EXPERT}/{LAST}/",
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "selection.json",
+        ),
     log:
         f"{EXPERT}/select.log",
     benchmark:

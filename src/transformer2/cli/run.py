@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -181,17 +181,25 @@ def generate(
     model: File, task: Text, data: File, out: File, expert: Path | None = None, basis: Path | None = None,
     dtype: str = "float32", max_new_tokens: int | None = None, batch_rows: int = 64, threads: Threads = 1,
     engine: EngineName = "hf", gpus: Gpus = None,
+    best: Annotated[Path | None, typer.Option(help="an expert whose answers are taken if it is the same one")] = None,
+    best_answers: Annotated[Path | None, typer.Option(help="its answers to the same data")] = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split greedily, with the base model or with an expert."""
     from transformer2.evaluation import answer
     from transformer2.models import load_expert, load_model, load_tokenizer
     from transformer2.rollout.hf import HFEngine
+    from transformer2.training.selection import same_expert
 
     start_torch(threads, gpus)
     the_task, rows = task_of(task), read_jsonl(data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
     facts |= {"engine": engine}
+    same = expert is not None and best is not None and same_expert(expert, best)
+    facts |= {"answers_of": str(best) if same else None}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record:
+        if same and best_answers:
+            record |= _write_answers(read_jsonl(best_answers), out)
+            return
         tokenizer = load_tokenizer(model)
         if one_of("engine", engine, ENGINES) == "vllm":
             from transformer2.rollout.vllm import VLLMEngine
@@ -208,13 +216,14 @@ def generate(
             base = load_model(model, dtype)
             answering = HFEngine(load_expert(base, expert, basis) if expert else base, tokenizer, batch_rows)
         tokens = max_new_tokens or the_task.max_new_tokens
-        answers = list(answer(answering, tokenizer, the_task, rows, tokens, batch_rows))
-        write_jsonl(out, answers)
-        record |= {
-            "answers": len(answers),
-            "new_tokens": sum(len(a["token_ids"]) for a in answers),
-            "sha256": sha256(out),
-        }
+        record |= _write_answers(list(answer(answering, tokenizer, the_task, rows, tokens, batch_rows)), out)
+
+
+def _write_answers(answers: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+    """Writes answers; returns what their manifest says of them."""
+    write_jsonl(out, answers)
+    tokens = sum(len(answer["token_ids"]) for answer in answers)
+    return {"answers": len(answers), "new_tokens": tokens, "sha256": sha256(out)}
 
 
 @app.command()

@@ -229,6 +229,12 @@ class Run(Section):
         rows = self.trained[method].rows
         return [name for name, model in self.models.items() if rows is None or model.row in rows]
 
+    def states_of(self, method: str) -> list[str]:
+        """The states of a method's trainings that are scored: the best and the last, or the last alone where it is the
+        expert (`select`)."""
+        expert = next(iter(self.trained[method].points().values())).select
+        return ["last"] if expert == "last" else ["best", "last"]
+
     def standin(self, model: str) -> bool:
         """Whether what runs in the model's row is another model than the paper's, or is tested on other data."""
         return self.models[model].standin or self.data == "pocket"

@@ -56,8 +56,8 @@ class Training(Section):
     eval_every: int = Field(10, gt=0)
     """Steps between two evaluations on the validation half."""
     select: Literal["best", "last"] = "best"
-    """Which state is the expert: that of the best evaluation, or the last one (of a training that stopped early the
-    best)."""
+    """Which state is the expert: that of the best evaluation, the start included, or the last one. With `best`, the
+    last state is kept and scored beside it."""
     patience: int = Field(5, gt=0)
     """Evaluations without a better one after which training stops early."""
     micro_batch_tokens: int = Field(8192, gt=0)
@@ -119,6 +119,8 @@ class Method(Section):
         for key in (*self.settings, *self.sweep):
             if key not in Training.model_fields:
                 raise ValueError(unknown("training setting", key, Training.model_fields))
+        if "select" in self.sweep:
+            raise ValueError("select cannot be swept; both states of every training are kept (see `settings`)")
         if empty := [key for key, values in self.sweep.items() if not values]:
             raise ValueError(f"the sweep over {empty[0]} has no value; remove it or name at least one")
         self.points()

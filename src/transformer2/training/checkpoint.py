@@ -37,7 +37,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, Tensor]
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Puts the moments back, each on the device of its parameter; `names` in the order of the optimizer's parameters."""
+    """Restores the moments, each on the device of its parameter; `names` in the order of the optimizer's parameters."""
     prefix = "optimizer."
     state = {
         index: {

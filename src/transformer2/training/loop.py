@@ -1,9 +1,10 @@
 """The training loop of every expert: REINFORCE or next-token, SVF or LoRA.
 
 Each step takes a batch, turns it into samples (the policy's scored answers, or the reference answers), follows the
-gradient of Eq. (1), and from time to time answers the validation half greedily; the best of these states is the expert
-(Appendix A.1). All randomness is a function of (seed, step), and the checkpoint holds everything else, so a training
-that was stopped goes on bit for bit.
+gradient of Eq. (1), and from time to time answers the validation half greedily. Two states are kept: the best of those
+that were validated, which is the paper's expert (Appendix A.1), and the last one, which shows what the training led to.
+All randomness is a function of (seed, step), and the checkpoint holds everything else, so a training that was stopped
+goes on bit for bit.
 """
 
 import json
@@ -31,9 +32,11 @@ from . import checkpoint
 from .objective import Sample, accumulate_gradients
 from .recompute import learning
 from .samples import Rollout, batch_indices, derive_seed, references, rollout
+from .selection import LAST
 
 COLLAPSE_STEPS = 10
-"""Steps in a row without one right answer after which a policy-gradient training has no signal left and ends."""
+"""Steps in a row without a right answer after which a policy has collapsed; and without a gradient, after which the
+training ends."""
 BETAS = (0.9, 0.999)
 LOGS = {"metrics.jsonl": 0, "rollouts.jsonl": 0, "validation.jsonl": 1}
 """What grows while a training runs -> whether a checkpoint comes after the line of the step that it stands at."""
@@ -56,9 +59,15 @@ class Progress:
 
     step: int = 0
     best_step: int = 0
+    """0 is the state before the first update."""
     best_validation: float = -1.0
+    last_validation: float = -1.0
+    """Of the newest evaluation: at the end, of the state after `step` updates."""
     evaluations_since_best: int = 0
-    steps_without_reward: int = 0
+    steps_without_right_answer: int = 0
+    steps_without_gradient: int = 0
+    collapsed_at: int | None = None
+    """The step at which, for the first time, no answer had been right for `COLLAPSE_STEPS` steps."""
     stopped: str | None = None
 
 
@@ -78,7 +87,7 @@ class Trainer:
         self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
         self.out, self.inputs = Path(out), inputs
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.best = self.last = self._copy()
         self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
         # AdamW is Adam and a decay beside it, which is `_decay`: PyTorch's own pulls to zero alone.
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS)
@@ -86,7 +95,7 @@ class Trainer:
         self._references = references(tokenizer, task)
 
     def run(self, last_step: int | None = None) -> Progress:
-        """Trains to the end (or to `last_step`, leaving a checkpoint), then leaves the best state in the model."""
+        """Trains to the end (or to `last_step`, leaving a checkpoint), then leaves the selected state in the model."""
         self._resume()
         steps = self.settings["steps"]
         if self.progress.best_validation < 0:
@@ -97,8 +106,8 @@ class Trainer:
                 bar.set_postfix({"validation": f"{self.progress.best_validation:.3f}"} | _short(line))
                 bar.update()
         if self.progress.step >= steps or self.progress.stopped:
-            if self.settings["select"] == "best" or self.progress.stopped:
-                self._restore(self.best)
+            self.last = self._copy()
+            self._restore(self._selected())
             remove(self.out / "checkpoint.safetensors")
         return self.progress
 
@@ -118,24 +127,30 @@ class Trainer:
         self._log("metrics.jsonl", [line])
         if seen is not None:
             self._log("rollouts.jsonl", _rollout_lines(step, seen))
-            self.progress.steps_without_reward = 0 if line["accuracy"] > 0 else self.progress.steps_without_reward + 1
-        if not math.isfinite(line["gradient_norm"]):
-            self.progress.stopped = (
-                f"diverged: loss or gradient of step {step} is not finite; the best state before it is kept"
-            )
-        elif self.progress.steps_without_reward >= COLLAPSE_STEPS:
-            self.progress.stopped = (
-                f"collapsed: no right answer in the {COLLAPSE_STEPS} steps up to {step}, so there is no reward to "
-                "follow; the best state before it is kept"
-            )
+        self._watch(line)
         self.progress.step = step + 1
-        if not self.progress.stopped and (
-            self.progress.step % self.settings["eval_every"] == 0 or self.progress.step == self.settings["steps"]
-        ):
+        ends = self.progress.step == self.settings["steps"] or self.progress.stopped
+        if ends or self.progress.step % self.settings["eval_every"] == 0:
             self._evaluate()
         if self.progress.stopped:
             tqdm.write(self.progress.stopped)
         return line
+
+    def _watch(self, line: dict[str, Any]) -> None:
+        """Ends a training that diverged or has no gradient left, and says when its answers have collapsed.
+
+        A policy without right answers goes on as long as it has a gradient: wrong answers that earn r = -1 give one.
+        """
+        p = self.progress
+        p.steps_without_gradient = p.steps_without_gradient + 1 if line["gradient_norm"] == 0 else 0
+        p.steps_without_right_answer = p.steps_without_right_answer + 1 if line.get("accuracy") == 0 else 0
+        if p.steps_without_right_answer == COLLAPSE_STEPS:
+            tqdm.write(f"collapsed: no right answer in the {COLLAPSE_STEPS} steps up to {p.step}")
+            p.collapsed_at = p.step if p.collapsed_at is None else p.collapsed_at
+        if not math.isfinite(line["gradient_norm"]):
+            p.stopped = f"diverged: loss or gradient of step {p.step} is not finite; the last state is that before it"
+        elif p.steps_without_gradient >= COLLAPSE_STEPS:
+            p.stopped = f"no gradient in the {COLLAPSE_STEPS} steps up to {p.step}: nothing is left to follow"
 
     def _samples(self, rows: list[Row]) -> tuple[list[Sample], Rollout | None]:
         if self.settings["objective"] == "next_token":
@@ -178,7 +193,7 @@ class Trainer:
         return peak * 0.5 * (1 + math.cos(math.pi * step / self.settings["steps"]))
 
     def _evaluate(self) -> None:
-        """Greedy accuracy on the validation half; keeps the best state, writes a checkpoint."""
+        """Takes the greedy accuracy on the validation half, keeps the best state, writes a checkpoint."""
         p = self.progress
         self.engine.refresh()
         value = accuracy(
@@ -189,12 +204,13 @@ class Trainer:
             self.settings["max_new_tokens"],
             self.settings["reward"],
         )
+        p.last_validation = value
         if value > p.best_validation:
             p.best_step, p.best_validation, p.evaluations_since_best = p.step, value, 0
-            self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+            self.best = self._copy()
         else:
             p.evaluations_since_best += 1
-        if p.evaluations_since_best >= self.settings["patience"]:
+        if not p.stopped and p.evaluations_since_best >= self.settings["patience"]:
             p.stopped = f"early: no better validation in {p.evaluations_since_best} evaluations"
         self._log("validation.jsonl", [{"step": p.step, "accuracy": value, "n": len(self.validation)}])
         self._save_checkpoint()
@@ -225,8 +241,8 @@ class Trainer:
             if [line["step"] for line in logs["metrics.jsonl"][:step]] != [*range(step)]:
                 tqdm.write(f"{self.out}/metrics.jsonl lacks steps that {path.name} has seen: starting afresh")
                 facts = {}
-        if facts and facts["job"] != self._job():
-            tqdm.write(f"{path} is of other settings, model or data: starting afresh")
+        if facts and (facts["job"], facts["progress"].keys()) != (self._job(), asdict(Progress()).keys()):
+            tqdm.write(f"{path} is of another job (settings, model, data or code differ): starting afresh")
             facts = {}
         if facts:
             self.progress = Progress(**facts["progress"])
@@ -239,6 +255,12 @@ class Trainer:
             remove(self.out / name)
             self._log(name, kept)
 
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    def _selected(self) -> dict[str, Tensor]:
+        return self.last if self.settings["select"] == "last" else self.best
+
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
@@ -249,8 +271,11 @@ class Trainer:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def save(self) -> None:
-        """Writes the adapter and `training.json`, the summary that the choice among sweep points reads."""
-        save_expert(self.model, self.out)
+        """Writes the adapter of the selected state, that of the last one below it (`last/`), and `training.json`, the
+        summary that the choice among sweep points reads."""
+        for state, folder in ((self.last, self.out / LAST), (self._selected(), self.out)):
+            self._restore(state)
+            save_expert(self.model, folder)
         for name in LOGS:
             seal(self.out / name)
         trained = sum(p.numel() for p in self.parameters.values())
