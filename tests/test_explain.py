@@ -29,7 +29,7 @@ def scored(folder: Path, method: str, trained_on: str, task: str, solved: int, *
          "finish_reason": "stop"} for i in range(ITEMS)
     ]  # fmt: skip
     path = folder / "scores" / "toy" / name / task / "seed0.json"
-    who = WHO | {"method": method, "trained_on": trained_on, "task": task, "task_version": 1}
+    who = WHO | {"method": method, "trained_on": trained_on, "state": "", "task": task, "task_version": 1}
     write_json(path, who | more | {"items": items})
     return path
 
@@ -57,12 +57,13 @@ def results(tmp_path: Path) -> Path:
 
     expert = "results/pocket/experts/toy/gsm8k/svf/seed0"
     training = {
-        "best_step": 4, "step": 12, "stopped": None, "trained_parameters": 1536, "settings": {"adapter": "svf"},
+        "best_step": 4, "step": 12, "collapsed_at": None, "stopped": None, "trained_parameters": 1536,
+        "settings": {"adapter": "svf"},
         "inputs": {"model": {"model.safetensors": "feed" * 16}},
     }  # fmt: skip
     write_json(
         folder / "experts/toy/gsm8k/svf/seed0/selection.json",
-        {"chosen": "single", "validation": {"single": 0.9}, "training": training},
+        {"chosen": "single", "state": "best", "validation": {"single": 0.9}, "training": training},
     )
     mix = folder / "mixes/toy/math/10/vector/seed0"
     found = {"alpha": [[0.75]], "experts": ["gsm8k"], "granularity": "vector", "normalised": False, "accuracy": 0.5}
@@ -91,7 +92,7 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
     for fact in (
         "prints  79.15, normalised 1.04", "Table 1 of the arxiv document, section 4.2; arxiv.txt, lines 428 to 441",
         "toy, a stand-in for Llama3-8B-Instruct", "5 right of 8 items", "5 of 8 right, leniently 5; task gsm8k",
-        f"{results}/generations/toy/svf-gsm8k/gsm8k/seed0.jsonl", "chosen single on validation: single 0.900",
+        f"{results}/generations/toy/svf-gsm8k/gsm8k/seed0.jsonl", "chosen single on validation of the best states: single 0.900",
         "best at step 4 of 12; all steps; 1,536 parameters", "source pocket:llama", "sha256 feedfeedfeed",
         "right: gsm8k/test/0", "wrong: gsm8k/test/5", "answer  #### 5",
         "snakemake --cores all --force results/pocket/scores/toy/svf-gsm8k/gsm8k/seed0.json",

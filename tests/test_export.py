@@ -222,7 +222,8 @@ def in_a_run(folder: Path, model: Path, **changes: Any) -> Path:
     point, expert = folder / "sweeps" / where / "single", folder / "experts" / where
     inputs = {"model": read_json(model / "manifest.json")["sha256"], "train": "1f", "validation": "2f"}
     training = {
-        "step": 6, "best_step": 4, "best_validation": 0.75, "stopped": None, "trained_parameters": 224,
+        "step": 6, "best_step": 4, "best_validation": 0.75, "last_validation": 0.5, "collapsed_at": None,
+        "stopped": None, "trained_parameters": 224,
         "settings": helpers.settings(), "seed": 0, "inputs": inputs, "task": "words", "version": 1,
     }  # fmt: skip
     expert_folder(expert, model)

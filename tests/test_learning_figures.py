@@ -17,14 +17,14 @@ VALIDATION = {"learning_rate-0.002": (0.5, 0.7, 0.9), "learning_rate-0.02": (0.5
 CHOSEN = "learning_rate-0.002"
 
 
-def trained(folder: Path, select: str = "best", answered: bool = True, stopped: str | None = None) -> list[Path]:
+def trained(folder: Path, select: str = "best", answered: bool = True) -> list[Path]:
     """The files of one expert that was chosen of two points: evaluations after 0, 2 and 4 updates."""
     for point, accuracies in VALIDATION.items():
         out = folder / "sweeps/toy/gsm8k/svf/seed0" / point
         out.mkdir(parents=True)
         settings = Training(learning_rate=float(point.split("-")[1]), select=select).model_dump()  # type: ignore[arg-type]
         best = max(range(3), key=lambda i: accuracies[i])
-        summary = {"step": 4, "best_step": 2 * best, "stopped": stopped, "settings": settings}
+        summary = {"step": 4, "best_step": 2 * best, "stopped": None, "settings": settings}
         (out / "training.json").write_text(json.dumps(summary))
         evaluations = [{"step": 2 * i, "accuracy": a, "n": 20} for i, a in enumerate(accuracies)]
         (out / "validation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
@@ -32,7 +32,10 @@ def trained(folder: Path, select: str = "best", answered: bool = True, stopped: 
         (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
     file = folder / "experts/toy/gsm8k/svf/seed0/selection.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"chosen": CHOSEN, "validation": {name: max(a) for name, a in VALIDATION.items()}}))
+    for state, place in (("best", file), ("last", file.parent / "last" / file.name)):
+        place.parent.mkdir(exist_ok=True)
+        points = {name: max(a) if state == "best" else a[-1] for name, a in VALIDATION.items()}
+        place.write_text(json.dumps({"chosen": CHOSEN, "state": state, "validation": points}))
     return [file]
 
 
@@ -53,16 +56,9 @@ def test_every_evaluation_and_every_answered_step_is_a_row(tmp_path):
     assert set(validation["n"]) == {20} and validation["step"].tolist() == [0, 2, 4] * 2
     assert frame.loc[frame["split"] == "train", ["n", "accuracy"]].drop_duplicates().to_numpy().tolist() == [[8, 0.25]]
     assert set(frame.loc[frame["chosen"], "point"]) == {CHOSEN}
-    assert frame.groupby("point")["kept_step"].first().to_dict() == {CHOSEN: 4, "learning_rate-0.02": 0}
-
-
-def test_where_the_last_state_is_the_expert_that_is_the_one_that_was_kept(tmp_path):
-    assert set(curves(trained(tmp_path, select="last"), WHOSE)["kept_step"]) == {4}
-
-
-def test_of_a_training_that_stopped_early_the_best_state_was_kept(tmp_path):
-    frame = curves(trained(tmp_path, select="last", stopped="early"), WHOSE)
-    assert frame.groupby("point")["kept_step"].first().to_dict() == {CHOSEN: 4, "learning_rate-0.02": 0}
+    assert frame.groupby("point")["best_step"].first().to_dict() == {CHOSEN: 4, "learning_rate-0.02": 0}
+    assert set(frame["last_step"]) == {4} and set(frame["selected"]) == {"best"}
+    assert set(frame.loc[frame["chosen_last"], "point"]) == {CHOSEN}
 
 
 def test_next_token_training_answers_nothing(tmp_path):
@@ -72,7 +68,8 @@ def test_next_token_training_answers_nothing(tmp_path):
 def test_the_curve_says_what_it_is_of_and_marks_the_expert(files, tmp_path):
     learning(*files, "toy", "svf", tmp_path / "f")
     found = words(tmp_path / "f.svg")
-    assert {"gsm8k", "n = 20 (validation), 40 (test)", "selected as the expert", "base model, test split"} <= set(found)
+    marks = {"best state, the expert", "last state"}
+    assert {"gsm8k", "n = 20 (validation), 40 (test)", "base model, test split"} | marks <= set(found)
     assert "Figure 4 of the arxiv document, run “toy”: toy in place of llama3-8b" in found
     assert any("accuracy on validation, not on test; seed 0" in line for line in found)
     assert len(pd.read_csv(tmp_path / "f.csv")) == 2 * (3 + 4)
@@ -83,7 +80,15 @@ def test_a_sweep_has_a_colour_for_each_learning_rate(files, tmp_path):
     assert {"learning rate 0.002", "learning rate 0.02", "updates", "accuracy in % (strict)"} <= set(
         words(tmp_path / "f.svg")
     )
+    assert {"best state, the expert", "last state"} <= set(words(tmp_path / "f.svg"))
     assert len(pd.read_csv(tmp_path / "f.csv")) == 2 * 3
+
+
+def test_where_the_last_state_is_the_expert_it_alone_is_marked(tmp_path):
+    write_frame(curves(trained(tmp_path, select="last"), WHOSE), tmp_path / "curves.csv")
+    scores = write(scores_of("toy", "llama3-8b", "base", "gsm8k", 16), tmp_path / "scores.csv")
+    learning(tmp_path / "curves.csv", scores, "toy", "svf", tmp_path / "f")
+    assert [text for text in words(tmp_path / "f.svg") if "state" in text] == ["last state, the expert"]
 
 
 @pytest.mark.parametrize("drawing", [learning, sweep])

@@ -31,13 +31,13 @@ ITEMS = 40
 
 def scores_of(
     model: str, row: str, method: str, task: str, solved: int,
-    seed: int = 0, standin: bool = True, items: Iterable[int] = range(ITEMS),
+    seed: int = 0, standin: bool = True, items: Iterable[int] = range(ITEMS), state: str = "",
 ) -> list[dict]:  # fmt: skip
     """Scores in which the items below `solved` are right; two more are right by the lenient rule."""
     return [
         {
             "run": "toy", "model": model, "stands_in_for": row, "standin": standin, "method": method,
-            "trained_on": "" if method == "base" else task, "task": task, "seed": seed,
+            "trained_on": "" if method == "base" else task, "state": state, "task": task, "seed": seed,
             "item": f"{task}/test/{i}", "strict": i < solved, "lenient": i < solved + 2,
             "new_tokens": 5, "finish_reason": "stop",
         }
@@ -179,7 +179,7 @@ def test_a_base_scored_on_more_items_is_compared_on_those_of_the_method(rows, tm
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (scores_of("toy_llama", "llama3-8b", "base", "gsm8k", 5), "measured twice: toy_llama base  gsm8k 0"),
+        (scores_of("toy_llama", "llama3-8b", "base", "gsm8k", 5), "measured twice: toy_llama base   gsm8k 0"),
         (scores_of("second", "llama3-8b", "base", "gsm8k", 5), "models in place of llama3-8b: second, toy_"),
         ([row | {"run": "b"} for row in scores_of("c", "", "base", "gsm8k", 5)], "one run, found toy, b"),
         (scores_of("toy_llama", "llama3-8b", "svf", "gsm8k", 5, seed=2, items=[0]), "svf: seeds scored on"),

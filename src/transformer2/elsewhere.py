@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
@@ -37,6 +37,8 @@ class Scores(_Entry):
     method: Name
     trained_on: str = ""
     """The task that the expert learnt; empty for methods without a training task of their own."""
+    state: Literal["", "best", "last"] = ""
+    """Which state of its training the expert is, where two are scored: best on validation, or last."""
     task: Name
     seed: Count = 0
     items: dict[str, StrictBool] | None = None
@@ -202,13 +204,18 @@ def _check(entries: list[Scores], tables: Path) -> None:
     for index, entry in enumerate(entries):
         _check_place(index, entry, places)
     seen: dict[tuple[Any, ...], int] = {}
+    states: dict[tuple[Any, ...], int] = {}
     models: dict[str, tuple[int, str]] = {}
     rows: dict[str, tuple[int, str]] = {}
     for index, entry in enumerate(entries):
-        key = (entry.row, entry.method, entry.trained_on, entry.task, entry.seed)
+        key = (entry.row, entry.method, entry.trained_on, entry.state, entry.task, entry.seed)
         if key in seen:
             raise _Mistake(index, "seed", f"the same row, method, task and seed as scores[{seen[key]}]")
         seen[key] = index
+        place = (entry.row, entry.method, entry.trained_on, entry.task)
+        first = states.setdefault((*place, bool(entry.state)), index)
+        if (other := states.get((*place, not entry.state))) is not None:
+            raise _Mistake(index, "state", f"is given in one of scores[{min(first, other)}] and scores[{index}] alone")
         first, model = models.setdefault(entry.row, (index, entry.model))
         if model != entry.model:
             reason = f"{entry.model!r} fills row {entry.row}, as {model!r} does in scores[{first}]: one model a row"
@@ -259,13 +266,13 @@ def _check_items(entries: list[Scores]) -> None:
     """Whether seeds have the same items, and a base model every item of the methods that are compared with it."""
     groups: dict[tuple[str, ...], list[tuple[int, Scores]]] = defaultdict(list)
     for index, entry in enumerate(entries):
-        groups[(entry.row, entry.method, entry.trained_on, entry.task)].append((index, entry))
-    for (row, method, _, task), group in groups.items():
+        groups[(entry.row, entry.method, entry.trained_on, entry.state, entry.task)].append((index, entry))
+    for (row, method, _, _, task), group in groups.items():
         first, items = group[0][0], _items(group[0][1])
         for index, entry in group[1:]:
             if _items(entry) != items:
                 raise _Mistake(index, _field(entry), f"not the items of scores[{first}], another seed of the same")
-        base = groups.get((row, "base", "", task))
+        base = groups.get((row, "base", "", "", task))
         if method == "base" or base is None:
             continue
         paired = all(entry.items is not None for _, entry in (group[0], base[0]))
@@ -290,6 +297,6 @@ def _frame(entry: Scores, run: str) -> pd.DataFrame:
     verdicts = pd.DataFrame(entry.verdicts(), columns=["item", "strict", "lenient"])
     return verdicts.assign(
         run=run, model=entry.model, stands_in_for=entry.row, standin=entry.model != PAPER_MODELS.get(entry.row),
-        method=entry.method, trained_on=entry.trained_on, task=entry.task, seed=entry.seed,
+        method=entry.method, trained_on=entry.trained_on, state=entry.state, task=entry.task, seed=entry.seed,
         new_tokens=None, finish_reason="",
     )  # fmt: skip

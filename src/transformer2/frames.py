@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from transformer2.provenance import atomic_write, read_json, read_jsonl
+from transformer2.training.selection import LAST
 
-IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "task", "seed")
-"""What a file of scores says of itself: columns of the tidy frame."""
+IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "state", "task", "seed")
+"""What a file of scores says of itself: columns of the tidy frame. `state` is that of the trainings behind it, best (on
+validation) or last; empty where no training is, or where several are mixed or dispatched to."""
 COLUMNS = (*IDENTITY, "item", "strict", "lenient", "new_tokens", "finish_reason")
 
 
@@ -30,20 +32,27 @@ def collect(files: Sequence[Path], out: Path) -> int:
 
 
 def experts(selections: Sequence[Path], out: Path) -> None:
-    """Writes what is known of every expert of a training task as CSV, one row an expert, by
-    `experts/<model>/<task>/<method>/seed<seed>/selection.json`."""
+    """Writes what is known of every expert of a training task as CSV, one row a state (best, last) of an expert, by
+    `experts/<model>/<task>/<method>/seed<seed>/selection.json` and `last/selection.json` beside it."""
     rows = []
     for file in selections:
         model, task, method, seed = file.parent.parts[-4:]
-        choice = read_json(file)
-        training = choice["training"]
-        rows.append({
-            "model": model, "method": method, "trained_on": task, "seed": int(seed.removeprefix("seed")),
-            "chosen": choice["chosen"], "validation": training["best_validation"],
-            "best_step": training["best_step"], "steps": training["step"],
-            "parameters": training["trained_parameters"], "stopped": training["stopped"],
-        })  # fmt: skip
+        choices = {choice["state"]: choice for choice in map(read_json, (file, last_selection(file)))}
+        for state, choice in choices.items():
+            training = choice["training"]
+            rows.append({
+                "model": model, "method": method, "trained_on": task, "seed": int(seed.removeprefix("seed")),
+                "state": state, "chosen": choice["chosen"], "validation": training[f"{state}_validation"],
+                "kept_step": training["best_step" if state == "best" else "step"], "steps": training["step"],
+                "parameters": training["trained_parameters"], "stopped": training["stopped"],
+                "collapsed_at": "" if training["collapsed_at"] is None else training["collapsed_at"],
+            })  # fmt: skip
     write_frame(pd.DataFrame(rows), out)
+
+
+def last_selection(file: Path) -> Path:
+    """The choice among the last states of trainings, beside the choice of an expert."""
+    return file.parent / LAST / file.name
 
 
 def gather(decisions: Sequence[Path], mixes: Sequence[Path], out: Path) -> None:
@@ -80,22 +89,22 @@ def curves(selections: Sequence[Path], whose: Mapping[str, Mapping[str, Any]]) -
         whose: what the frame says of each model: run, stands_in_for, standin.
 
     Columns: run, model, stands_in_for, standin, method, task, seed, point (of the sweep), chosen (is the expert),
-    kept_step (after which the state was kept), learning_rate, scored (which score is the accuracy), split, step
+    chosen_last (its last state is the one that is scored), best_step and last_step (after which the two states were
+    kept), selected (which of them is the expert), learning_rate, scored (which score is the accuracy), split, step
     (updates so far), accuracy (0..1), n.
     """
     rows = []
     for file in selections:
         model, task, method, seed = file.parts[-5:-1]
         sweep = file.parents[5] / "sweeps" / Path(*file.parts[-5:-1])
-        selection = read_json(file)
+        selection, of_last = read_json(file), read_json(last_selection(file))
         for point in selection["validation"]:
             training = read_json(sweep / point / "training.json")
             settings = training["settings"]
-            last = settings["select"] == "last" and not training["stopped"]
             same = {key: whose[model][key] for key in ("run", "stands_in_for", "standin")} | {
                 "model": model, "method": method, "task": task, "seed": int(seed.removeprefix("seed")), "point": point,
-                "chosen": point == selection["chosen"],
-                "kept_step": training["step" if last else "best_step"],
+                "chosen": point == selection["chosen"], "chosen_last": point == of_last["chosen"],
+                "best_step": training["best_step"], "last_step": training["step"], "selected": settings["select"],
                 "learning_rate": settings["learning_rate"], "scored": settings["reward"],
             }  # fmt: skip
             evaluated = read_jsonl(sweep / point / "validation.jsonl")

@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from transformer2.models import sees
+from transformer2.paper.cells import adapter
 from transformer2.paper.layout import environment
 from transformer2.paper.settings import idle, plain
 from transformer2.provenance import atomic_write, read_json, read_jsonl
 from transformer2.statistics import wilson
+from transformer2.training.selection import LAST
 
 LIBRARY = {"adapter": ("peft", "adapter"), "lora": ("peft", "adapter"), "merged": ("transformers", "finetune")}
 """Form -> (library that loads it, relation to its base model), as the hub names them."""
@@ -63,6 +65,14 @@ def training_of(expert: Path) -> dict[str, Any] | None:
     return selection["training"] if selection else _read(expert / "training.json")
 
 
+def state_of(expert: Path) -> str:
+    """Which state of its training an expert is, best or last; best where no training is on record."""
+    training = training_of(expert)
+    if expert.resolve().name == LAST:
+        return "last"
+    return training["settings"]["select"] if training else "best"
+
+
 def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templates: Path, out: Path) -> None:
     """Writes the card of the expert in a folder.
 
@@ -83,6 +93,8 @@ def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templat
         "training": training,
         "settings": settings(training["settings"]) if training else {},
         "validation": validation(expert),
+        "state": state_of(expert),
+        "untrained": bool(training) and state_of(expert) == "best" and training["best_step"] == 0,
         "scores": scores(expert),
         "manifest": manifest,
         "loader": "AutoModelForImageTextToText" if base.pictures else "AutoModelForCausalLM",
@@ -128,21 +140,27 @@ def validation(expert: Path) -> dict[str, str] | None:
     if training is None or not log.is_file():
         return None
     evaluated = read_jsonl(log)
-    last = training["settings"]["select"] == "last" and not training["stopped"]
-    line = evaluated[-1] if last else max(evaluated, key=lambda line: line["accuracy"])  # the first of equals
+    line = evaluated[-1] if state_of(expert) == "last" else _best(evaluated)
     return {"score": training["settings"]["reward"], "step": str(line["step"])} | _share(line["accuracy"], line["n"])
 
 
+def _best(evaluated: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(evaluated, key=lambda line: line["accuracy"])  # the first of equals
+
+
 def scores(expert: Path) -> list[dict[str, str]]:
-    """Test scores of an expert in its run, one row a task, each beside its base model's on the same items."""
+    """Test scores of both states of an expert in its run, its own first, one row a state and task, each beside its base
+    model's on the same items."""
     if (place := _place(expert)) is None:
         return []
     run, model, task, method, seed = place
     rows = []
-    for file in sorted((run / "scores" / model / f"{method}-{task}").glob(f"*/{seed}.json")):
+    states = sorted(("best", "last"), key=lambda state: state != state_of(expert))
+    folders = [(state, run / "scores" / model / adapter(method, task, state)) for state in states]
+    for state, file in ((state, file) for state, folder in folders for file in sorted(folder.glob(f"*/{seed}.json"))):
         record = read_json(file)
         items = record["items"]
-        row = {"task": record["task"], "data": _data(run, record["task"])}
+        row = {"task": record["task"], "state": state, "data": _data(run, record["task"])}
         row |= _share(sum(item["strict"] for item in items) / len(items), len(items))
         row |= {"lenient": percent(sum(item["lenient"] for item in items) / len(items)), "base": "–"}
         for other in sorted((run / "scores" / model / "base" / record["task"]).glob("*.json"))[:1]:
@@ -179,10 +197,12 @@ def _data(run: Path, task: str) -> str:
 
 
 def _place(expert: Path) -> tuple[Path, str, str, str, str] | None:
-    """(folder of the run, model, task, method, seed) of an expert that was chosen in a run; None for another one."""
-    *_, experts, model, task, method, seed = ("", "", "", "", *expert.resolve().parts)
+    """(folder of the run, model, task, method, seed) of an expert, or of its last state, that was chosen in a run; None
+    for another one."""
+    folder = expert.resolve().parent if expert.resolve().name == LAST else expert.resolve()
+    *_, experts, model, task, method, seed = ("", "", "", "", *folder.parts)
     chosen = experts == "experts" and (expert / "selection.json").is_file()
-    return (expert.resolve().parents[4], model, task, method, seed) if chosen else None
+    return (folder.parents[4], model, task, method, seed) if chosen else None
 
 
 def _made_in(expert: Path) -> Path:

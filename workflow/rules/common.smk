@@ -516,7 +516,11 @@ def whose(wildcards, **more):
 def identity(wildcards):
     """As `whose`, with the method that an adapter belongs to, and the state of its training."""
     state = STATES.get(wildcards.adapter, "")
-    name = wildcards.adapter.removesuffix(of_state("", state)) if state else wildcards.adapter
+    name = (
+        wildcards.adapter.removesuffix(of_state("", state))
+        if state
+        else wildcards.adapter
+    )
     method, trained_on = ADAPTERS.get(wildcards.adapter, (name, ""))
     return whose(wildcards, method=method, trained_on=trained_on, state=state)
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from transformer2.frames import last_selection
+from transformer2.paper.cells import main_states
 from transformer2.paper.measured import read_decisions, read_scores
 from transformer2.provenance import read_json
 from transformer2.statistics import wilson
 
+UNTRAINED = " (untrained: no state was better on validation than the start)"
 COST = "Seconds and memory of the jobs, by what they write (Snakemake's benchmarks)."
 
 
@@ -118,6 +121,7 @@ def classified(run: Path) -> pd.DataFrame:
     decisions = read_decisions(run / "decisions.csv.gz")
     decisions["right"] = decisions["class"] == decisions["domain"]
     held_out = read_scores(run / "scores.csv.gz")
+    held_out = main_states(held_out)
     held_out = held_out.loc[(held_out["task"] == "classify") & (held_out["seed"] == held_out["seed"].min())].replace(
         {"method": {"base": "prompt"}}
     )
@@ -163,8 +167,8 @@ def _distinct(values: Iterable[str]) -> str:
 def _experts(run: Path) -> Iterator[dict[str, str]]:
     for path in sorted(run.glob("experts/*/*/*/seed*/selection.json")):
         model, task, method, seed = path.parent.relative_to(run / "experts").parts
-        choice = read_json(path)
-        training = choice["training"]
+        choice, of_last = read_json(path), read_json(last_selection(path))
+        training, last = choice["training"], of_last["training"]
         yield {
             "model": model,
             "task": task,
@@ -172,9 +176,11 @@ def _experts(run: Path) -> Iterator[dict[str, str]]:
             "seed": seed.removeprefix("seed"),
             "chosen": choice["chosen"],
             "validation of each point": ", ".join(f"{value:.3f}" for value in choice["validation"].values()),
-            "best step": f"{training['best_step']} of {training['step']}",
+            "best step": f"{training['best_step']} of {training['step']}" + UNTRAINED * (training["best_step"] == 0),
+            "last state": f"{last['last_validation']:.3f} after {last['step']} steps of {of_last['chosen']}",
             "trained parameters": f"{training['trained_parameters']:,}",
             "ended": training["stopped"] or "all steps",
+            "collapsed": "" if last["collapsed_at"] is None else f"{of_last['chosen']} at step {last['collapsed_at']}",
         }
 
 

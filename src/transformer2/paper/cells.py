@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from transformer2.paper.ledger import Column, Entry, LedgerTable, Reported, Row, entries
+from transformer2.paper.ledger import Column, Entry, LedgerTable, Reported, Row, State, entries
 from transformer2.statistics import (
     UNDEFINED,
     Contrast,
@@ -29,6 +29,8 @@ class Measured:
     """What a run measured for one cell. Scores are percentages, normalised scores factors of our own base."""
 
     model: str
+    state: str
+    """Of the trainings behind it: best or last; empty where there is none, or where it is not known."""
     standin: bool
     seeds: tuple[int, ...]
     files: tuple[str, ...]
@@ -54,6 +56,8 @@ class Cell:
 
     entry: Entry
     ours: Measured | None
+    other: Measured | None = None
+    """The same of the other state of the trainings, where both are scored."""
 
     @property
     def id(self) -> str:
@@ -74,12 +78,39 @@ class Cell:
 
 def cells(table: LedgerTable, scores: pd.DataFrame, which: Scoring) -> list[Cell]:
     """Every cell of the table where something can stand, row by row, scored strictly or leniently."""
-    return [Cell(entry, _measure(entry, scores, which)) for entry in entries(table)]
+    return [
+        Cell(entry, *(_measure(entry, samples, scores, which) for samples in _both_states(entry, scores)))
+        for entry in entries(table)
+    ]
 
 
-def samples_of(entry: Entry, scores: pd.DataFrame) -> pd.DataFrame:
-    """The scored samples that belong to a cell."""
-    return _select(_of_row(scores, entry.row), entry.method, entry.trained_on, entry.column.task)
+def samples_of(entry: Entry, scores: pd.DataFrame, state: State | None = None) -> pd.DataFrame:
+    """The scored samples that belong to a cell, of one state of the trainings (None: the one that its row is about).
+
+    Where no training has two states, or which one was scored is not known, those that there are.
+    """
+    samples = _select(_of_row(scores, entry.row), entry.method, entry.trained_on, entry.column.task)
+    for name in (state or entry.row.state, "", "best", "last"):
+        of_state = samples.loc[samples["state"] == name]
+        if len(of_state):
+            return of_state
+    return samples
+
+
+def main_states(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores without those of last states that have a best one beside them."""
+    place = ["model", "method", "trained_on", "task"]
+    best = scores.loc[scores["state"] == "best", place].drop_duplicates()
+    beside = scores[place].merge(best, how="left", indicator=True)["_merge"].to_numpy() == "both"
+    return scores.loc[~(beside & (scores["state"] == "last"))]
+
+
+def _both_states(entry: Entry, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The samples of a cell, and those of the other state of its trainings; none where there are not two."""
+    shown = samples_of(entry, scores)
+    other: State = "best" if entry.row.state == "last" else "last"
+    beside = samples_of(entry, scores, other)
+    return shown, beside if set(shown["state"]) != set(beside["state"]) else beside.iloc[:0]
 
 
 def _of_row(scores: pd.DataFrame, row: Row) -> pd.DataFrame:
@@ -87,24 +118,25 @@ def _of_row(scores: pd.DataFrame, row: Row) -> pd.DataFrame:
     return scores.loc[scores["stands_in_for"] == row.model]
 
 
-def adapter(method: str, trained_on: str) -> str:
-    """Folder of what a method measured: an expert's name says what it was trained on."""
-    return f"{method}-{trained_on}" if trained_on else method
+def adapter(method: str, trained_on: str, state: str) -> str:
+    """Folder of what a method measured: that of an expert says what it learnt, and that it is a last state."""
+    return "-".join([method, *filter(None, [trained_on]), *(["last"] if state == "last" else [])])
 
 
-def _measure(entry: Entry, scores: pd.DataFrame, which: Scoring) -> Measured | None:
-    samples, task = samples_of(entry, scores), entry.column.task
+def _measure(entry: Entry, samples: pd.DataFrame, scores: pd.DataFrame, which: Scoring) -> Measured | None:
+    task = entry.column.task
     if samples.empty:
         return None
     verdicts = item_verdicts(samples, which)
-    model, (seeds, items) = samples["model"].iloc[0], verdicts.shape
+    (model, state), (seeds, items) = samples[["model", "state"]].iloc[0], verdicts.shape
     correct = round(verdicts.to_numpy().sum().item(), 6)
     low, high = wilson(correct / seeds, items)
     base = _select(_of_row(scores, entry.row), "base", "", task)
     normalised, p_value, detectable = _against_base(verdicts, base, entry.method, which)
-    folder = f"scores/{model}/{adapter(entry.method, entry.trained_on)}/{task}"
+    folder = f"scores/{model}/{adapter(entry.method, entry.trained_on, state)}/{task}"
     return Measured(
         model=model,
+        state=state,
         standin=bool(samples["standin"].iloc[0]),
         seeds=tuple(int(seed) for seed in verdicts.index),
         files=tuple(f"{folder}/seed{seed}.json" for seed in verdicts.index),

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from transformer2.paper.ledger import Entry, Ledger, entries, first_fault, parameters, rows_by_id
+from transformer2.paper.ledger import Entry, Ledger, State, entries, first_fault, parameters, rows_by_id
 from transformer2.statistics import LEVEL, Contrast, independent
 
 Printed = Literal["holds", "does not hold", "no number printed"]
@@ -28,6 +28,8 @@ class Higher(_Entry):
     factor: Decimal = Decimal(1)
     at_least: int | None = None
     """In how many of the cells; all, if not said."""
+    state: State = "best"
+    """Of the trainings on both sides; a sentence about harm is judged by the last one."""
 
 
 class Within(_Entry):
@@ -38,6 +40,7 @@ class Within(_Entry):
     only_above: bool = False
     """Whether a cell may be as far below as it likes."""
     at_least: int | None = None
+    state: State = "best"
 
 
 class Parameters(_Entry):

@@ -34,7 +34,7 @@ from transformer2.paper.claims import (
     weigh,
 )  # fmt: skip
 from transformer2.paper.layout import markdown
-from transformer2.paper.ledger import Entry, Ledger, read_all
+from transformer2.paper.ledger import Entry, Ledger, State, read_all
 from transformer2.paper.measured import (
     BUDGET,
     SEARCH,
@@ -87,7 +87,7 @@ class Measurements:
     alphas: pd.DataFrame | None = None
     timings: pd.DataFrame | None = None
     spectra: pd.DataFrame | None = None
-    _items: dict[str, pd.DataFrame | None] = field(default_factory=dict)
+    _items: dict[tuple[str, str], pd.DataFrame | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, frames: Sequence[Path]) -> "Measurements":
@@ -113,12 +113,14 @@ class Measurements:
             raise ValueError("claims are judged by scores: give scores.csv.gz of a run")
         return cls(**found)
 
-    def items(self, entry: Entry) -> pd.DataFrame | None:
-        """Which items of a cell are right, strictly (`cells.item_verdicts`); None if it was not run."""
-        if entry.id not in self._items:
-            samples = samples_of(entry, self.scores)
-            self._items[entry.id] = None if samples.empty else item_verdicts(samples, "strict")
-        return self._items[entry.id]
+    def items(self, entry: Entry, state: State) -> pd.DataFrame | None:
+        """Which items of a cell are right, strictly (`cells.item_verdicts`), in a state of its training; None if it was
+        not run."""
+        key = (entry.id, state)
+        if key not in self._items:
+            samples = samples_of(entry, self.scores, state)
+            self._items[key] = None if samples.empty else item_verdicts(samples, "strict")
+        return self._items[key]
 
     def standin(self, entry: Entry) -> bool:
         return bool(self.scores.loc[self.scores["stands_in_for"] == entry.row.model, "standin"].any())
@@ -177,7 +179,7 @@ def _by_run(test: Test, ledger: Ledger, measured: Measurements) -> list[Compared
 
 def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) -> Compared:
     """On the items that both cells have."""
-    method, other = measured.items(pair.entry), measured.items(pair.other)
+    method, other = (measured.items(entry, test.state) for entry in (pair.entry, pair.other))
     if method is None or other is None:
         return Compared(pair.entry.id, pair.against, "not run", "")
     standin = measured.standin(pair.entry)

@@ -141,6 +141,7 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
     of = f"{ours.items} items" + (f" with each of {len(ours.seeds)} seeds" if len(ours.seeds) > 1 else "")
     lines = [
         f"model       {model}",
+        *([f"state       {ours.state} of each training"] if ours.state else []),
         f"score       {_estimate(ours.score)} %; {ours.correct} right of {of}",
         f"lenient     {_estimate(loose.score)} %; {loose.correct} right",
         f"seeds       {', '.join(map(str, ours.seeds))}",
@@ -153,7 +154,7 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
                 f"p = {ours.p_value:.2g} ({'exact McNemar' if ours.paired else 'independent samples'}, this cell alone)"
             )
         )
-        lines.insert(3, f"normalised  {_estimate(ours.normalised)}; {p_value}")
+        lines.insert(-1, f"normalised  {_estimate(ours.normalised)}; {p_value}")
     return lines
 
 
@@ -265,6 +266,7 @@ def _generated(found: Any, answers: Path) -> list[str]:
         f"{found['answers']} answers, {found['started']}, commit {found['git']}, "
         f"torch {found['packages']['torch']}, transformers {found['packages']['transformers']}",
         f"sha256 {_short(found['sha256'])}: {_checked(answers, found['sha256'])}",
+        *([f"those of {found['answers_of']}, the same state"] if found.get("answers_of") else []),
     ]
 
 
@@ -332,9 +334,17 @@ def _selected(found: Any) -> list[str]:
     training = found["training"]
     points = ", ".join(f"{name} {value:.3f}" for name, value in found["validation"].items())
     weights = training["inputs"]["model"].get("model.safetensors")
+    state = {
+        "best": f"best at step {training['best_step']} of {training['step']}",
+        "last": f"the last state, after {training['step']} steps",
+    }[found["state"]]
+    if found["state"] == "best" and training["best_step"] == 0:
+        state += ", the start: the expert is untrained"
+    if training["collapsed_at"] is not None:
+        state += f", collapsed at step {training['collapsed_at']}"
     return [
-        f"chosen {found['chosen']} on validation: {points}",
-        f"best at step {training['best_step']} of {training['step']}; {training['stopped'] or 'all steps'}; "
+        f"chosen {found['chosen']} on validation of the {found['state']} states: {points}",
+        f"{state}; {training['stopped'] or 'all steps'}; "
         f"{training['trained_parameters']:,} parameters; adapter {training['settings']['adapter']}",
         *([f"trained on base weights with sha256 {_short(weights)}"] if weights else []),
     ]
@@ -436,7 +446,10 @@ def _not_run(cell: Cell, results: Path, run_file: Path | None, run: Run | None) 
     model = next(name for name, model in run.models.items() if model.row == cell.row.model)
     seeds_of = {"base": run.seeds[:1]} | run.transferred(model)
     seeds = seeds_of.get(cell.entry.method, run.seeds)
-    folder = results / "scores" / model / adapter(cell.entry.method, cell.entry.trained_on) / cell.column.task
+    states = run.states_of(cell.entry.method) if cell.entry.method in run.trained else [cell.row.state]
+    state = cell.row.state if cell.row.state in states else states[-1]
+    name = adapter(cell.entry.method, cell.entry.trained_on, state)
+    folder = results / "scores" / model / name / cell.column.task
     files = [folder / f"seed{seed}.json" for seed in seeds]
     return lines + [f"{INDENT}made by {_command(files, run_file, run.run).replace(' --force', '')}"]
 

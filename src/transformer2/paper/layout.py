@@ -12,7 +12,7 @@ import pandas as pd
 from transformer2.paper.ledger import LedgerTable, SettingsTable, TimeTable
 from transformer2.provenance import atomic_write
 
-LINES = ("paper", "ours", "95 %", "n", "lenient", "verdict")
+LINES = ("paper", "ours", "95 %", "n", "lenient", "expert", "best", "last", "verdict")
 """The lines of a cell, from top to bottom."""
 PAGE_LINES = 54
 """Lines of a table and its notes that fit onto one page of LaTeX, which does not break a table."""

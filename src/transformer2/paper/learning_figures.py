@@ -19,11 +19,13 @@ from transformer2.statistics import wilson
 
 DRAWN = "llama3-8b"
 """The document's model that its figures show."""
-SVF, BASE, SELECTED, OTHER = COLOURS[0], "#555555", COLOURS[1], "#bbbbbb"
+SVF, BASE, OTHER = COLOURS[0], "#555555", "#bbbbbb"
+KEPT = {"best": ("D", COLOURS[1]), "last": ("s", COLOURS[3])}
+"""State of a training -> its marker and colour."""
 
 
 def learning(curves_file: Path, scores_file: Path, model: str, method: str, out: Path) -> None:
-    """Writes Figure 4: a panel a task, with the curve of the expert, the state that was selected, the other points of
+    """Writes Figure 4: a panel a task, with the curve of the expert, both states that were kept, the other points of
     its sweep, and the base model on the test split.
 
     Files as `figures.save`. Raises ValueError as `measured`, or if nothing was learnt by that model and method.
@@ -33,6 +35,7 @@ def learning(curves_file: Path, scores_file: Path, model: str, method: str, out:
     for axis, (_, of_task) in zip(axes, curves.groupby("task", sort=False), strict=True):
         for _, line in of_task.groupby(["seed", "point"], sort=False):
             chosen, validation = bool(line["chosen"].iloc[0]), line.loc[line["split"] == "validation"]
+            _mark_kept(axis, line, validation)
             if chosen:
                 _chosen(axis, line, validation)
             else:
@@ -46,7 +49,7 @@ def learning(curves_file: Path, scores_file: Path, model: str, method: str, out:
 
 
 def _chosen(axis: Axes, line: pd.DataFrame, validation: pd.DataFrame) -> None:
-    """The curve of one expert, with its interval, its own answers in training, and the state that was kept."""
+    """Draws the curve of one expert, with its interval and its own answers in training."""
     train = line.loc[line["split"] == "train"]
     axis.plot(
         train["step"], 100 * train["accuracy"], color=COLOURS[4], linewidth=1.1, label="sampled answers in training"
@@ -58,16 +61,29 @@ def _chosen(axis: Axes, line: pd.DataFrame, validation: pd.DataFrame) -> None:
         validation["step"], value, yerr=[(value - low).clip(0), (high - value).clip(0)], color=SVF, linewidth=1.8,
         elinewidth=0.9, capsize=2.5, marker="o", markersize=3.5, label="validation, greedy, 95 % interval (Wilson)",
     )  # fmt: skip
-    kept = validation.loc[validation["step"] == validation["kept_step"]]
-    axis.plot(
-        kept["step"], 100 * kept["accuracy"], "D", color=SELECTED, markeredgecolor="black", markersize=7.5, zorder=4,
-        linestyle="none", label="selected as the expert",
-    )  # fmt: skip
+
+
+def _mark_kept(axis: Axes, line: pd.DataFrame, validation: pd.DataFrame) -> None:
+    """Marks the states of one training that are scored: its best one, its last one, both or none."""
+    first = line.iloc[0]
+    for state, chosen in (("best", first["chosen"]), ("last", first["chosen_last"])):
+        if not chosen or (state == "best" and first["selected"] == "last"):
+            continue
+        kept = validation.loc[validation["step"] == first[f"{state}_step"]]
+        marker, colour = KEPT[state]
+        axis.plot(
+            kept["step"], 100 * kept["accuracy"], marker, color=colour, markeredgecolor="black", zorder=4,
+            markersize=7.5 if state == "best" else 5, linestyle="none",
+            label=f"{state} state" + ", the expert" * (state == first["selected"]),
+        )  # fmt: skip
 
 
 def sweep(curves_file: Path, scores_file: Path, model: str, method: str, out: Path) -> None:
     """Writes Figure 9: a panel a task, one line on the validation half for every point of the sweep, from the smallest
-    learning rate to the largest, and the base model on the test split. Files and errors as `learning`."""
+    learning rate to the largest, both states that were kept, and the base model on the test split.
+
+    Files and errors as `learning`.
+    """
     curves, bases = _of(curves_file, scores_file, model, method)
     rates = sorted(curves["learning_rate"].unique())
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(rates)))
@@ -81,6 +97,7 @@ def sweep(curves_file: Path, scores_file: Path, model: str, method: str, out: Pa
                     line["step"], 100 * line["accuracy"], color=colour, linewidth=width, marker="o",
                     markersize=width + 1.5, label=f"learning rate {rate:g}",
                 )  # fmt: skip
+                _mark_kept(axis, line, line)
     figure.suptitle(_title("Figure 9", curves, f"{method} by learning rate"), fontsize=10)
     legend(figure, axes, ncols=3)
     save(figure, curves.loc[curves["split"] == "validation"], out)

@@ -66,6 +66,9 @@ class Trained(_Entry):
     """Of LoRA."""
 
 
+State = Literal["best", "last"]
+
+
 class Row(_Entry):
     model: str
     """Slug of the document's model: a key of `LedgerTable.models`."""
@@ -83,6 +86,9 @@ class Row(_Entry):
     trained_on: Literal["nothing", "column task"] = "nothing"
     """Which scores belong here: those of no single training task, or those of the expert that learnt the column's task,
     or what the column names in its place."""
+    state: State = "best"
+    """Which state of a training the row is about: that of the best validation, as the experts of the paper, or the last
+    one, where the row shows what a training led to."""
     cells: dict[str, Reported | None]
     """By name of the column; null where nothing can stand."""
 

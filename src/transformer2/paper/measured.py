@@ -11,7 +11,7 @@ from transformer2.seals import intact
 
 ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
 SCORES: dict[Hashable, Any] = ORIGIN | {
-    "method": str, "trained_on": str, "seed": int, "item": str, "strict": None, "lenient": None,
+    "method": str, "trained_on": str, "state": str, "seed": int, "item": str, "strict": None, "lenient": None,
 }  # fmt: skip
 """One row is one scored sample. Verdicts are booleans or, in a run with a task that is scored by shares, numbers."""
 DECISIONS: dict[Hashable, Any] = ORIGIN | {"strategy": str, "domain": str, "item": str, "class": str}
@@ -31,7 +31,8 @@ SPECTRA: dict[Hashable, Any] = {
 }  # fmt: skip
 """One row is one matrix and r."""
 CURVES: dict[Hashable, Any] = ORIGIN | {
-    "method": str, "seed": int, "point": str, "chosen": bool, "kept_step": int, "learning_rate": float, "scored": str,
+    "method": str, "seed": int, "point": str, "chosen": bool, "chosen_last": bool, "best_step": int, "last_step": int,
+    "selected": str, "learning_rate": float, "scored": str,
     "split": str, "step": int, "accuracy": float, "n": int,
 }  # fmt: skip
 """One row is one evaluation, or one step of training."""
@@ -48,7 +49,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         ValueError: as `_read`, a verdict is no boolean and no number from 0 to 1, or the file has several models in
             the place of one of the paper's.
     """
-    scores = _read(path, SCORES, ["model", "method", "trained_on", "task", "seed", "item"])
+    scores = _read(path, SCORES, ["model", "method", "trained_on", "state", "task", "seed", "item"])
     for verdict in ("strict", "lenient"):
         if not (is_numeric_dtype(scores[verdict]) and scores[verdict].between(0, 1).all()):
             raise ValueError(f"{path}: the column {verdict} holds other values than True, False and shares from 0 to 1")

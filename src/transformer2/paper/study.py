@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from transformer2.paper.cells import item_verdicts
+from transformer2.paper.cells import item_verdicts, main_states
 from transformer2.paper.figures import COLOURS, legend, save
 from transformer2.paper.layout import markdown
 from transformer2.paper.measured import read_scores
@@ -55,7 +55,7 @@ def effects(scores: pd.DataFrame, reference: str) -> list[Effect]:
     Raises:
         ValueError: the reference was not run, or not with the seeds and on the items of another method.
     """
-    own = scores.loc[scores["trained_on"] == scores["task"]]
+    own = main_states(scores.loc[scores["trained_on"] == scores["task"]])
     own = own.loc[own["task"] != "classify"]
     if reference not in set(own["method"]):
         raise ValueError(

@@ -46,6 +46,14 @@ REMAINDERS = (
     "Where n is below that of our base, the prompts that the method adapted or chose on are left out of its score; "
     "its normalised score and p compare it with the base on the same items."
 )
+STATES = (
+    "Two states of each training are scored: the best on validation, which is the expert, and the last one. “ours” is "
+    "the best, or the last in a row that is about what a training led to (“ours: the last state”); the other one, "
+    "marked “best” or “last”, has a line where it scores otherwise. An untrained expert is the state before the first "
+    "step: no other was better on validation."
+)
+LAST_STATE = "ours: the last state"
+"""Remark on a row."""
 STANDINS = (
     "A stand-in is another model than the paper's, or was tested on other data: its absolute numbers are not compared "
     "with the paper's, only what a method adds to its own base."
@@ -63,10 +71,10 @@ def render(ledger_file: Path, scores_file: Path, out_dir: Path, experts_file: Pa
     run = str(scores["run"].iloc[0])
     strict, lenient = _holm(cells(table, scores, "strict")), _holm(cells(table, scores, "lenient"))
     verdicts = judge(strict)
-    parameters = _Parameters(everything, read_experts(experts_file) if experts_file else None)
-    page = _page(table, run, strict, lenient, verdicts, _Notes(table, everything), parameters)
+    experts = _Experts(everything, read_experts(experts_file) if experts_file else None)
+    page = _page(table, run, strict, lenient, verdicts, _Notes(table, everything), experts)
     computed = not (scores_file.parent / MANIFEST).exists()
-    frame = tidy(table, run, strict, lenient, verdicts, computed)
+    frame = tidy(table, run, strict, lenient, verdicts, computed, experts)
     return write(page, frame, ledger_file.parents[1] / "templates", out_dir)
 
 
@@ -76,13 +84,28 @@ def _holm(measured: list[Cell]) -> list[Cell]:
     return [replace(cell, ours=replace(cell.ours, p_value=next(adjusted))) if cell.ours else cell for cell in measured]
 
 
-class _Parameters:
-    """How many parameters a row trains: as the document prints it, by the shapes of its model, and in this run."""
+class _Experts:
+    """What is known of the experts of a table, of this run as far as it trained any."""
 
     def __init__(self, everything: ledger.Ledger, experts: pd.DataFrame | None):
         self._shapes, self._experts = everything.shapes, experts
 
-    def of(self, row: Row, model: str | None) -> str:
+    def steps(self, cell: Cell, ours: Measured) -> list[int]:
+        """After how many steps the state of each seed was kept; empty where no single training is behind the cell."""
+        if self._experts is None or not cell.entry.trained_on:
+            return []
+        place = (ours.model, cell.entry.method, cell.entry.trained_on, ours.state)
+        here = (self._experts[["model", "method", "trained_on", "state"]] == place).all(axis=1)
+        return self._experts.loc[here].sort_values("seed")["kept_step"].tolist()
+
+    def untrained(self, cell: Cell, ours: Measured) -> str:
+        """That the expert is the state before the first step, and with how many seeds."""
+        steps = self.steps(cell, ours)
+        n = sum(step == 0 for step in steps)
+        return "" if n == 0 else "untrained (step 0)" + (f", {n} of {len(steps)} seeds" if len(steps) > 1 else "")
+
+    def parameters(self, row: Row, model: str | None) -> str:
+        """How many a row trains: as the paper prints it, by the shapes of its model, and in this run."""
         if not row.parameters:
             return ""
         said = [f"paper: {row.parameters}M parameters"]
@@ -122,8 +145,9 @@ class _Notes:
 
 
 def tidy(
-    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], computed: bool
-) -> pd.DataFrame:
+    table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], computed: bool,
+    experts: _Experts,
+) -> pd.DataFrame:  # fmt: skip
     """One row a cell with all its numbers; those of ours are missing where nothing was run."""
     records = [
         {
@@ -135,6 +159,9 @@ def tidy(
             **dict(zip(("difference", "difference_low", "difference_high"), verdicts[cell.id].difference, strict=True)),
             **_numbers(cell.ours, "strict"), **_numbers(loose.ours, "lenient"),
             "detectable": cell.ours.detectable if cell.ours else None,
+            "state": cell.ours.state if cell.ours else None,
+            "kept_steps": " ".join(map(str, experts.steps(cell, cell.ours))) if cell.ours else None,
+            **_other(cell.other, loose.other, computed),
         }
         for cell, loose in zip(strict, lenient, strict=True)
     ]  # fmt: skip
@@ -180,6 +207,15 @@ def _origin(ours: Measured | None, computed: bool) -> dict[str, Any]:
     }
 
 
+def _other(other: Measured | None, lenient: Measured | None, computed: bool) -> dict[str, Any]:
+    """The other state of the trainings, where both are scored."""
+    if other is None or lenient is None:
+        return dict.fromkeys(("other_state", "other_files", "other_strict_score", "other_lenient_score"))
+    files = " ".join(other.files) if computed else ""
+    scores = {"other_strict_score": other.score.value, "other_lenient_score": lenient.score.value}
+    return {"other_state": other.state, "other_files": files} | scores
+
+
 def _numbers(ours: Measured | None, scoring: Scoring) -> dict[str, Any]:
     names = ("correct", "score", "low", "high", "normalised", "normalised_low", "normalised_high", "p")
     numbers = (ours.correct, *ours.score, *ours.normalised, ours.p_value) if ours else (None,) * len(names)
@@ -188,11 +224,13 @@ def _numbers(ours: Measured | None, scoring: Scoring) -> dict[str, Any]:
 
 def _page(
     table: LedgerTable, run: str, strict: list[Cell], lenient: list[Cell], verdicts: dict[str, Judged], notes: _Notes,
-    parameters: _Parameters,
+    experts: _Experts,
 ) -> Page:  # fmt: skip
-    leniently = {cell.id: cell.ours for cell in lenient}
+    leniently = {cell.id: cell for cell in lenient}
     texts = {
-        cell.id: TextCell(_lines(cell, leniently[cell.id], verdicts[cell.id]), notes.mark(notes.of_cell(cell.id)))
+        cell.id: TextCell(
+            _lines(cell, leniently[cell.id], verdicts[cell.id], experts), notes.mark(notes.of_cell(cell.id))
+        )
         for cell in strict
     }
     return Page(
@@ -202,7 +240,7 @@ def _page(
         stub="Method",
         columns=[TextColumn(column.label, f"{column.metric}, paper n = {column.n}") for column in table.columns],
         groups=[
-            _group(table, list(of_model), texts, notes, parameters)
+            _group(table, list(of_model), texts, notes, experts)
             for _, of_model in groupby(strict, key=lambda cell: cell.row.model)
         ],
         footnotes=_footnotes(run, strict),
@@ -212,7 +250,7 @@ def _page(
 
 
 def _group(
-    table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell], notes: _Notes, parameters: _Parameters
+    table: LedgerTable, of_model: list[Cell], texts: dict[str, TextCell], notes: _Notes, experts: _Experts
 ) -> Group:
     """The rows of one of the paper's models, headed by the model that ran."""
     name = table.models[of_model[0].row.model]
@@ -227,15 +265,17 @@ def _group(
         in_row = [
             texts[in_column[column.name].id] if column.name in in_column else TextCell() for column in table.columns
         ]
-        remark = "; ".join(part for part in (row.remark, parameters.of(row, ours.model if ours else None)) if part)
+        last = LAST_STATE if row.state == "last" else ""
+        counted = experts.parameters(row, ours.model if ours else None)
+        remark = "; ".join(part for part in (row.remark, last, counted) if part)
         rows.append(TextRow(row.label, in_row, remark, notes.mark(notes.of_row(row))))
     return Group(ran, rows)
 
 
-def _lines(cell: Cell, lenient: Measured | None, judged: Judged) -> dict[str, str]:
-    """The lines of a cell; `lenient` is our measurement of the same cell, scored leniently."""
+def _lines(cell: Cell, lenient: Cell, judged: Judged, experts: _Experts) -> dict[str, str]:
+    """The lines of a cell; `lenient` is the same cell, scored leniently."""
     lines, ours = {"paper": _reported(cell.reported)}, cell.ours
-    if ours is None or lenient is None:
+    if ours is None or lenient.ours is None:
         return lines | {"ours": "not run"}
     normalised_span = "" if cell.entry.method == "base" else f" ({_span(ours.normalised)})"
     seeds = f"{len(ours.seeds)} × " if len(ours.seeds) > 1 else ""
@@ -245,10 +285,24 @@ def _lines(cell: Cell, lenient: Measured | None, judged: Judged) -> dict[str, st
             "ours": _score(ours),
             "95 %": _span(ours.score) + normalised_span,
             "n": f"{seeds}{ours.items}{_p(ours.p_value)}",
-            "lenient": _score(lenient),
+            "lenient": _score(lenient.ours),
         }
+        | _states(cell, lenient, experts)
         | _verdict(judged)
     )
+
+
+def _states(cell: Cell, lenient: Cell, experts: _Experts) -> dict[str, str]:
+    """Which state “ours” is, where that is not what the row says or the expert is untrained, and the score of the other
+    state where it is another one."""
+    ours, other = cell.ours, cell.other
+    assert ours and lenient.ours
+    unlike = f"{ours.state} state" if ours.state not in ("", cell.row.state) else ""
+    said = ", ".join(filter(None, (unlike, experts.untrained(cell, ours))))
+    lines = {"expert": said} if said else {}
+    if other and lenient.other and (other.correct, lenient.other.correct) != (ours.correct, lenient.ours.correct):
+        lines[other.state] = ", ".join(filter(None, (_score(other), experts.untrained(cell, other))))
+    return lines
 
 
 def _verdict(judged: Judged) -> dict[str, str]:
@@ -297,8 +351,9 @@ def _footnotes(run: str, strict: list[Cell]) -> list[str]:
     compared = [VERDICTS] if any(not ours.standin for _, ours in measured) else []
     counted = [UNPAIRED_COUNTS] if any(not ours.paired for _, ours in measured) else []
     origin = f"Run: {run}. Seeds: {by_method or 'none'}. n: test items, or seeds × test items."
+    states = [STATES] if any(cell.other for cell in strict) else []
     remainders = [REMAINDERS] if any(len(sizes) > 1 for sizes in _sizes(strict).values()) else []
-    return [origin, SCORING, INTERVALS, *counted, *remainders, *compared, *standins]
+    return [origin, SCORING, INTERVALS, *states, *counted, *remainders, *compared, *standins]
 
 
 def _sizes(strict: list[Cell]) -> dict[tuple[str, str], set[int]]:
