@@ -192,6 +192,47 @@ def test_a_cell_must_be_above_all_that_it_is_compared_with(ledger, tmp_path):
     assert verdict == "on stand-ins: inconclusive" and "1 open, 1 for of 2" in evidence
 
 
+COLLAPSED = {
+    "base": {"": 20},
+    "lora_attention_pg": {"best": 20, "last": 2},
+    "svf_attention_pg": {"best": 30, "last": 30},
+}
+"""Method -> state -> items of GSM8K that it solves."""
+
+
+def ablation(solved: dict[str, dict[str, int]], tmp_path) -> Measurements:
+    rows = []
+    for method, of_state in solved.items():
+        for state, right in of_state.items():
+            rows += scores_of("toy", "llama3-8b", method, "gsm8k", right, state=state)
+    return run_of(rows, tmp_path)
+
+
+def test_the_collapse_of_a_training_is_seen_although_its_best_state_is_the_base(ledger, tmp_path):
+    found = ablation(COLLAPSED, tmp_path)
+    verdict, evidence = by_run(CLAIMS["lora-rl-collapses"], ledger, found)
+    assert verdict == "on stand-ins: supported" and "+45.0 points" in evidence
+    by_best = claim({"higher": "arxiv/table4/llama3-8b/base/gsm8k", "than": ["lora_attention_pg"]})
+    assert by_run(by_best, ledger, found)[0] == "on stand-ins: inconclusive"
+    stable = ablation(COLLAPSED | {"lora_attention_pg": {"best": 28, "last": 28}}, tmp_path)
+    assert by_run(CLAIMS["lora-rl-collapses"], ledger, stable)[0] == "on stand-ins: not supported"
+
+
+def test_both_sides_of_a_comparison_are_in_the_same_state(ledger, tmp_path):
+    one = {"higher": "arxiv/table4/llama3-8b/svf_attention_pg/gsm8k", "than": ["lora_attention_pg"]}
+    found = ablation(COLLAPSED | {"svf_attention_pg": {"best": 40, "last": 2}}, tmp_path)
+    assert by_run(claim(one), ledger, found)[1].count("+50.0 points") == 1
+    assert by_run(claim(one | {"state": "last"}), ledger, found)[1].count("+0.0 points") == 1
+
+
+@pytest.mark.parametrize(
+    "id", [id for id, of in CLAIMS.items() if re.search("degrad|deterior|hinder|collaps|instab", of.quote)]
+)
+def test_sentences_about_harm_by_training_are_judged_by_last_states(id):
+    shuffled = "shuffl" in CLAIMS[id].quote  # no training is behind that
+    assert all(test.state == ("best" if shuffled else "last") for test in CLAIMS[id].tests)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("gain", "points", "verdict"), [(0, "1", "supported"), (2, "1", "inconclusive"), (20, "5", "not supported")]
 )

@@ -60,6 +60,12 @@ def test_items_and_counts_become_rows_of_the_frame(tmp_path):
     assert svf["strict"].sum() == 5 and svf["lenient"].sum() == 7 and svf["strict"].iloc[:5].all()
 
 
+def test_both_states_of_a_training_may_be_given(tmp_path):
+    of_best, of_last = SVF | {"state": "best", "correct": 6}, SVF | {"state": "last", "correct": 1}
+    scores = frame(tmp_path, BASE, of_best, of_last)
+    assert scores.groupby("state")["strict"].sum().to_dict() == {"": 5, "best": 6, "last": 1}
+
+
 @pytest.mark.parametrize("row", PAPER_MODELS)
 def test_only_the_model_of_the_row_is_no_standin(tmp_path, row):
     base = BASE | {"row": row, "task": "textvqa" if row == "llava-next-8b" else "gsm8k"}
@@ -103,6 +109,8 @@ def test_only_the_model_of_the_row_is_no_standin(tmp_path, row):
             [LISTED | {"items": {"a": True}}, LISTED | SVF | {"correct": None, "n": None, "items": ITEMS}],
             "scores[1].items: the base model, scores[0], has no 'gsm8k/test/0'",
         ),
+        ([SVF | {"state": "first"}], "scores[0].state: Input should be '', 'best' or 'last' (got 'first')"),
+        ([SVF, SVF | {"state": "last"}], "scores[1].state: is given in one of scores[0] and scores[1] alone"),
         ([BASE, BASE | {"seed": 1}, SVF], "scores[2].seed: seeds [0], but its base model has [0, 1]"),
     ],
 )  # fmt: skip

@@ -9,8 +9,9 @@ import pytest
 from conftest import ROOT
 from test_cli import run
 from transformer2.frames import collect
+from transformer2.paper.cells import adapter
 from transformer2.paper.explain import explain
-from transformer2.provenance import write_json, write_jsonl
+from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.seals import sha256
 
 SVF = "arxiv/table1/llama3-8b/svf/gsm8k"
@@ -23,7 +24,7 @@ VERSIONS = {"started": "2026-11-01T00:00:00Z", "git": "abc", "packages": {"torch
 
 def scored(folder: Path, method: str, trained_on: str, task: str, solved: int, **more) -> Path:
     """A file of scores, of which the first `solved` are right."""
-    name = f"{method}-{trained_on}" if trained_on else method
+    name = adapter(method, trained_on, more.get("state", ""))
     items = [
         {"item": f"{task}/test/{i}", "strict": i < solved, "lenient": i < solved, "answer": str(i), "new_tokens": 3,
          "finish_reason": "stop"} for i in range(ITEMS)
@@ -92,7 +93,8 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
     for fact in (
         "prints  79.15, normalised 1.04", "Table 1 of the arxiv document, section 4.2; arxiv.txt, lines 428 to 441",
         "toy, a stand-in for Llama3-8B-Instruct", "5 right of 8 items", "5 of 8 right, leniently 5; task gsm8k",
-        f"{results}/generations/toy/svf-gsm8k/gsm8k/seed0.jsonl", "chosen single on validation of the best states: single 0.900",
+        f"{results}/generations/toy/svf-gsm8k/gsm8k/seed0.jsonl",
+        "chosen single on validation of the best states: single 0.900",
         "best at step 4 of 12; all steps; 1,536 parameters", "source pocket:llama", "sha256 feedfeedfeed",
         "right: gsm8k/test/0", "wrong: gsm8k/test/5", "answer  #### 5",
         "snakemake --cores all --force results/pocket/scores/toy/svf-gsm8k/gsm8k/seed0.json",
@@ -100,6 +102,40 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
         assert fact in text
     assert text.count("checksum OK") == 2 and "missing" not in text and "damaged" not in text
     assert max(map(len, re.findall("prompt  (.*)", text))) < 250
+
+
+def test_a_row_about_last_states_is_followed_to_the_last_one(results):
+    file = scored(results, "lora_attention_pg", "gsm8k", "gsm8k", 1, state="last")
+    collect([*results.glob("scores/toy/base/*/*.json"), file], results / "scores.csv.gz")
+    expert = "results/pocket/experts/toy/gsm8k/lora_attention_pg/seed0/last"
+    training = read_json(results / "experts/toy/gsm8k/svf/seed0/selection.json")["training"] | {"collapsed_at": 9}
+    choice = {"chosen": "single", "state": "last", "validation": {"single": 0.0}, "training": training}
+    write_json(results / expert.removeprefix("results/pocket/") / "selection.json", choice)
+    best = expert.removesuffix("/last")
+    answered(results, "lora_attention_pg-gsm8k-last", "gsm8k", expert=expert, answers_of=best)
+    text = explained("arxiv/table4/llama3-8b/lora_attention_pg/gsm8k", results)
+    for fact in (
+        "state       last of each training", "generations/toy/lora_attention_pg-gsm8k-last/gsm8k/seed0.jsonl",
+        f"those of {best}, the same state", "chosen single on validation of the last states: single 0.000",
+        "the last state, after 12 steps, collapsed at step 9; all steps",
+    ):  # fmt: skip
+        assert fact in text
+    assert "missing" not in text and "damaged" not in text
+
+
+def test_what_was_not_run_of_a_last_state_is_made_by_its_own_name(tmp_path):
+    run = tmp_path / "results" / "pocket"
+    run.mkdir(parents=True)
+    text = explained("arxiv/table4/llama3-8b/lora_attention_pg/gsm8k", run)
+    assert "results/pocket/scores/pocket-llama/lora_attention_pg-gsm8k-last/gsm8k/seed0.json" in text
+
+
+def test_an_expert_that_is_the_start_is_called_untrained(results):
+    file = results / "experts/toy/gsm8k/svf/seed0/selection.json"
+    choice = read_json(file)
+    choice["training"]["best_step"] = 0
+    write_json(file, choice)
+    assert "best at step 0 of 12, the start: the expert is untrained; all steps" in explained(SVF, results)
 
 
 def test_the_base_model_has_no_expert(results):

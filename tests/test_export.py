@@ -270,6 +270,28 @@ def test_the_card_says_what_the_run_knows(form, library, relation, base, tmp_pat
     assert ("of rank 2" in card.text) == (form == "lora")
 
 
+def test_the_card_tells_of_the_last_state_and_of_an_untrained_expert(base, tmp_path):
+    expert = in_a_run(tmp_path / "run", base)
+    choice = read_json(expert / "selection.json")
+    training = choice["training"] | {"best_step": 0, "last_validation": 0.0, "collapsed_at": 5}
+    for folder, state in ((expert, "best"), (expert / "last", "last")):
+        expert_folder(folder, base)
+        write_json(folder / "selection.json", choice | {"state": state, "training": training})
+    items = [{"item": f"words/test/{i}", "strict": False, "lenient": False} for i in range(4)]
+    write_json(tmp_path / "run/scores/tiny/svf-words-last/words/seed0.json", {"task": "words", "items": items})
+    log = tmp_path / "run/sweeps/tiny/words/svf/seed0/single/validation.jsonl"
+    write_jsonl(log, [{"step": 0, "accuracy": 0.25, "n": 8}, {"step": 6, "accuracy": 0.0, "n": 8}])
+    for folder, name in ((expert, "best"), (expert / "last", "last")):
+        run(folder, base, tmp_path / name, "adapter")
+    of_best, of_last = ((tmp_path / name / "README.md").read_text() for name in ("best", "last"))
+    assert "The expert is the state before the first step" in of_best and "or what its z, drawn around 1" in of_best
+    assert "| words, test | 4 | 75.00 %" in of_best and "| words, test, last state | 4 | 0.00 %" in of_best
+    assert "| words, validation (strict) | 8 | 25.00 %" in of_best and "at step 5" in of_best
+    assert "This is the last state of the training" in of_last and "the expert was chosen on it" not in of_last
+    assert "| words, test | 4 | 0.00 %" in of_last and "| words, test, best state | 4 | 75.00 %" in of_last
+    assert "| words, validation (strict) | 8 | 0.00 %" in of_last
+
+
 def test_no_place_on_this_disk_is_exported(base, tmp_path):
     expert = in_a_run(tmp_path / "run", base)
     for form in ("adapter", "merged", "lora"):

@@ -34,6 +34,15 @@ def test_effects_are_paired_differences_from_the_reference(rows, tmp_path):
     assert found["paper", "gsm8k"].difference == (0, 0, 0)
 
 
+def test_methods_are_compared_by_their_best_states(rows, tmp_path):
+    trained = [row | {"state": "best" if row["method"] != "base" else ""} for row in rows]
+    for seed, task in ((seed, task) for seed in range(3) for task in ("gsm8k", "arc_easy")):
+        for method in ("paper", "worse", "same"):
+            trained += scores_of("toy", "llama3-8b", method, task, 0, seed=seed, state="last")
+    plain, both = (effects(read_scores(write(of, tmp_path / "s.csv")), "paper") for of in (rows, trained))
+    assert [(e.method, e.task, e.accuracy) for e in both] == [(e.method, e.task, e.accuracy) for e in plain]
+
+
 def test_page_figure_and_data_say_the_same(rows, tmp_path):
     study(write(rows, tmp_path / "s.csv"), "paper", tmp_path / "study")
     text = (tmp_path / "study.md").read_text(encoding="utf-8")

@@ -283,3 +283,79 @@ def test_html_names_every_row_and_column_and_loads_nothing(rows, tmp_path):
     ids = {attributes["id"] for _, attributes in tags if "id" in attributes}
     assert {attributes["href"] for tag, attributes in tags if tag == "a"} == {f"#{id}" for id in ids} != set()
     assert not any("src" in attributes or tag in ("script", "link") for tag, attributes in tags)
+
+
+# ---- the two states of a training
+
+
+STATES = {"best": 20, "last": 3}
+
+
+def both_states(method: str, row: str = "llama3-8b", **solved: int) -> list[dict]:
+    """A base that solves half of GSM8K, and a method whose training collapsed."""
+    rows = scores_of("toy", row, "base", "gsm8k", 20)
+    for state, right in (STATES | solved).items():
+        rows += scores_of("toy", row, method, "gsm8k", right, state=state)
+    return rows
+
+
+def experts_of(method: str, best_step: int, folder: Path) -> Path:
+    steps = {"best": best_step, "last": 12}
+    rows = [
+        {"model": "toy", "method": method, "trained_on": "gsm8k", "seed": 0, "state": state, "kept_step": step,
+         "parameters": 8}
+        for state, step in steps.items()
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "experts.csv", index=False)
+    return folder / "experts.csv"
+
+
+def drawn(name: str, rows: list[dict], folder: Path, experts: Path) -> tuple[str, pd.DataFrame]:
+    """A table of the arXiv document as Markdown, and its numbers by cell."""
+    render(ROOT / "paper_tables" / "arxiv" / f"{name}.yaml", write(rows, folder / "scores.csv.gz"), folder, experts)
+    page = (folder / "arxiv" / f"{name}.md").read_text(encoding="utf-8")
+    return page, pd.read_csv(folder / "arxiv" / f"{name}.csv").set_index("cell")
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "method", "shown"),
+    [
+        ("table1", "llama3-8b", "lora", "best"),
+        ("table1", "llama3-8b", "svf", "best"),
+        ("table1", "llama3-70b", "lora", "last"),
+        ("table4", "llama3-8b", "svf_attention_ntp", "last"),
+        ("table4", "llama3-8b", "lora_attention_pg", "last"),
+        ("table4", "llama3-8b", "lora", "last"),
+        ("table4", "llama3-8b", "lora_mlp_attention_ntp", "last"),
+        ("table4", "llama3-8b", "svf_mlp_pg", "best"),
+    ],
+)
+def test_a_row_shows_the_state_that_it_is_about_and_the_other_beside_it(tmp_path, table, row, method, shown):
+    other = {"best": "last", "last": "best"}[shown]
+    page, numbers = drawn(table, both_states(method, row), tmp_path, experts_of(method, 0, tmp_path))
+    cell = numbers.loc[f"arxiv/{table}/{row}/{method}/gsm8k"]
+    percent = {state: 100 * solved / ITEMS for state, solved in STATES.items()}
+    assert (cell["state"], cell["strict_score"]) == (shown, percent[shown])
+    assert (cell["other_state"], cell["other_strict_score"]) == (other, percent[other])
+    suffix = {"best": "", "last": "-last"}
+    assert cell["files"] == f"scores/toy/{method}-gsm8k{suffix[shown]}/gsm8k/seed0.json"
+    assert cell["other_files"] == f"scores/toy/{method}-gsm8k{suffix[other]}/gsm8k/seed0.json"
+    assert str(cell["kept_steps"]).split(".")[0] == {"best": "0", "last": "12"}[shown]
+    beside = {"best": "expert untrained (step 0)<br>last 7.50 (0.15)", "last": "best 50.00 (1.00), untrained (step 0)"}
+    assert f"ours **{percent[shown]:.2f} (" in page and beside[shown] in page
+
+
+def test_no_second_line_stands_where_both_states_score_the_same_or_one_was_scored(tmp_path):
+    expert = experts_of("svf", 12, tmp_path)
+    same, _ = drawn("table1", both_states("svf", last=20), tmp_path, expert)
+    alone, _ = drawn("table1", scores_of("toy", "llama3-8b", "svf", "gsm8k", 20), tmp_path, expert)
+    for page in (same, alone):
+        assert "<br>last" not in page and "<br>best" not in page and "untrained (step" not in page
+
+
+def test_a_run_that_asked_for_last_states_says_so_in_the_rows_of_best_ones(tmp_path):
+    rows = scores_of("toy", "llama3-8b", "base", "gsm8k", 20)
+    rows += scores_of("toy", "llama3-8b", "svf", "gsm8k", 3, state="last")
+    page, numbers = drawn("table1", rows, tmp_path, experts_of("svf", 4, tmp_path))
+    assert numbers.loc["arxiv/table1/llama3-8b/svf/gsm8k", "files"] == "scores/toy/svf-gsm8k-last/gsm8k/seed0.json"
+    assert "expert last state" in page

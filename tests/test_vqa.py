@@ -166,8 +166,8 @@ def test_a_table_of_shares_has_their_mean_and_the_frame_their_sum(tmp_path: Path
     shares = {"base": [0.3, 0.6, 1.0, 0.0], "svf": [1.0, 0.6, 1.0, 0.9]}
     rows = [
         {"run": "r", "model": "m", "stands_in_for": "llava-next-8b", "standin": True, "method": method, "seed": 0,
-         "trained_on": "textvqa" if method == "svf" else "", "state": "", "task": "textvqa", "item": f"textvqa/test/{i}",
-         "strict": share, "lenient": share, "new_tokens": 1, "finish_reason": "stop"}
+         "trained_on": "textvqa" if method == "svf" else "", "state": "", "task": "textvqa",
+         "item": f"textvqa/test/{i}", "strict": share, "lenient": share, "new_tokens": 1, "finish_reason": "stop"}
         for method, of_method in shares.items() for i, share in enumerate(of_method)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "scores.csv", index=False)

@@ -79,7 +79,7 @@ CELL_COLUMNS = (
     "cell", "document", "table", "model", "reported", "reported_normalised", "run", "status", "model_run", "standin",
     "seeds", "files", "n", "strict_score", "strict_low", "strict_high", "strict_normalised", "strict_normalised_low",
     "strict_normalised_high", "strict_p", "lenient_score", "verdict", "difference", "difference_low",
-    "difference_high", "detectable", "method", "paired",
+    "difference_high", "detectable", "method", "paired", "state", "kept_steps", "other_state", "other_strict_score",
 )  # fmt: skip
 CLAIM_COLUMNS = (
     "id", "document", "section", "quote", "reading", "cells", "printed", "printed_evidence", "verdict", "evidence",
@@ -88,7 +88,7 @@ AUDIT_COLUMNS = ("rule", "severity", "document", "place", "finding", "evidence")
 
 SPECTRUM = "Lines over layers, one panel for each type of matrix: the share that its top r singular values hold."
 LEARNING = (
-    "Lines over updates, one panel for each task: accuracy of the expert on validation, and which state was kept."
+    "Lines over updates, one panel for each task: accuracy on validation, and which states were kept, best and last."
 )
 PICTURES = {
     "arxiv/figure6": (
@@ -466,6 +466,12 @@ def _more(cell: Record) -> str:
         f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}",
         f"leniently scored {_points(cell['lenient_score'])}",
     ]
+    if cell["state"]:
+        steps = f", kept after {', '.join(cell['kept_steps'].split())} steps" if cell["kept_steps"] else ""
+        untrained = " (0: untrained)" if "0" in cell["kept_steps"].split() else ""
+        parts.append(f"{cell['state']} state of each training{steps}{untrained}")
+    if cell["other_state"]:
+        parts.append(f"its {cell['other_state']} state scores {_points(cell['other_strict_score'])}")
     if cell["strict_p"]:
         p = float(cell["strict_p"])
         test = "exact McNemar" if cell["paired"] == "True" else "independent samples"
