@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
-from transformer2.provenance import write_jsonl
+from transformer2 import models
+from transformer2.cli.run import generate
+from transformer2.provenance import read_json, read_jsonl, write_jsonl
+from transformer2.training.selection import ADAPTER_FILES
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,3 +75,32 @@ def test_a_cut_off_file_of_answers_is_named(tmp_path):
 def test_answers_to_other_items_are_refused(tmp_path):
     write_jsonl(tmp_path / "answers.jsonl", [{"item": "gsm8k/test/7", "completion": "", "token_ids": []}])
     assert "1 answers to 1 items of gsm8k, 1 items have none" in score(tmp_path).stderr
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_expert_that_is_another_one_answers_with_what_that_one_said(tmp_path, monkeypatch, same):
+    """The last state of a training is often its best one: it is answered with once."""
+    for name in ("best", "last"):
+        for file in ADAPTER_FILES:
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / file).write_text("z" if same or name == "best" else "another z")
+    write_jsonl(tmp_path / "data.jsonl", [{"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}])
+    said = [{"item": "gsm8k/test/0", "completion": "1", "token_ids": [4, 5], "seconds": 2.0}]
+    write_jsonl(tmp_path / "best.jsonl", said)
+
+    class Asked(Exception):
+        """The model was to be loaded."""
+
+    def load(*_):
+        raise Asked
+
+    monkeypatch.setattr(models, "load_tokenizer", load)
+    folders = {"expert": tmp_path / "last", "best": tmp_path / "best", "best_answers": tmp_path / "best.jsonl"}
+    out = tmp_path / "out.jsonl"
+    with nullcontext() if same else pytest.raises(Asked):
+        generate(tmp_path / "model", "gsm8k", tmp_path / "data.jsonl", out, **folders)
+    assert out.exists() is same
+    if same:
+        found = read_json(tmp_path / "out.manifest.json")
+        assert read_jsonl(out) == said and (found["answers"], found["new_tokens"]) == (1, 2)
+        assert found["expert"] == str(tmp_path / "last") and found["answers_of"] == str(tmp_path / "best")

@@ -35,8 +35,8 @@ def test_the_pages_model_methods_and_task_are_planned(extended):
     jobs = planned(snakemake(extended, "-n", "--configfile", "mine.yaml"))
     assert jobs["model"] == 1 and jobs["data"] == 3 + 1  # three splits of the task, one of the unseen one
     assert jobs["train"] == 1 + 1 + 2 and jobs["select"] == 3
-    assert jobs["generate"] == jobs["score"] == 2 + 3 + 1, (
-        "the base on both tasks, each expert, and one on MATH besides"
+    assert jobs["generate"] == jobs["score"] == 2 + 2 * (3 + 1), (
+        "the base on both tasks, each expert in both states, and one on MATH besides"
     )
 
 

@@ -1,5 +1,6 @@
 """The workflow as a whole: it plans for every configuration, and the smallest run goes through every rule."""
 
+import csv
 import gzip
 import os
 import re
@@ -102,9 +103,9 @@ def test_the_documents_own_models_can_be_planned_without_network_weights_or_card
     assert jobs["adapt"] == 4 * (2 * 3 + 4 + 3 + 1)
     assert jobs["dispatch"] == (2 * 4 + 2) * 3
     assert jobs["transfer"] == 3 * (1 + 3)
-    assert jobs["generate"] == 230 and jobs["score"] == 260 and jobs["choose"] == 87
+    assert jobs["generate"] == 342 and jobs["score"] == 372 and jobs["choose"] == 131
     assert jobs["table"] == jobs["figure"] == 17 and jobs["settings"] == 2
-    assert sum(jobs.values()) == 1055 + 16
+    assert sum(jobs.values()) == 1323 + 16
 
 
 def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
@@ -126,12 +127,14 @@ def test_the_default_run_has_the_jobs_that_its_grid_asks_for(checkout):
     # vision-language model.
     assert jobs["transfer"] == 3 + 3 * 3 and jobs["mix"] == 2 + 1
     uniform = 2 * 3 + 1
-    # Experts on their own tasks, ablations on MATH too, those of five methods on the unseen tasks.
-    base, trained, compared, classes = 3 * 6 + 2, everywhere + 2 * ablations + others, 3 * 3 * (3 + 4) + 3, 3 + 2
+    # Experts on their own tasks, ablations on MATH too, those of five methods on the unseen tasks; all of them and the
+    # classification experts in the best state of their training and in the last one.
+    base, trained, compared, classes = 3 * 6 + 2, everywhere + 2 * ablations + others, 3 * 3 * (3 + 4) + 3, 2
     searched = jobs["adapt"] + jobs["train_on_shots"]
-    assert jobs["generate"] == base + trained + compared + classes + searched + 2 * jobs["transfer"] + uniform
+    both_states = 2 * (trained + compared + classes)
+    assert jobs["generate"] == base + 3 + both_states + searched + 2 * jobs["transfer"] + uniform
     assert jobs["score"] == jobs["generate"] + jobs["dispatch"]
-    assert jobs["choose"] == 2 * (3 * (3 + 4) + 1) + 2 * (2 * 3 + 4 + 3 + 1) + jobs["train_on_shots"] + uniform
+    assert jobs["choose"] == 2 * 2 * (3 * (3 + 4) + 1) + 2 * (2 * 3 + 4 + 3 + 1) + jobs["train_on_shots"] + uniform
 
 
 def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
@@ -140,7 +143,9 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short.write_text(text[: text.index("adaptation:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
     assert not {"dispatch", "adapt", "choose", "gather", "times", "adaptation_figure", "kit", "schematic"} & set(jobs)
-    assert jobs["table"] == 17 and jobs["score"] == 3 + 6 + 2 + 1 + 1 + 3
+    assert jobs["table"] == 17 and jobs["score"] == 5 + 2 * (6 + 2 + 2 + 1), (
+        "base models, and both states of every expert"
+    )
 
 
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):
@@ -185,6 +190,11 @@ def test_environments_pin_the_versions_that_ci_runs_with(name):
         assert package not in allowed or version in allowed[package].specifier, package
 
 
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
 def readme_works_on(checkout: Path) -> None:
     """README's lines about the self-adaptive model, as they stand there, on the experts of the smallest run."""
     section = re.search(r"## A model that adapts to its prompts\n(.*?)\n## ", README.read_text(), re.S)
@@ -225,7 +235,21 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     unseen = (3 * (1 + 3 + 4) + 1 + 3) * 12 + (3 + 1) * (12 + 8 + 8 + 8) + 2 * 9
     unseen += 12 + 3 * (12 + 12 + 8) + 8
     unseen += (3 + 1) * 8  # the experts with equal weights, without the shots
-    assert len(lines) == 1 + trained + classes + unseen
+    # The last state of every training, too: on the tasks that its best one is scored on, and in choices of its own.
+    last = (6 + 2 + 2) * 12 + 12 + (3 + 1) * (3 * 12 + 12 + 8) + 12 + 3 * (12 + 12 + 8)
+    assert len(lines) == 1 + trained + classes + unseen + last
+    copied = [
+        found["answers_of"] is not None
+        for file in results.glob("generations/tiny-llama/*-last/*/*.manifest.json")
+        for found in [read_json(file)]
+    ]
+    assert len(copied) == 6 + 2 + 1 + 1 + 3 * (3 + 1) and {True, False} == set(copied), "a state is answered with once"
+    chosen = read_json(results / "scores/tiny-llama/lora_on_test-last/math/seed0.json")
+    assert chosen["state"] == "last" and chosen["chosen"].endswith("-last")
+    states = {(row["state"], row["other_state"]) for row in csv_rows(tables / "arxiv" / "table1.csv")}
+    assert ("best", "last") in states
+    experts = csv_rows(results / "experts.csv")
+    assert {row["state"] for row in experts} == {"best", "last"} and len(experts) == 2 * (6 + 2 + 1 + 1)
     for figure in (
         "arxiv/figure6",
         "arxiv/figure7",
@@ -258,7 +282,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     assert branch["select"] == 1 and not {"model", "data", "basis", "train"} & set(branch)
     assert branch["dispatch"] == 12 and branch["adapt"] == 8 + 2, "what this expert is a part of"
     assert branch["carry_over"] == 1 and branch["mix"] == 2
-    assert branch["generate"] == 1 + (8 + 2) + (3 + 1), "its own answers, and those of its mixes"
+    assert branch["generate"] == 2 + (8 + 2) + (3 + 1), "its own answers in both states, and those of its mixes"
     again = snakemake(checkout, str(expert.relative_to(checkout)), *TINY)
     assert again.returncode == 0 and expert.exists(), again.stderr[-3000:]
 
@@ -266,4 +290,4 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     (checkout / "tests/config/tiny.yaml").write_text(text.replace("[0.0, 0.1]", "[0.0, 0.2]"))
     jobs = planned(snakemake(checkout, "-n", *TINY))
     assert jobs["train"] == jobs["select"] == 3 + 1 and "model" not in jobs and "data" not in jobs
-    assert jobs["generate"] == (3 + 1) + (8 + 2) + (3 + 1), "only the answers of SVF's experts and their mixes"
+    assert jobs["generate"] == 2 * (3 + 1) + (8 + 2) + (3 + 1), "only the answers of SVF's experts and their mixes"
