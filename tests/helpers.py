@@ -43,7 +43,7 @@ def score(task_rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
 
 
 WORDS = Task(
-    name="words", version=1, domain="reasoning", columns=("question",), hub=lambda split: [],
+    name="words", version=1, domain="reasoning", columns={"question": str}, source=None,
     splits={"train": Split("train")}, prompt=lambda row: Prompt(({"role": "user", "content": row["question"]},)),
     question=lambda row: row["question"],
     solution=lambda row: "yes", score=score, stop=(), max_new_tokens=6,

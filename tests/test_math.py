@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from transformer2.data import read_split
 from transformer2.tasks import TASKS, Row, Score, latex, math
+from transformer2.tasks.base import Hub
 
 TASK = TASKS["math"]
 
@@ -34,14 +35,10 @@ def test_math_asks_as_the_released_code_does() -> None:
     assert prompt.text == ""
 
 
-def test_math_comes_from_seven_parts_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(math, "hub_rows", lambda path, config, split: [{"from": (path, config, split)}])
-    rows = TASK.hub("test")
-    assert [row["from"] for row in rows[:2]] == [
-        ("EleutherAI/hendrycks_math", "algebra", "test"),
-        ("EleutherAI/hendrycks_math", "counting_and_probability", "test"),
-    ]
-    assert len(rows) == 7
+def test_math_comes_from_seven_parts_of_the_hub() -> None:
+    assert isinstance(TASK.source, Hub)
+    assert TASK.source.files[:2] == ("algebra/{split}-*.parquet", "counting_and_probability/{split}-*.parquet")
+    assert len(TASK.source.files) == 7
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import gzip
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from transformer2.data import read_split
+from transformer2.data import choose_rows, read_split
 from transformer2.tasks import TASKS, Row, code, mbpp_pro
+from transformer2.tasks.base import Release
 
 TASK = TASKS["mbpp_pro"]
 
@@ -110,13 +112,15 @@ def test_mbpp_folder_holds_the_released_split_of_mbpp_plus(real_data: Path) -> N
         assert rows == folder
 
 
-def test_mbpp_download_is_checked_against_the_known_file(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mbpp_download_is_checked_against_the_known_file(real_data: Path) -> None:
     plus = real_data / "mbpp_plus"
-    monkeypatch.setattr(mbpp_pro, "RELEASE", (plus / "MbppPlus-v0.1.0.jsonl.gz").resolve().as_uri())
-    assert len(TASK.hub("test")) == 99
-    monkeypatch.setattr(mbpp_pro, "RELEASE", (plus / "MbppPlus-v0.2.0.jsonl.gz").resolve().as_uri())
+    assert isinstance(TASK.source, Release)
+    files = [(plus / f"MbppPlus-v0.{version}.0.jsonl.gz").resolve().as_uri() for version in (1, 2)]
+    right, wrong = (replace(TASK, source=replace(TASK.source, address=file)) for file in files)
+    chosen = choose_rows(right, "hub", "test")
+    assert len([*chosen.rows]) == 99 and chosen.facts["address_sha256"] == TASK.source.sha256
     with pytest.raises(ValueError, match="is not MBPP"):
-        TASK.hub("test")
+        choose_rows(wrong, "hub", "test")
 
 
 @pytest.mark.slow

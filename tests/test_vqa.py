@@ -1,6 +1,5 @@
 """VQA accuracy, and the prompts and graders of the tasks about pictures; on the real data where it is at hand."""
 
-import base64
 import gzip
 import io
 import json
@@ -99,8 +98,8 @@ def test_strict_takes_the_whole_reply_and_lenient_what_it_states(completion, str
 
 @pytest.mark.parametrize("name", VISION)
 def test_the_prompt_has_picture_question_and_request(name: str) -> None:
-    prompt = TASKS[name].prompt({"question": "what is it?", "image": "abc", "answers": TEN})
-    assert prompt.picture == "abc"
+    prompt = TASKS[name].prompt({"question": "what is it?", "image": b"abc", "answers": TEN})
+    assert prompt.picture == b"abc"
     assert [message["content"] for message in prompt.messages] == [f"what is it?\n{vqa.REQUEST}"]
     assert TASKS[name].question({"question": "what is it?"}) == "what is it?"
 
@@ -116,17 +115,36 @@ def test_rows_of_a_folder_bring_their_pictures_along(tmp_path: Path) -> None:
     row = {"question": "?", "answers": TEN, "image": "images/one.png"}
     (tmp_path / "okvqa" / "validation.jsonl").write_text(json.dumps(row) + "\n")
     [read] = read_split(TASKS["okvqa"], f"dir:{tmp_path}", "test")
-    assert base64.b64decode(read["image"]) == file and read["item"] == "okvqa/test/0"
-    assert Image.open(io.BytesIO(base64.b64decode(read["image"]))).size == (8, 6)
+    assert read["image"] == file and read["item"] == "okvqa/test/0"
+    assert Image.open(io.BytesIO(read["image"])).size == (8, 6)
 
 
-@pytest.mark.parametrize("image", [None, "images/two.png"])
-def test_a_row_whose_picture_is_missing_is_named(tmp_path: Path, image: str | None) -> None:
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "column image should be a valid string, and is null"),
+        ("images/two.png", "no picture .*images/two.png"),
+        ("", "no picture"),
+        ("images", "no picture"),
+        ("a\0b", "no picture"),
+        ("a" * 5000, "no picture"),
+        ("../../../../../../../../etc/passwd", "outside of .*okvqa; put pictures into that folder"),
+        ("/etc/passwd", "picture /etc/passwd is outside of"),
+        ("images/../../textvqa/one.png", "outside of"),
+        ("link.png", "picture link.png is outside of"),
+        ("validation.jsonl", "column image: no picture that can be opened"),
+        (5, "column image should be a valid string, and is 5"),
+        ({"bytes": None}, "no picture; the column image has no bytes"),
+    ],
+)
+def test_a_row_without_a_picture_of_its_own_folder_is_named(tmp_path: Path, image: object, said: str) -> None:
     picture_file(tmp_path / "okvqa" / "images" / "one.png")
     (tmp_path / "okvqa" / "validation.jsonl").write_text(
         json.dumps({"question": "?", "answers": TEN, "image": image}) + "\n"
     )
-    with pytest.raises((ValueError, FileNotFoundError), match=r"okvqa/test/0: no picture") as error:
+    picture_file(tmp_path / "textvqa" / "one.png")
+    (tmp_path / "okvqa" / "link.png").symlink_to(tmp_path / "textvqa" / "one.png")
+    with pytest.raises(ValueError, match=rf"okvqa/validation\.jsonl, line 1: .*{said}") as error:
         read_split(TASKS["okvqa"], f"dir:{tmp_path}", "test")
     assert "\n" not in str(error.value)
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from peft import IA3Config, LoraConfig, PeftModel, TaskType, TinyLoraConfig, VeraConfig, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -25,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from transformer2 import hub
 from transformer2.config import MODULES
 from transformer2.provenance import read_json, whole_file, write_json
 from transformer2.seals import intact, seal
@@ -76,22 +75,9 @@ def fetch(
 def _from_hub(name: str, revision: str | None, out: Path) -> str:
     """Puts the files of a repository into `out` without loading the model; returns the commit that they are of.
 
-    They stay in the hub's cache too, as the same files where both lie on one disk: a download that was interrupted goes
-    on there.
+    They stay in the hub's cache too, as the same files where both lie on one disk.
     """
-    try:
-        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED))
-    except GatedRepoError:
-        raise ValueError(
-            f"{name} is gated: accept its licence at https://huggingface.co/{name}, and set HF_TOKEN to a token of the "
-            "account that did"
-        ) from None
-    except RevisionNotFoundError:
-        raise ValueError(f"{name} has no revision {revision} on the hub") from None
-    except RepositoryNotFoundError:
-        raise ValueError(
-            f"the hub has no repository {name}, or it is private: set HF_TOKEN to a token that may read it"
-        ) from None
+    snapshot = hub.snapshot(name, revision, WANTED, UNWANTED)
     if not any(snapshot.glob("*.safetensors")):
         raise ValueError(f"{name} has no weights in safetensors, the only format that is read")
     for file in (path for path in snapshot.rglob("*") if path.is_file()):

@@ -20,7 +20,7 @@ from transformer2.cli.options import (
     experts_of,
     named,
     one_of,
-    read_shots,
+    rows_of,
     scored_task,
     start_torch,
     task_of,
@@ -30,7 +30,6 @@ from transformer2.provenance import (
     alone,
     manifest,
     read_json,
-    read_jsonl,
     write_json,
     write_jsonl,
 )
@@ -49,7 +48,7 @@ def dispatch(
     from transformer2.evaluation import answer_in_two_passes
 
     start_torch(threads, gpus)
-    the_task, rows, experts = task_of(task), read_jsonl(data), named(expert)
+    the_task, rows, experts = task_of(task), rows_of(task_of(task), data), named(expert)
     with manifest(out.with_suffix(".manifest.json"), model=str(model), task=task, experts=expert) as record:
         adaptive = SelfAdaptiveModel.from_pretrained(
             model, experts, "cls" if classifier else "prompt", classifier=classifier, basis=basis,
@@ -78,7 +77,7 @@ def adapt(
 
     start_torch(threads, gpus)
     the_task = scored_task(task, allow_unsandboxed_code)
-    rows = read_shots(shots, the_task.columns)
+    rows = rows_of(the_task, shots)
     folders = experts_of(expert, experts)
     folders.pop(CLASSIFIER, None)  # it answers nothing
     rows = rows if n is None else shots_of(the_task, rows, n)
@@ -155,7 +154,7 @@ def choose(
     from transformer2.frames import IDENTITY
 
     records = {str(path.parents[1].name): read_json(path) for path in candidates}
-    held_out = [row["item"] for row in shots_of(task_of(task), read_jsonl(data), shots)] if shots else []
+    held_out = [row["item"] for row in shots_of(task_of(task), rows_of(task_of(task), data), shots)] if shots else []
     logliks = [read_json(path)["loglik"] for path in adaptation] or [0.0] * len(records)
     tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, logliks, strict=True)}
     items = {name: record["items"] for name, record in records.items()}

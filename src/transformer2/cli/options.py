@@ -11,7 +11,6 @@ from transformer2 import config as configuration
 from transformer2.cards import claim
 from transformer2.provenance import (
     read_json,
-    read_jsonl,
 )
 from transformer2.sandbox import detect
 
@@ -59,6 +58,13 @@ def task_of(name: str) -> Any:
     return TASKS[name]
 
 
+def rows_of(task: Any, file: Path) -> list[dict[str, Any]]:
+    """The checked rows of a task in a file."""
+    from transformer2.rows import read_rows
+
+    return read_rows(task, file)
+
+
 def named(pairs: list[str]) -> dict[str, Path]:
     """`<name>=<path>` options as a mapping."""
     found: dict[str, Path] = {}
@@ -90,16 +96,6 @@ def base_of(folders: dict[str, Path]) -> Path:
     if len(bases) != 1 or not (base := bases.pop()):
         raise ValueError("the experts do not name one base model: give it with --model")
     return Path(base)
-
-
-def read_shots(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = read_jsonl(path)
-    if not rows:
-        raise ValueError(f"{path} is empty: few-shot adaptation needs at least one shot")
-    for number, row in enumerate(rows, 1):
-        if missing := [column for column in columns if row.get(column) in (None, "")]:
-            raise ValueError(f"{path}, row {number}: no {', '.join(missing)}; it has {', '.join(row)}")
-    return rows
 
 
 def one_of(what: str, name: str, valid: tuple[str, ...]) -> Any:

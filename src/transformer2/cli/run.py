@@ -20,6 +20,7 @@ from transformer2.cli.options import (
     app,
     named,
     one_of,
+    rows_of,
     scored_task,
     start_torch,
     task_of,
@@ -55,14 +56,19 @@ def model(
 
 
 @app.command()
-def data(task: Text, split: Text, source: Text, out: File, limit: int | None = None) -> None:
-    """Write one split of a task in the data set's own columns."""
-    from transformer2.data import read_split
+def data(
+    task: Text, split: Text, source: Text, out: File,
+    limit: Annotated[int | None, typer.Option(min=1, help="rows, chosen at random; all without it")] = None,
+    revision: Annotated[str | None, typer.Option(help="commit on the hub; the task's own without it")] = None,
+) -> None:  # fmt: skip
+    """Write one split of a task in the data set's own columns, and its pictures to an archive beside it."""
+    from transformer2.data import choose_rows
+    from transformer2.rows import write_rows
 
     with manifest(out.with_suffix(".manifest.json"), task=task, split=split, source=source, limit=limit) as facts:
-        rows = read_split(task_of(task), source, split, limit)
-        write_jsonl(out, rows)
-        facts |= {"rows": len(rows), "sha256": sha256(out)}
+        chosen = choose_rows(task_of(task), source, split, limit, revision=revision)
+        n = write_rows(out, chosen.rows, pictures="image" in task_of(task).columns)
+        facts |= chosen.facts | {"rows": n, "sha256": sha256(out)}
 
 
 @app.command()
@@ -132,7 +138,7 @@ def train(
         else:
             answering = HFEngine(expert, tokenizer, batch_rows)
         train_rows, validation_rows = (
-            read_jsonl(file) if shots is None else shots_of(the_task, read_jsonl(file), shots)
+            rows_of(the_task, file) if shots is None else shots_of(the_task, rows_of(the_task, file), shots)
             for file in (train, validation)
         )
         trainer = Trainer(
@@ -191,7 +197,7 @@ def generate(
     from transformer2.training.selection import same_expert
 
     start_torch(threads, gpus)
-    the_task, rows = task_of(task), read_jsonl(data)
+    the_task, rows = task_of(task), rows_of(task_of(task), data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
     facts |= {"engine": engine}
     same = expert is not None and best is not None and same_expert(expert, best)
@@ -234,7 +240,7 @@ def classes(rows: Annotated[list[str], typer.Option(help="<task>=<file with its 
 
     files = named(rows)
     with manifest(out.with_suffix(".manifest.json"), split=split, seed=seed, limit=limit) as facts:
-        made = labelled([(task_of(task), read_jsonl(file)) for task, file in files.items()], split, limit, seed)
+        made = labelled([(of := task_of(task), rows_of(of, file)) for task, file in files.items()], split, limit, seed)
         write_jsonl(out, made)
         facts |= {"rows": len(made), "sha256": sha256(out)}
 
@@ -272,7 +278,7 @@ def score(
 
     who = json.loads(identity)
     the_task = scored_task(task, allow_unsandboxed_code)
-    items = score_answers(the_task, read_jsonl(data), read_jsonl(answers))
+    items = score_answers(the_task, rows_of(the_task, data), read_jsonl(answers))
     write_json(out, {key: who[key] for key in IDENTITY} | {"task_version": the_task.version, "items": items})
 
 

@@ -15,11 +15,12 @@ from transformer2.cli.options import (
     app,
     named,
     one_of,
+    rows_of,
+    task_of,
 )  # fmt: skip
 from transformer2.provenance import (
     atomic_write,
     manifest,
-    read_jsonl,
     write_json,
 )
 from transformer2.seals import sha256
@@ -101,7 +102,7 @@ def illustrate(model: File, expert: Experts, task: Text, data: File, settings: T
     """Take what the schematic figures show from a run's own objects; `settings` is JSON: what they say besides."""
     from transformer2.illustration import illustration
 
-    write_json(out, illustration(model, named(expert), task, read_jsonl(data)[0], json.loads(settings)))
+    write_json(out, illustration(model, named(expert), task, rows_of(task_of(task), data)[0], json.loads(settings)))
 
 
 @app.command()

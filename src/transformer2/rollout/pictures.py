@@ -1,32 +1,43 @@
 """Prompts about a picture, for models whose token ids stand for pieces of it."""
 
-import base64
 import io
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from transformer2.tasks.base import Picture
+
 
 class PicturePrompt(list[int]):
     """Token ids of a prompt, together with the picture that some of them stand for.
 
-    The picture is kept as its file and turned into pixels where a batch is made: those of a whole test set of real
-    pictures would fill the memory.
+    The picture is read and turned into pixels where a batch is made: those of a whole test set of real pictures would
+    fill the memory.
     """
 
-    def __init__(self, ids: Sequence[int], picture: str, image_processor: Any):
+    def __init__(self, ids: Sequence[int], picture: Picture, image_processor: Any):
         super().__init__(ids)
         self.picture, self.image_processor = picture, image_processor
 
 
-def decode_picture(picture: str) -> Image.Image:
-    """A picture from its file in base64."""
-    return Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+def decode_picture(picture: Picture) -> Image.Image:
+    """The pixels of a picture file.
+
+    Raises:
+        ValueError: it is gone, damaged or no picture.
+    """
+    try:
+        content = picture if isinstance(picture, bytes) else picture.read_bytes()
+        return Image.open(io.BytesIO(content)).convert("RGB")
+    except (OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        name = "a picture" if isinstance(picture, bytes) else f"the picture {picture}"
+        raise ValueError(f"{name} cannot be read ({error}): make the data again") from None
 
 
-def picture_prompt_ids(processor: Any, messages: Sequence[dict[str, str]], picture: str) -> list[int]:
+def picture_prompt_ids(processor: Any, messages: Sequence[dict[str, str]], picture: Picture) -> list[int]:
     """Token ids of messages of which the last one is about the picture, shown before its text.
 
     The processor puts one token in place of every piece of the picture that the model will see.

@@ -9,9 +9,12 @@ be right (ceilings 95.92 % and 98.12 %). `strict` keeps that, `lenient` maps key
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Annotated
 
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat, hub_rows
+from pydantic import AfterValidator, Field, ValidationInfo
+from typing_extensions import TypedDict
+
+from transformer2.tasks.base import Hub, Prompt, Row, Score, Split, Task, Text, chat
 
 SYSTEM = (
     "The following are multiple choice questions (with answers). Think step by step and then finish your answer "
@@ -19,9 +22,46 @@ SYSTEM = (
 )
 OPENING = "Let's think step by step"
 LETTERS = "ABCDEFGHIJ"
+REVISION = "210d026faf9955653af8916fad021475a3f00453"
 STATEMENT = re.compile(r"(?i:\banswer(?: is| ?:))")
 LONGEST_STATEMENT = 500
 """Characters after "answer is" in which the answer must lie."""
+
+
+class Options(TypedDict):
+    """The column `choices`: texts of the options, and the data set's own labels of them."""
+
+    text: Annotated[list[Text], Field(min_length=2, max_length=len(LETTERS))]
+    label: list[str]
+
+
+def one_label_each(options: Options) -> Options:
+    """Options of which every one has a label of its own.
+
+    Raises ValueError if one has not.
+    """
+    labels = options["label"]
+    if len(labels) != len(options["text"]) or len({*labels}) != len(labels):
+        raise ValueError("should have one label for each text, all of them different")
+    return options
+
+
+def among_labels(key: str, row: ValidationInfo) -> str:
+    """The key of the right option.
+
+    Raises ValueError if no option has that label.
+    """
+    options = row.data.get("choices")  # missing if it is wrong itself
+    if options and key not in options["label"]:
+        raise ValueError(f"should be one of {', '.join(options['label'])}")
+    return key
+
+
+COLUMNS = {
+    "question": Text,
+    "choices": Annotated[Options, AfterValidator(one_label_each)],
+    "answerKey": Annotated[Text, AfterValidator(among_labels)],
+}
 
 
 def prompt(row: Row) -> Prompt:
@@ -130,8 +170,8 @@ ARC_EASY = Task(
     name="arc_easy",
     version=1,
     domain="reasoning",
-    columns=("question", "choices", "answerKey"),
-    hub=partial(hub_rows, "allenai/ai2_arc", "ARC-Easy"),
+    columns=COLUMNS,
+    source=Hub("allenai/ai2_arc", REVISION, ("ARC-Easy/{split}-*.parquet",)),
     splits={
         "train": Split("train", slice(0, None, 2)),
         "validation": Split("train", slice(1, None, 2)),
@@ -147,7 +187,7 @@ ARC_EASY = Task(
 ARC_CHALLENGE = replace(
     ARC_EASY,
     name="arc_challenge",
-    hub=partial(hub_rows, "allenai/ai2_arc", "ARC-Challenge"),
+    source=Hub("allenai/ai2_arc", REVISION, ("ARC-Challenge/{split}-*.parquet",)),
     splits={"test": Split("test")},
     shots_seed=38,
 )

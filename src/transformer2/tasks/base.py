@@ -1,11 +1,30 @@
 """What a task is: rows of a data set in, prompts and scores out."""
 
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 Row = dict[str, Any]
 """One record in the data set's own columns, plus `item`: `<task>/<split>/<index in the whole split>`."""
+
+Picture = bytes | Path | zipfile.Path
+"""A picture file: its bytes, or where they are read when the picture is shown."""
+
+
+def not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("should not be empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(not_blank)]
+"""Type of a column: text that is not empty."""
+Texts = Annotated[list[str], Field(min_length=1)]
+"""Type of a column: at least one text; a single one may be empty."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +37,8 @@ class Prompt:
 
     messages: tuple[dict[str, str], ...] = ()
     text: str = ""
-    picture: str | None = None
-    """A picture file in base64, shown before the last message."""
+    picture: Picture | None = None
+    """Shown before the last message."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +59,31 @@ RIGHT = 0.5
 
 
 @dataclass(frozen=True)
+class Hub:
+    """A data set on the Hugging Face hub."""
+
+    repository: str
+    revision: str | None
+    """The commit that is read. None where no commit is known: then the newest one is read, and a run's manifest names
+    it."""
+    files: tuple[str, ...]
+    """Patterns of the parquet or JSON-lines files of a source split `{split}`, in the order of their rows."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A file at a fixed address of the web."""
+
+    address: str
+    sha256: str
+    title: str
+    splits: Callable[[bytes], Mapping[str, list[Row]]]
+    """The rows of every source split that the file holds."""
+
+
+@dataclass(frozen=True)
 class Split:
-    """Where one split comes from: a split of the hub data set, or a file `<folder>/<task>/<source>.jsonl[.gz]`."""
+    """Where one split comes from: a source split of the data set, or a file `<folder>/<task>/<source>.jsonl[.gz]`."""
 
     source: str
     rows: slice = field(default_factory=lambda: slice(None))
@@ -56,10 +98,11 @@ class Task:
     version: int
     domain: str
     """math | code | reasoning | others: the class that dispatch should give to prompts of this task."""
-    columns: tuple[str, ...]
-    """Columns that every row must have; the data set's own names."""
-    hub: Callable[[str], list[Row]]
-    """Downloads the rows of a source split, by its name."""
+    columns: Mapping[str, Any]
+    """Columns that every row must have, by the data set's own names -> type, as pydantic takes it. Pictures are in the
+    column `image`."""
+    source: Hub | Release | None
+    """Where the data set is downloaded from; None where it is not."""
     splits: dict[str, Split]
     """train, validation, test (those that the task has)."""
     prompt: Callable[[Row], Prompt]
@@ -76,13 +119,6 @@ class Task:
     """True if scoring executes what the model wrote (needs a working sandbox)."""
     shots_seed: int = 0
     """Seed of the shuffle of the test split whose first items are the few shots; the release's number."""
-
-
-def hub_rows(path: str, config: str | None, split: str) -> list[Row]:
-    """All rows of a split of a data set on the Hugging Face hub, as `datasets.load_dataset` names them."""
-    from datasets import load_dataset
-
-    return load_dataset(path, config, split=split).to_list()
 
 
 def chat(system: str, user: str) -> tuple[dict[str, str], ...]:

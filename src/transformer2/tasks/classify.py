@@ -9,9 +9,10 @@ trains on test prompts of GSM8K and ARC-Challenge and has no others.)
 import random
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from transformer2.tasks import everyday
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat
+from transformer2.tasks.base import Prompt, Row, Score, Split, Task, Text, chat
 
 CLASSES = ("code", "math", "reasoning", "others")
 OTHERS = "others"
@@ -96,16 +97,12 @@ def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
     return [_score(row, completion) for row, completion in zip(rows, completions, strict=True)]
 
 
-def no_source(split: str) -> list[Row]:
-    raise ValueError("rows of 'classify' are made from other tasks (`python -m transformer2 classes`), not downloaded")
-
-
 TASK = Task(
     name="classify",
     version=1,
     domain=OTHERS,
-    columns=("text", "class"),
-    hub=no_source,
+    columns={"text": Text, "class": Literal["code", "math", "reasoning", "others"]},
+    source=None,
     splits={name: Split(name) for name in ("train", "validation", "test")},
     prompt=lambda row: adaptation_prompt(row["text"]),
     question=lambda row: row["text"],

@@ -9,10 +9,12 @@ import logging
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import partial
 from operator import itemgetter
+from typing import Annotated
 
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat, hub_rows
+from pydantic import AfterValidator
+
+from transformer2.tasks.base import Hub, Prompt, Row, Score, Split, Task, Text, chat
 
 SYSTEM = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 
@@ -67,6 +69,16 @@ def equal(gold: str, answer: str) -> bool:
     return verify(parse(gold, parsing_timeout=0), expression, timeout_seconds=0)
 
 
+def with_number(answer: str) -> str:
+    """A reference answer.
+
+    Raises ValueError if it states no number.
+    """
+    if read_answer(answer) is None or strict_number(answer) is None:
+        raise ValueError("should end in #### and a number")
+    return answer
+
+
 def _score(row: Row, completion: str) -> Score:
     gold, answer = read_answer(row["answer"]), read_answer(completion)
     if gold is None:
@@ -87,8 +99,8 @@ TASK = Task(
     name="gsm8k",
     version=1,
     domain="math",
-    columns=("question", "answer"),
-    hub=partial(hub_rows, "openai/gsm8k", "main"),
+    columns={"question": Text, "answer": Annotated[Text, AfterValidator(with_number)]},
+    source=Hub("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", ("main/{split}-*.parquet",)),
     splits={
         "train": Split("train", slice(0, None, 2)),
         "validation": Split("train", slice(1, None, 2)),

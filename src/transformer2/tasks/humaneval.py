@@ -6,11 +6,10 @@ its prompts differ from HumanEval+ in one task, HumanEval/115, whose import stan
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from transformer2.sandbox import Isolation
 from transformer2.tasks import code
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task, hub_rows
+from transformer2.tasks.base import Hub, Prompt, Row, Score, Split, Task, Text
 from transformer2.tasks.code import FENCE
 
 
@@ -70,8 +69,10 @@ TASK = Task(
     name="humaneval",
     version=1,
     domain="code",
-    columns=("task_id", "prompt", "canonical_solution", "test", "entry_point"),
-    hub=partial(hub_rows, "openai/openai_humaneval", None),
+    columns=dict.fromkeys(("task_id", "prompt", "canonical_solution", "test", "entry_point"), Text),
+    source=Hub(
+        "openai/openai_humaneval", "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544", ("openai_humaneval/{split}-*.parquet",)
+    ),
     splits={"test": Split("test")},
     prompt=prompt,
     question=question,

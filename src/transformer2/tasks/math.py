@@ -15,8 +15,11 @@ import re
 from collections.abc import Sequence
 from math import isclose
 from operator import itemgetter
+from typing import Annotated
 
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task, chat, hub_rows
+from pydantic import AfterValidator
+
+from transformer2.tasks.base import Hub, Prompt, Row, Score, Split, Task, Text, chat
 from transformer2.tasks.latex import equal_within_limits
 
 # No space after the comma: as in the released code.
@@ -36,11 +39,6 @@ STATEMENT = re.compile(r"(?i:\banswer(?: is| ?:)):?[\s*]*")
 FORMULA = re.compile(r"\$\$?((?:\\.|[^$\\])+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 SENTENCE_END = re.compile(r"\n|\.\s")
 BRACKETS = re.compile(r"[{}()]")
-
-
-def download(split: str) -> list[Row]:
-    """The rows of all subjects, which the hub keeps apart."""
-    return [row for subject in SUBJECTS for row in hub_rows("EleutherAI/hendrycks_math", subject, split)]
 
 
 def prompt(row: Row) -> Prompt:
@@ -172,6 +170,16 @@ def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
     ]
 
 
+def with_box(solution: str) -> str:
+    """A reference solution.
+
+    Raises ValueError if it boxes no answer.
+    """
+    if _last_box(solution) is None or read_answer(solution) is None:
+        raise ValueError("should have an answer in \\boxed{}")
+    return solution
+
+
 def _gold(row: Row) -> tuple[str, str]:
     """The reference answer as the released code reads it, and as `read_answer` does."""
     boxed, gold = _last_box(row["solution"]), read_answer(row["solution"])
@@ -184,8 +192,12 @@ TASK = Task(
     name="math",
     version=1,
     domain="math",
-    columns=("problem", "solution"),
-    hub=download,
+    columns={"problem": Text, "solution": Annotated[Text, AfterValidator(with_box)]},
+    source=Hub(
+        "EleutherAI/hendrycks_math",
+        "21a5633873b6a120296cce3e2df9d5550074f4a3",
+        tuple(f"{subject}/{{split}}-*.parquet" for subject in SUBJECTS),
+    ),
     splits={"test": Split("test")},
     prompt=prompt,
     question=itemgetter("problem"),

@@ -9,20 +9,21 @@ for some tasks; two of the 399 canonical solutions, Mbpp/164 and Mbpp/295, there
 """
 
 import gzip
-import hashlib
 import json
 import random
-import urllib.request
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from transformer2.sandbox import Isolation
 from transformer2.tasks import code
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task
+from transformer2.tasks.base import Prompt, Release, Row, Score, Split, Task, Text
 from transformer2.tasks.code import FENCE
 
-RELEASE = "https://raw.githubusercontent.com/evalplus/mbppplus_release/3f0efe4ee7457d4718bd997c01697a1e9157e40c/MbppPlus.jsonl.gz"
+ADDRESS = "https://raw.githubusercontent.com/evalplus/mbppplus_release/3f0efe4ee7457d4718bd997c01697a1e9157e40c/MbppPlus.jsonl.gz"
 """MBPP+ v0.1.0: on no hub, so taken from the release's own repository."""
-RELEASE_SHA256 = "57d639e77667d88930052b2b07212011c25c0bab94dfc1f19d15e1f7f558bfa9"
+SHA256 = "57d639e77667d88930052b2b07212011c25c0bab94dfc1f19d15e1f7f558bfa9"
 
 
 def release_splits(records: Sequence[Row]) -> dict[str, list[Row]]:
@@ -40,20 +41,9 @@ def _row(record: Row) -> Row:
     return row | {"test_imports": imports, "test": record["assertion"]}
 
 
-def download(split: str) -> list[Row]:
-    """One split of the release.
-
-    Raises:
-        OSError: it cannot be reached.
-        ValueError: it is not the file that this split was made for.
-    """
-    with urllib.request.urlopen(RELEASE, timeout=60) as response:
-        content = response.read()
-    if hashlib.sha256(content).hexdigest() != RELEASE_SHA256:
-        raise ValueError(
-            f"{RELEASE} is not MBPP+ v0.1.0 (sha256 differs): put its splits into a folder (data: dir:<folder>)"
-        )
-    return release_splits([json.loads(line) for line in gzip.decompress(content).splitlines()])[split]
+def read_release(content: bytes) -> dict[str, list[Row]]:
+    """The splits of the release's file."""
+    return release_splits([json.loads(line) for line in gzip.decompress(content).splitlines()])
 
 
 def prompt(row: Row) -> Prompt:
@@ -75,6 +65,16 @@ def _request(row: Row) -> tuple[str, str]:
     docstring = text[text.index('"""') + 3 : text.rindex('"""')]
     start = docstring.index("assert")
     return docstring[:start].strip(), docstring[start:].strip()
+
+
+def with_request(prompt: str) -> str:
+    """A prompt.
+
+    Raises ValueError if it has no docstring with a request and an assert.
+    """
+    if prompt.count('"""') < 2 or "assert" not in prompt[prompt.index('"""') : prompt.rindex('"""')]:
+        raise ValueError('should be a docstring in """ that holds an assert')
+    return prompt
 
 
 def solution(row: Row) -> str:
@@ -111,8 +111,14 @@ TASK = Task(
     name="mbpp_pro",
     version=2,
     domain="code",
-    columns=("prompt", "entry_point", "canonical_solution", "test_imports", "test"),
-    hub=download,
+    columns={
+        "prompt": Annotated[Text, AfterValidator(with_request)],
+        "entry_point": Text,
+        "canonical_solution": Text,
+        "test_imports": list[str],
+        "test": Text,
+    },
+    source=Release(ADDRESS, SHA256, "MBPP+ v0.1.0", read_release),
     splits={name: Split(name) for name in ("train", "validation", "test")},
     prompt=prompt,
     question=question,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task
+from transformer2.tasks.base import Prompt, Row, Score, Split, Task, Text
 
 
 def prompt(row: Row) -> Prompt:
@@ -24,16 +24,12 @@ def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
     return [_score(row, completion) for row, completion in zip(rows, completions, strict=True)]
 
 
-def no_source(split: str) -> list[Row]:
-    raise ValueError("a user's own prompts come from a file, not from a data set")
-
-
 TASK = Task(
     name="own",
     version=1,
     domain="others",
-    columns=("prompt", "answer"),
-    hub=no_source,
+    columns={"prompt": Text, "answer": Text | int | float},
+    source=None,
     splits={"test": Split("test")},
     prompt=prompt,
     question=lambda row: row["prompt"],

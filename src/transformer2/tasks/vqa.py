@@ -10,12 +10,11 @@ is the test set, since the answers of its test set are not public. OK-VQA is uns
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-from transformer2.tasks.base import Prompt, Row, Score, Split, Task
+from transformer2.tasks.base import Hub, Prompt, Row, Score, Split, Task, Text, Texts
 
 REQUEST = "Answer the question using a single word or phrase."
 
@@ -96,24 +95,13 @@ def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
     return scores
 
 
-def hub_rows(path: str, names: Mapping[str, str], split: str) -> list[Row]:
-    """All rows of a split of a data set on the Hugging Face hub, pictures as the bytes of their files.
-
-    `names` has the data set's own names of splits, where they are others than those of the files of a folder.
-    """
-    from datasets import Image, load_dataset
-
-    rows: Any = load_dataset(path, split=names.get(split, split))
-    return rows.cast_column("image", Image(decode=False)).to_list()
-
-
-COLUMNS = ("question", "answers", "image")
+COLUMNS = {"question": Text, "answers": Texts, "image": str | bytes | dict[str, Any]}
 TEXTVQA = Task(
     name="textvqa",
     version=1,
     domain="others",
     columns=COLUMNS,
-    hub=partial(hub_rows, "lmms-lab/textvqa", {}),
+    source=Hub("lmms-lab/textvqa", "9c0699cd19768ac5ab97568f6b3cbac4c0062884", ("data/{split}-*.parquet",)),
     splits={
         "train": Split("train", slice(0, None, 2)),
         "validation": Split("train", slice(1, None, 2)),
@@ -131,7 +119,7 @@ OKVQA = Task(
     version=1,
     domain="others",
     columns=COLUMNS,
-    hub=partial(hub_rows, "lmms-lab/OK-VQA", {"validation": "val2014"}),
+    source=Hub("lmms-lab/OK-VQA", None, ("data/val2014-*.parquet",)),  # its validation set alone
     splits={"test": Split("validation")},
     prompt=prompt,
     question=itemgetter("question"),
