@@ -18,7 +18,7 @@ from typing import Any
 
 from transformer2.seals import intact, seal, sha256
 
-PACKAGES = ("torch", "transformers", "peft", "datasets", "safetensors", "math-verify", "scipy", "statsmodels", "pandas")
+PACKAGES = ("torch", "transformers", "peft", "pyarrow", "safetensors", "math-verify", "scipy", "statsmodels", "pandas")
 
 
 @contextmanager

@@ -30,16 +30,18 @@ LONGEST_VALUE = 60
 Check = Callable[[Row, str], None]
 
 
-def read_rows(task: Task, path: Path) -> list[Row]:
+def read_rows(task: Task, path: Path, pictures: bool = True) -> list[Row]:
     """The checked rows of a file, each with its `item` (made of its place, if it has none) and its picture, unread.
 
     Pictures are those of the archive beside the file; without one, `image` has paths of files beside it or below.
+    Without `pictures` they are left alone: scores need none.
 
     Raises:
         ValueError: no rows, a row that does not fit the task, an item that is there twice, a missing picture.
     """
     check, archive = checker(task), None
-    if "image" in task.columns and picture_archive(path).exists():
+    shown = pictures and "image" in task.columns
+    if shown and picture_archive(path).exists():
         archive = zipfile.Path(zipfile.ZipFile(intact(picture_archive(path))))
     rows: dict[str, Row] = {}
     for where, row in json_lines(intact(path)):
@@ -47,7 +49,7 @@ def read_rows(task: Task, path: Path) -> list[Row]:
         row = {"item": f"{task.name}/{path.stem}/{len(rows)}"} | row
         if row["item"] in rows:
             raise ValueError(f"{where}: a row before it has the same item, {row['item']}; give every row its own")
-        if "image" in task.columns:
+        if shown:
             row["image"] = _stored(row["image"], path, archive, where)
         rows[row["item"]] = row
     if not rows:

@@ -98,6 +98,7 @@ rule adapt:
         model=rules.model.output,
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
+        pictures=pictures("test"),
     output:
         f"{MIX}/adapter_model.safetensors",
         f"{MIX}/adapter_config.json",
@@ -142,6 +143,7 @@ rule train_on_shots:
     input:
         model=rules.model.output,
         data="results/{run}/data/{task}/test.jsonl",
+        pictures=pictures("test"),
     output:
         # As for `train`, the checkpoint beside these is no output.
         f"{MIX}/adapter_model.safetensors",

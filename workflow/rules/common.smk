@@ -375,6 +375,15 @@ def unused_modules(command, wildcards):
     return modules
 
 
+def pictures(*splits):
+    """The pictures that rows of these splits are about, where a task has any."""
+    return lambda wildcards: [
+        f"results/{RUN.run}/data/{wildcards.task}/{split}.images.zip"
+        for split in splits
+        if wildcards.task in configuration.VISION_TASKS
+    ]
+
+
 def of_model(field):
     """A setting of the model of a job."""
     return lambda wildcards: getattr(RUN.models[wildcards.model], field)

@@ -3,27 +3,36 @@
 
 rule data:
     output:
-        ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
+        rows=ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
     log:
         "results/{run}/data/{task}/{split}.log",
     benchmark:
         "results/{run}/data/{task}/{split}.benchmark.tsv"
     wildcard_constraints:
-        task="|".join(BENCHMARKS),
+        task="|".join(set(BENCHMARKS) - set(configuration.VISION_TASKS)) or "none",
     conda:
         "../../envs/core.yaml"
     threads: 1
     resources:
         mem_mb=lambda wc, attempt: megabytes(1000, attempt),
-        runtime=30,
+        runtime=120,
         gpu=0,
     params:
         code=code("data"),
         source=RUN.data,
         limit=lambda wc: option("limit", getattr(EVERY_TASK[wc.task], wc.split)),
+        revision=lambda wc: option("revision", EVERY_TASK[wc.task].revision),
     shell:
         "python -m transformer2 data --task {wildcards.task} --split {wildcards.split} --source {params.source:q}"
-        " {params.limit} --out {output} > {log} 2>&1"
+        " {params.limit} {params.revision} --out {output.rows} > {log} 2>&1"
+
+
+use rule data as data_with_pictures with:
+    output:
+        rows=ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
+        pictures="results/{run}/data/{task}/{split}.images.zip",
+    wildcard_constraints:
+        task="|".join(configuration.VISION_TASKS),
 
 
 rule classes:

@@ -6,6 +6,7 @@ rule generate:
         unpack(expert_files),
         model=rules.model.output,
         data="results/{run}/data/{task}/test.jsonl",
+        pictures=pictures("test"),
     output:
         f"{ANSWERS}.jsonl",
     log:

@@ -8,6 +8,7 @@ rule train:
         basis=rules.basis.output,
         train="results/{run}/data/{task}/train.jsonl",
         validation="results/{run}/data/{task}/validation.jsonl",
+        pictures=pictures("train", "validation"),
     output:
         # checkpoint.safetensors, metrics.jsonl and rollouts.jsonl lie beside these and are no outputs on purpose:
         # Snakemake deletes the outputs of a job that was killed, and the training would have to start again.

@@ -154,7 +154,7 @@ def choose(
     from transformer2.frames import IDENTITY
 
     records = {str(path.parents[1].name): read_json(path) for path in candidates}
-    held_out = [row["item"] for row in shots_of(task_of(task), rows_of(task_of(task), data), shots)] if shots else []
+    held_out = [row["item"] for row in shots_of(task_of(task), rows_of(task_of(task), data, pictures=False), shots)] if shots else []
     logliks = [read_json(path)["loglik"] for path in adaptation] or [0.0] * len(records)
     tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, logliks, strict=True)}
     items = {name: record["items"] for name, record in records.items()}

@@ -58,11 +58,11 @@ def task_of(name: str) -> Any:
     return TASKS[name]
 
 
-def rows_of(task: Any, file: Path) -> list[dict[str, Any]]:
-    """The checked rows of a task in a file."""
+def rows_of(task: Any, file: Path, pictures: bool = True) -> list[dict[str, Any]]:
+    """The checked rows of a task in a file, with their pictures if they are needed."""
     from transformer2.rows import read_rows
 
-    return read_rows(task, file)
+    return read_rows(task, file, pictures)
 
 
 def named(pairs: list[str]) -> dict[str, Path]:

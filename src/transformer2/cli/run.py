@@ -278,7 +278,7 @@ def score(
 
     who = json.loads(identity)
     the_task = scored_task(task, allow_unsandboxed_code)
-    items = score_answers(the_task, rows_of(the_task, data), read_jsonl(answers))
+    items = score_answers(the_task, rows_of(the_task, data, pictures=False), read_jsonl(answers))
     write_json(out, {key: who[key] for key in IDENTITY} | {"task_version": the_task.version, "items": items})
 
 

@@ -1,12 +1,16 @@
 """The parts of a run: models, data, transfer and self-adaptation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
 from transformer2.config.section import Section, Slug
 from transformer2.config.training import Method
+
+
+Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+"""Of a repository."""
 
 
 class Transfer(Section):
@@ -111,13 +115,18 @@ class Budget(Section):
 
 
 class TaskData(Section):
-    """How much of a task is used; null is all of it. Fewer items are a seeded random choice, never the first ones."""
+    """How much of a task is used; null is all of it. Fewer items are a seeded random choice, never the first ones.
+
+    All of validation is the released code's half of the training split; of TextVQA these are 17,301 items, so the
+    paper's run sets 500 (docs/data.md)."""
 
     train: int | None = None
     validation: int | None = None
     test: int | None = None
     max_new_tokens: int | None = None
     """Longest answer in tokens; null is the task's own."""
+    revision: Commit | None = None
+    """Commit of the data set on the hub; null is the task's own (docs/data.md)."""
 
 
 class Adaptation(Section):

@@ -77,6 +77,14 @@ class Run(Section):
         return methods
 
     @model_validator(mode="after")
+    def _revisions_are_of_the_hub(self) -> "Run":
+        for part, tasks in (("tasks", self.tasks), ("unseen", self.unseen)):
+            for name, task in tasks.items():
+                if task.revision and self.data != "hub":
+                    raise ValueError(f"{part}.{name}.revision: is for `data: hub`; data is {self.data}")
+        return self
+
+    @model_validator(mode="after")
     def _vision_fits(self) -> "Run":
         for name, model in self.models.items():
             place = f"models.{name}"
