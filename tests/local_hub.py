@@ -20,6 +20,8 @@ class Hub(BaseHTTPRequestHandler):
 
     root: Path
     log: list[str]
+    breaks: bool
+    """Whether the connection ends in the middle of each file."""
 
     def do_HEAD(self) -> None:
         self.do_GET(body=False)
@@ -60,8 +62,13 @@ class Hub(BaseHTTPRequestHandler):
     def _send(self, file: Path, body: bool) -> None:
         tag = sha256(f"{file} {file.stat()}".encode()).hexdigest()
         self._head(200, {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}, file.stat().st_size)
-        if body:
-            with open(file, "rb") as content:
+        if not body:
+            return
+        with open(file, "rb") as content:
+            if self.breaks:
+                self.wfile.write(content.read(file.stat().st_size // 2))
+                self.close_connection = True
+            else:
                 shutil.copyfileobj(content, self.wfile)
 
     def _head(self, status: int, headers: dict[str, str], length: int) -> None:
@@ -75,9 +82,9 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(root: Path) -> Iterator[tuple[str, list[str]]]:
+def serve(root: Path, breaks: bool = False) -> Iterator[tuple[str, list[str]]]:
     """Address of a hub that serves a folder, and the list of what it is asked for."""
-    handler: Any = type("OfTest", (Hub,), {"root": root, "log": []})
+    handler: Any = type("OfTest", (Hub,), {"root": root, "log": [], "breaks": breaks})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -1,14 +1,17 @@
-"""Models from the hub, by a server that answers as the hub does: what comes is whole, and what fails is one line."""
+"""Models and data sets from the hub, by a server that answers as the hub does: what comes is whole, and what fails is one line."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 
+import made_up_textvqa
 from helpers import model as tiny_model
 from helpers import tokenizer as tiny_tokenizer
 from helpers import vision_model
@@ -92,3 +95,84 @@ def test_what_cannot_be_had_is_one_line(hub, tmp_path: Path, name: str, options:
     done = get(hub, f"hub:{name}", tmp_path / "base", *options)
     assert done.returncode == 1 and said in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and not (tmp_path / "base" / "config.json").exists()
+
+
+QUESTIONS = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(20)]
+
+
+def publish_gsm8k(root: Path) -> None:
+    path = root / "datasets" / "openai" / "gsm8k" / "main" / "train-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(QUESTIONS), path)
+    (path.parent / "test-00000-of-00001.parquet").write_bytes(b"another split")
+
+
+def get_rows(
+    address: str, out: Path, *options: str, task: str = "gsm8k", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """`transformer2 data` of a training split with the hub at an address."""
+    command = [sys.executable, "-m", "transformer2", "data", "--task", task, "--split", "train", "--source", "hub"]
+    variables = environment(address, out.parent / "cache") | more
+    return subprocess.run(
+        [*command, "--out", str(out), *options], env=variables, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_split_of_a_data_set_comes_at_its_revision_and_again_without_a_network(tmp_path: Path):
+    publish_gsm8k(tmp_path / "hub")
+    with serve(tmp_path / "hub") as (address, log):
+        done = get_rows(address, tmp_path / "train.jsonl", "--revision", COMMIT)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert not any("test-00000" in line for line in log), "a split that is not asked for is not fetched"
+    first = (tmp_path / "train.jsonl").read_text()
+    assert [json.loads(line)["question"] for line in first.splitlines()] == [f"{i}?" for i in range(0, 20, 2)]
+    found = read_json(tmp_path / "train.manifest.json")
+    assert (found["repository"], found["revision"], found["rows"]) == ("openai/gsm8k", COMMIT, 10)
+    done = get_rows(address, tmp_path / "train.jsonl", "--revision", COMMIT, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0 and (tmp_path / "train.jsonl").read_text() == first, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "said"),
+    [
+        (["--revision", "f" * 40], {}, f"openai/gsm8k has no revision {'f' * 40} on the hub: see https://"),
+        ([], {}, "openai/gsm8k has no revision 740312add88f781978c0658806c59bc2815b9866 on the hub"),
+        (["--revision", COMMIT], {"HF_HUB_OFFLINE": "1"}, "cannot download openai/gsm8k from the hub (Cannot reach"),
+        (["--revision", COMMIT], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "(data: dir:<folder>)"),
+    ],
+)
+def test_a_data_set_that_cannot_be_had_is_one_line(tmp_path: Path, options: list[str], more: dict, said: str):
+    publish_gsm8k(tmp_path / "hub")
+    with serve(tmp_path / "hub") as (address, _):
+        done = get_rows(address, tmp_path / "train.jsonl", *options, **more)
+    assert done.returncode == 1 and said in done.stderr, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr and not [*tmp_path.glob("train*")]
+
+
+def test_a_data_set_that_the_hub_does_not_have_is_one_line(tmp_path: Path):
+    (tmp_path / "hub").mkdir()
+    with serve(tmp_path / "hub") as (address, _):
+        done = get_rows(address, tmp_path / "train.jsonl")
+    assert "the hub has no repository openai/gsm8k" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_connection_that_breaks_is_one_line_and_the_next_one_serves(tmp_path: Path):
+    publish_gsm8k(tmp_path / "hub")
+    with serve(tmp_path / "hub", breaks=True) as (address, _):
+        done = get_rows(address, tmp_path / "train.jsonl", "--revision", COMMIT)
+    assert done.returncode == 1 and "cannot download openai/gsm8k" in done.stderr, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr and not [*tmp_path.glob("train*")]
+    with serve(tmp_path / "hub") as (address, _):
+        assert get_rows(address, tmp_path / "train.jsonl", "--revision", COMMIT).returncode == 0
+
+
+@pytest.mark.parametrize("group", [100, 4000])
+def test_memory_does_not_grow_with_a_data_set_of_pictures(tmp_path: Path, group: int):
+    """Ten times the rows, 26 and 260 MB of pictures, in row groups of a hundred and in one: the same peak."""
+    peaks = []
+    for rows in (400, 4000):
+        made_up_textvqa.write(tmp_path / f"hub{rows}", rows, kilobytes=65, shards=1, group=group)
+        found = made_up_textvqa.measure(tmp_path / f"hub{rows}", tmp_path / f"m{rows}", "train", "--revision", COMMIT)
+        assert found["rows"] == rows // 2
+        peaks.append(found["peak_memory_mb"])
+    assert peaks[1] < peaks[0] + 40, peaks

@@ -154,7 +154,8 @@ def choose(
     from transformer2.frames import IDENTITY
 
     records = {str(path.parents[1].name): read_json(path) for path in candidates}
-    held_out = [row["item"] for row in shots_of(task_of(task), rows_of(task_of(task), data, pictures=False), shots)] if shots else []
+    the_task, rows = task_of(task), rows_of(task_of(task), data, pictures=False)
+    held_out = [row["item"] for row in shots_of(the_task, rows, shots)] if shots else []
     logliks = [read_json(path)["loglik"] for path in adaptation] or [0.0] * len(records)
     tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, logliks, strict=True)}
     items = {name: record["items"] for name, record in records.items()}

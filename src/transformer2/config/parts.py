@@ -8,7 +8,6 @@ from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
 from transformer2.config.section import Section, Slug
 from transformer2.config.training import Method
 
-
 Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 """Of a repository."""
 

@@ -72,9 +72,10 @@ def equal(gold: str, answer: str) -> bool:
 def with_number(answer: str) -> str:
     """A reference answer.
 
-    Raises ValueError if it states no number.
+    Raises ValueError if it states no number. The scorers' own patterns stay out of this: an edit of theirs must not
+    redo the data.
     """
-    if read_answer(answer) is None or strict_number(answer) is None:
+    if not re.search(r"####.*\d", answer):
         raise ValueError("should end in #### and a number")
     return answer
 

@@ -173,9 +173,10 @@ def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
 def with_box(solution: str) -> str:
     """A reference solution.
 
-    Raises ValueError if it boxes no answer.
+    Raises ValueError if it boxes no answer. The scorers' own patterns stay out of this: an edit of theirs must not redo
+    the data.
     """
-    if _last_box(solution) is None or read_answer(solution) is None:
+    if not re.search(r"\\boxed\s*\S", solution):
         raise ValueError("should have an answer in \\boxed{}")
     return solution
 
