@@ -81,11 +81,13 @@ def write(out: Path, rows: int, kilobytes: int, shards: int, group: int, diction
 def measure(hub: Path, out: Path, split: str = "train", *options: str) -> dict:
     """Runs `transformer2 data` with a hub that serves a folder; its manifest, and seconds of the whole process."""
     file = out / "data" / f"{split}.jsonl"
+    # A process counts the peak of what it was forked from as its own: the shell between is small.
+    shell = ["sh", "-c", '"$@"; exit $?', "sh"]
     command = [sys.executable, "-m", "transformer2", "data", "--task", "textvqa", "--split", split, "--source", "hub"]
     with serve(hub) as (address, _):
         started = time.perf_counter()
         done = subprocess.run(
-            [*command, "--out", str(file), *options],
+            [*shell, *command, "--out", str(file), *options],
             env=environment(address, out / "cache"), capture_output=True, text=True, check=False,
         )  # fmt: skip
         seconds = time.perf_counter() - started

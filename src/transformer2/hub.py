@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx2
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -34,7 +35,7 @@ def snapshot(
         raise ValueError(
             f"the hub has no repository {name}, or it is private: set HF_TOKEN to a token that may read it"
         ) from None
-    except OSError as error:
+    except (OSError, httpx2.HTTPError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[:1]
         raise ConnectionError(
             f"cannot download {name} from the hub ({''.join(reason) or type(error).__name__}): check the network and "
