@@ -358,6 +358,9 @@ def test_a_damaged_or_missing_picture_is_named(tmp_path: Path) -> None:
     row, _ = read_rows(TASKS["okvqa"], tmp_path / "test.jsonl")
     with pytest.raises(ValueError, match=r"the picture .*test.images.zip/[0-9a-f]{32}.png cannot be read \(Bad CRC"):
         decode_picture(row["image"])
+    path.write_bytes(whole[:99])
+    with pytest.raises(ValueError, match=r"test.images.zip is no archive of pictures \(.*\): make the data again"):
+        read_rows(TASKS["okvqa"], tmp_path / "test.jsonl")
     path.unlink()
     with pytest.raises(ValueError, match=r"test.jsonl, line 1: no picture .*png, and no archive test.images.zip"):
         read_rows(TASKS["okvqa"], tmp_path / "test.jsonl")
@@ -392,3 +395,8 @@ def test_a_users_rows_get_items_and_those_that_are_given_must_differ(tmp_path: P
     path.write_text("\n")
     with pytest.raises(ValueError, match="mine.jsonl has no rows"):
         read_rows(TASKS["own"], path)
+    with pytest.raises(FileNotFoundError, match="there is no file .*nowhere.jsonl.gz"):
+        read_rows(TASKS["own"], tmp_path / "nowhere.jsonl.gz")
+    path.write_text(json.dumps(drawn(1)[0] | {"image": {"bytes": None}}))
+    with pytest.raises(ValueError, match='mine.jsonl, line 1: column image should name a picture, and is {"bytes"'):
+        read_rows(TASKS["okvqa"], path)

@@ -39,10 +39,10 @@ def read_rows(task: Task, path: Path, pictures: bool = True) -> list[Row]:
     Raises:
         ValueError: no rows, a row that does not fit the task, an item that is there twice, a missing picture.
     """
-    check, archive = checker(task), None
-    shown = pictures and "image" in task.columns
-    if shown and picture_archive(path).exists():
-        archive = zipfile.Path(zipfile.ZipFile(intact(picture_archive(path))))
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    check, shown = checker(task), pictures and "image" in task.columns
+    archive = _open_archive(picture_archive(path)) if shown else None
     rows: dict[str, Row] = {}
     for where, row in json_lines(intact(path)):
         check(row, where)
@@ -78,7 +78,9 @@ def _into(archive: zipfile.ZipFile, rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         name = f"{sha256(row['image']).hexdigest()[:32]}.{picture_format(row['image'])}"
         if name not in names:
-            archive.writestr(zipfile.ZipInfo(name), row["image"])
+            entry = zipfile.ZipInfo(name)  # its time is always the same, and so are the bytes of the archive
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, row["image"])
         names.add(name)
         yield row | {"image": name}
 
@@ -157,7 +159,18 @@ def picture_archive(path: Path) -> Path:
     return path.with_suffix(".images.zip")
 
 
-def _stored(name: str, path: Path, archive: zipfile.Path | None, where: str) -> Picture:
+def _open_archive(path: Path) -> zipfile.Path | None:
+    if not path.exists():
+        return None
+    try:
+        return zipfile.Path(zipfile.ZipFile(intact(path)))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no archive of pictures ({error}): make the data again") from None
+
+
+def _stored(name: Any, path: Path, archive: zipfile.Path | None, where: str) -> Picture:
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: column image should name a picture, and is {_shown(name)}")
     if archive is None:
         try:
             return picture_file(path.parent, name, where)
