@@ -84,7 +84,8 @@ import os
 found = {{os.path.join(folder, name) for folder in ("/", "/usr", "/dev", "/py") for name in os.listdir(folder)}}
 found = {{path for path in found if os.path.exists(path)}}
 programs = {{base + name for base in ("/", "/usr/", "/py/") for name in ("bin", "lib", "lib64")}}
-assert found <= programs | {{"/dev", "/dev/null", "/old", "/py", "/tmp", "/usr"}}, found
+assert found <= programs | {{"/dev", "/dev/null", "/dev/shm", "/old", "/py", "/tmp", "/usr", "/usr/share"}}, found
+assert os.listdir("/usr/share") == ["zoneinfo"]
 assert not os.path.exists("/old") or not os.listdir("/old")
 for hidden in ("/etc", "/home", "/proc/self", "/root", "/sys", {str(Path(sandbox.__file__).parent)!r}):
     assert not os.path.exists(hidden), hidden
@@ -129,7 +130,7 @@ open("/tmp/x", "w").write("x")
 def test_the_callers_environment_does_not_arrive(monkeypatch: pytest.MonkeyPatch, isolation: Isolation) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
-    allowed = {"LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PWD", "PYTHONHASHSEED"}
+    allowed = {"LC_CTYPE", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX", "PATH", "PWD", "PYTHONHASHSEED"}
     assert run(f"import os\nassert set(os.environ) <= {allowed}, os.environ", isolation) == Outcome(True, "passed")
 
 
@@ -278,7 +279,7 @@ def test_no_program_survives_a_killed_caller(marker: str, tmp_path: Path, isolat
         "from transformer2.sandbox import Isolation, run_programs\n"
         f"run_programs([{program!r}], isolation=Isolation({isolation.value!r}), timeout=60)"
     )
-    source = str(Path(sandbox.__file__).parents[1])
+    source = str(Path(sandbox.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": source, "TMPDIR": str(tmp_path)}  # it cannot tidy up any more
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as caller:
         assert eventually(20, marker, 1)
