@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer2.sandbox import Outcome
+from transformer2.sandbox import Outcome, Program
 from transformer2.tasks import code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,20 +30,21 @@ def paper() -> Path:
 
 
 @pytest.fixture
-def trusted_programs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def trusted_programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
     """Runs the programs of these tests here, without a sandbox; the list holds them."""
-    ran: list[str] = []
+    ran: list[Program] = []
 
-    def run(programs: list[str], isolation: None) -> list[Outcome]:
+    def run(programs: list[Program], isolation: None) -> list[Outcome]:
         ran.extend(programs)
         return [outcome(program) for program in programs]
 
-    def outcome(program: str) -> Outcome:
+    def outcome(program: Program) -> Outcome:
+        names: dict[str, object] = {}
         try:
-            exec(compile(program, "<program>", "exec"), {})
+            exec(compile(program.text, "<program>", "exec"), names)
+            return Outcome(True, "passed", values=tuple(eval(one, names) for one in program.expressions))
         except (Exception, SystemExit) as error:
             return Outcome(False, "failed", str(error))
-        return Outcome(True, "passed")
 
     monkeypatch.setattr(code, "run_programs", run)
     return ran

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from transformer2.data import read_split
+from transformer2.sandbox import Program
 from transformer2.tasks import TASKS, Row, humaneval
 
 TASK = TASKS["humaneval"]
@@ -77,11 +78,11 @@ def test_humaneval_solution_is_the_body_and_the_closing_fence() -> None:
         ("\n\ndef check(candidate):\n    pass\n", False, False),  # the tests' own check comes later
     ],
 )
-def test_humaneval_scores(completion: str, strict: bool, lenient: bool, trusted_programs: list[str]) -> None:
+def test_humaneval_scores(completion: str, strict: bool, lenient: bool, trusted_programs: list[Program]) -> None:
     assert humaneval_score(completion) == (strict, lenient)
 
 
-def test_humaneval_answer_is_what_stands_below_the_head(trusted_programs: list[str]) -> None:
+def test_humaneval_answer_is_what_stands_below_the_head(trusted_programs: list[Program]) -> None:
     [answered, empty] = humaneval.score([CIRCLE, CIRCLE], [f"{RIGHT}```\nDone.", "```"])
     assert (answered.answer, empty.answer) == ("return half(math.pi * r ** 2)", None)
 
@@ -108,3 +109,20 @@ def test_humaneval_rejects_the_gold_of_another_row(real_data: Path) -> None:
     rows = real_rows(real_data)
     scores = TASK.score(rows, [TASK.solution(rows[i - 1]) for i in range(len(rows))])
     assert not any(score.strict or score.lenient for score in scores)
+
+
+def test_humaneval_is_not_fooled_by_an_object_that_equals_everything() -> None:
+    body = """
+    class Any(float):
+        __eq__ = __lt__ = __sub__ = __abs__ = lambda self, *other: self
+    return Any(1.0)
+"""
+    assert humaneval_score(f"{body}```") == (False, False)
+    assert humaneval_score(f"{RIGHT}```") == (True, True)
+
+
+def test_humaneval_tests_are_values_of_the_function_but_for_seven_tasks(real_data: Path) -> None:
+    """157 of 164; the others loop over random inputs, or call the answer's own helpers."""
+    rows = real_rows(real_data)
+    beside = [row["task_id"] for row in rows if not humaneval.trial(row, "").conditions]
+    assert beside == [f"HumanEval/{number}" for number in (32, 33, 38, 44, 50, 53, 151)]

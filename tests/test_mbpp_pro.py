@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from transformer2.data import choose_rows, read_split
+from transformer2.sandbox import Program
 from transformer2.tasks import TASKS, Row, code, mbpp_pro
 from transformer2.tasks.base import Release
 
@@ -76,16 +77,16 @@ def test_mbpp_solution_is_the_code_and_the_closing_fence() -> None:
         ("def smaller(a, b):\n  return min(a, b)\n```", False, False),
     ],
 )
-def test_mbpp_scores(completion: str, strict: bool, lenient: bool, trusted_programs: list[str]) -> None:
+def test_mbpp_scores(completion: str, strict: bool, lenient: bool, trusted_programs: list[Program]) -> None:
     assert mbpp_score(completion) == (strict, lenient)
 
 
-def test_mbpp_runs_equal_programs_once(trusted_programs: list[str]) -> None:
+def test_mbpp_runs_equal_programs_once(trusted_programs: list[Program]) -> None:
     mbpp_pro.score([MAXIMUM, MAXIMUM], [f"{RIGHT}```", f"{RIGHT}```"])
     assert len(trusted_programs) == 1
 
 
-def test_mbpp_imports_for_the_asserts_come_after_the_code(trusted_programs: list[str]) -> None:
+def test_mbpp_imports_for_the_asserts_come_after_the_code(trusted_programs: list[Program]) -> None:
     row = MAXIMUM | {"test_imports": ["import math"], "test": "assert math.isclose(larger(1, 2), 2)"}
     assert mbpp_score(f"from __future__ import annotations\n{RIGHT}```", row) == (True, True)
 
@@ -137,3 +138,134 @@ def test_mbpp_rejects_the_gold_of_another_row(real_data: Path) -> None:
     rows = real_rows(real_data, "test")
     scores = TASK.score(rows, [TASK.solution(rows[i - 1]) for i in range(len(rows))])
     assert not any(score.strict or score.lenient for score in scores)
+
+
+TRICKS = {
+    "an object that equals everything": """
+class Any:
+    __eq__ = __bool__ = lambda *other: True
+    __hash__ = object.__hash__
+def larger(a, b): return Any()
+""",
+    "a list that equals everything": """
+class Any(list):
+    __eq__ = lambda *other: True
+def larger(a, b): return Any()
+""",
+    "a number that equals everything": """
+class Any(int):
+    __eq__ = __format__ = __index__ = lambda *other: True
+def larger(a, b): return Any(0)
+""",
+    "the token": """
+import os, sys
+def larger(a, b): return 0
+try:
+    frame = sys._getframe()
+    while "token" not in frame.f_locals: frame = frame.f_back
+    os.write(frame.f_locals["report"], os.read(frame.f_locals["token"], 64))
+    os._exit(0)
+except (AttributeError, TypeError): pass
+""",
+    "the token and values": """
+import os, sys
+def larger(a, b): return 0
+try:
+    frame = sys._getframe()
+    while "token" not in frame.f_locals: frame = frame.f_back
+    os.write(frame.f_locals["report"], os.read(frame.f_locals["token"], 64) + b'[["int","0"],["int","0"]]')
+    os._exit(0)
+except (AttributeError, TypeError): pass
+""",
+    "a patched proof": """
+import sys
+def larger(a, b): return 0
+harness = sys.modules["__main__"]
+harness.serialise = lambda value: '["object",true]'
+""",
+    "patched builtins": """
+import builtins
+def larger(a, b): return 0
+builtins.isinstance = builtins.bool = builtins.hasattr = lambda *values: True
+""",
+    "an exit": "import os\ndef larger(a, b): os._exit(0)",
+    "an early end": "def larger(a, b): raise SystemExit(0)",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_mbpp_is_not_fooled_by(trick: str) -> None:
+    assert mbpp_score(TRICKS[trick]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return max(a, b)",
+        "return float(max(a, b))",
+        "import decimal; return decimal.Decimal(max(a, b))",
+        "import fractions; return fractions.Fraction(max(a, b))",
+        "import enum; return enum.IntEnum('Number', {f'n{i}': i for i in range(1, 5)})(max(a, b))",
+        "return complex(max(a, b))",
+    ],
+)
+def test_mbpp_accepts_what_equals_the_expected_number(body: str) -> None:
+    assert mbpp_score(f"def larger(a, b):\n  {body}") == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("test", "returned"),
+    [
+        ("f() == (1, 2)", "collections.namedtuple('Pair', 'a b')(1, 2)"),
+        ("f() == {'a': 1, 'b': 1}", "collections.Counter('ab')"),
+        ("f() == {'a': [1]}", "collections.defaultdict(list, a=[1])"),
+        ("f() == {'a': 1}", "collections.ChainMap({'a': 1})"),
+        ("f() == {1, 2}", "{1: 0, 2: 0}.keys()"),
+        ("f() == {1, 2}", "frozenset([1, 2])"),
+        ("f() == b'ab'", "bytearray(b'ab')"),
+        ("f() == [1.5, None, (True, 'ü\\udc80'), [[]], {}]", "[1.5, None, (True, 'ü\\udc80'), [[]], {}]"),
+        ("f() == 10.0 / 4", "5 / 2"),
+        ("f() == -0.1", "-0.1"),
+        ("f() == " + str(7**300), "7**300"),
+        ("set(f()) == {0, 1, 4}", "(n * n for n in range(3))"),
+        ("tuple(f()) == (0, 1)", "map(int, '01')"),
+        ("sorted(f()) == [1, 2]", "{2, 1}"),
+        ("f() is True", "1 == 1"),
+        ("not f()", "collections.deque()"),
+        ("f()", "object()"),
+        ("f() != [1]", "iter([1])"),
+        ("abs(f() - 0.33) < 1e-6", "0.33 + 1e-9"),
+        ("math.isclose(f(), 10, rel_tol=0.01)", "10.01"),
+        ("f() == float('inf')", "float('inf')"),
+    ],
+)
+def test_mbpp_values_keep_the_verdict_of_the_assert(test: str, returned: str) -> None:
+    """What the assert says of a value in the sandbox, it says of what is made of the value outside."""
+    answer = f"import collections, math\ndef f(): return {returned}"
+    row = MAXIMUM | {"entry_point": "f", "test_imports": [], "test": f"import math\nassert {test}"}
+    assert mbpp_score(answer, row) == (True, True)
+    assert mbpp_score(answer, row | {"test": f"import math\nassert not ({test})"}) == (False, False)
+
+
+def test_mbpp_values_are_those_of_the_moment() -> None:
+    """A list that is changed by later calls counts as it was."""
+    row = MAXIMUM | {"entry_point": "f", "test": "assert f(1) == [1]\nassert f(2) == [1, 2]"}
+    assert mbpp_score("seen = []\ndef f(x):\n  seen.append(x)\n  return seen", row) == (True, True)
+
+
+def test_mbpp_results_that_are_too_long_fail() -> None:
+    row = MAXIMUM | {"entry_point": "f", "test": "assert f() == 1"}
+    assert mbpp_score("def f(): return list(range(10**5))", row) == (False, False)
+
+
+def test_mbpp_tests_that_need_the_answer_run_behind_it() -> None:
+    row = MAXIMUM | {"test": "import sys\nassert larger(1, 2) == 2 and sys.maxsize > 0"}
+    assert mbpp_pro.trial(row, RIGHT).conditions == ()
+    assert mbpp_score(RIGHT, row) == (True, True)
+    assert mbpp_score(WRONG.replace("b", "a"), row) == (False, False)
+
+
+def test_mbpp_tests_are_values_of_the_function_but_for_one_task(real_data: Path) -> None:
+    """398 of 399; Mbpp/596 compares with `sys.getsizeof`."""
+    rows = [row for split in TASK.splits for row in real_rows(real_data, split)]
+    assert [row["task_id"] for row in rows if not mbpp_pro.trial(row, "").conditions] == ["Mbpp/596"]

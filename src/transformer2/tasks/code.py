@@ -1,11 +1,22 @@
-"""What the code tasks share: Magicoder's form of a prompt, reading code out of a reply, running it."""
+"""What the code tasks share: Magicoder's form of a prompt, reading code out of a reply, running it on its tests.
+
+Tests run in one of two ways. Where they are asserts about values of the function asked for (`read_values`), the
+sandbox only calls the function, and its values are compared here: an answer gains nothing from objects that equal
+everything, from patched builtins or from the sandbox's proof. All other tests run in the sandbox behind the answer.
+"""
 
 import ast
+import builtins
+import functools
+import math
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import CodeType, SimpleNamespace
+from typing import TypeGuard
 
-from transformer2.sandbox import Isolation, run_programs
+from transformer2.sandbox import Isolation, Outcome, Program, run_programs
 from transformer2.tasks.base import Prompt, Score
 
 # The two spaces in a row are the released code's.
@@ -76,17 +87,150 @@ def _idle(statement: ast.stmt) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class ValueTests:
+    """Asserts about values of a function: what the sandbox evaluates, and what must hold of each value."""
+
+    imports: tuple[str, ...]
+    """Statements that the expressions need."""
+    expressions: tuple[str, ...]
+    """A call of the function each, made a set, list or tuple where the test does that."""
+    conditions: tuple[str, ...]
+    """The assert of each, with `VALUE` in the place of the call."""
+
+
+VALUE = "_value"
+_CONVERSIONS = {"list": list, "set": set, "sorted": sorted, "tuple": tuple}
+_KNOWN = {
+    **_CONVERSIONS,
+    **{"abs": abs, "chr": chr, "math": SimpleNamespace(isclose=math.isclose), "__builtins__": {}},
+}
+
+
+def read_values(statements: Sequence[ast.stmt], name: str, function: str) -> ValueTests | None:
+    """Tests as values, if each statement is an import or an assert about one call of the function; None otherwise.
+
+    Args:
+        statements: of the tests.
+        name: the function's name in the tests.
+        function: its name in the answer.
+    """
+    imports, pairs = [], []
+    for statement in statements:
+        match statement:
+            case ast.Import() | ast.ImportFrom():
+                imports.append(ast.unparse(statement))
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case ast.Expr(value=ast.Name(id=builtin)) if hasattr(builtins, builtin):
+                pass  # HumanEval/129 has a `print` that prints nothing
+            case ast.Assert(test=ast.Constant(value=True)):
+                pass
+            case ast.Assert(test=test) if pair := _value_and_condition(test, name, function):
+                pairs.append(pair)
+            case _:
+                return None
+    expressions, conditions = zip(*pairs, strict=True) if pairs else ((), ())
+    return ValueTests(tuple(imports), expressions, conditions) if pairs else None
+
+
+def _value_and_condition(test: ast.expr, name: str, function: str) -> tuple[str, str] | None:
+    """The one call in an assert, and the assert with `VALUE` in its place, if the rest needs no code of the answer."""
+    parents = {child: node for node in ast.walk(test) for child in ast.iter_child_nodes(node)}
+    uses = [node for node in ast.walk(test) if isinstance(node, ast.Name) and node.id == name]
+    if len(uses) != 1:
+        return None
+    called = parents.get(uses[0])
+    if not (isinstance(called, ast.Call) and called.func is uses[0]):
+        return None
+    uses[0].id = function
+    part: ast.expr = called
+    while _converts(above := parents.get(part)):
+        part = above
+    expression = ast.unparse(part)
+    condition = _Replace(part).visit(test)
+    return (expression, ast.unparse(condition)) if _plain(condition) else None
+
+
+def _converts(node: ast.AST | None) -> TypeGuard[ast.Call]:
+    """Whether a node makes a set, list or tuple of one argument: of an iterator, which has no value to report."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=[_], keywords=[]) if name in _CONVERSIONS:
+            return True
+    return False
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, part: ast.expr) -> None:
+        self.part = part
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return ast.Name(VALUE, ast.Load()) if node is self.part else self.generic_visit(node)
+
+
+def _plain(node: ast.AST) -> bool:
+    """Whether an expression is made of constants, `VALUE` and known functions: evaluating it is safe outside."""
+    match node:
+        case ast.Constant() | ast.Name(id="_value"):
+            return True
+        case ast.Call(func=ast.Name(id=name), args=parts, keywords=words) if name in _KNOWN:
+            return all(map(_plain, [*parts, *(word.value for word in words)]))
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="math"), attr="isclose"), args=parts, keywords=words):
+            return all(map(_plain, [*parts, *(word.value for word in words)]))
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()) | ast.Compare() | ast.UnaryOp():
+            pass
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict() | ast.BoolOp():
+            pass
+        case _:
+            return False
+    return all(map(_plain, (child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr))))
+
+
+def _holds(condition: str, value: object) -> bool:
+    """Whether an assert holds of a value; not if it raises, as in the sandbox."""
+    try:
+        return bool(eval(_compiled(condition), {**_KNOWN, VALUE: value}))
+    except Exception:  # any, as the value is what a program returned
+        return False
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(condition: str) -> CodeType:
+    return compile(condition, "<condition>", "eval")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An answer on its tests: a program, and what must hold of the values of its expressions."""
+
+    program: Program
+    conditions: tuple[str, ...] = ()
+
+    def passed(self, outcome: Outcome) -> bool:
+        """Whether the program reached its end and every value is as expected."""
+        if not outcome.passed or len(outcome.values) != len(self.conditions):
+            return False
+        return all(map(_holds, self.conditions, outcome.values))
+
+
+def trial(answer: str, tests: ValueTests | None, runnable: str) -> Trial:
+    """An answer on its tests as values, or followed by `runnable` where they are none."""
+    if tests is None:
+        return Trial(Program("\n".join([answer, runnable])))
+    return Trial(Program("\n".join([answer, *tests.imports]), tests.expressions), tests.conditions)
+
+
 def run(
-    strict: Sequence[str], lenient: Sequence[str], answers: Sequence[str], isolation: Isolation | None
+    strict: Sequence[Trial], lenient: Sequence[Trial], answers: Sequence[str], isolation: Isolation | None
 ) -> list[Score]:
-    """Scores by two programs for each answer, which pass if they reach their end; equal programs run once.
+    """Scores by two trials for each answer; equal ones run once.
 
     Raises:
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
     distinct = list(dict.fromkeys([*strict, *lenient]))
-    outcomes = run_programs(distinct, isolation=isolation)
-    passed = {text: outcome.passed for text, outcome in zip(distinct, outcomes, strict=True)}
+    outcomes = run_programs([one.program for one in distinct], isolation=isolation)
+    passed = {one: one.passed(outcome) for one, outcome in zip(distinct, outcomes, strict=True)}
     return [
         Score(passed[first], passed[second], answer.strip() or None)
         for first, second, answer in zip(strict, lenient, answers, strict=True)

@@ -5,6 +5,8 @@ tests, by outputs compared with an oracle's. Here both are the original release'
 its prompts differ from HumanEval+ in one task, HumanEval/115, whose import stands inside the function.
 """
 
+import ast
+import functools
 from collections.abc import Sequence
 
 from transformer2.sandbox import Isolation
@@ -34,9 +36,21 @@ def continued(row: Row, part: str) -> str:
     return f"{question(row)}\n{part}"
 
 
-def program(row: Row, answer: str) -> str:
-    """Code and its tests as one program, which passes if it reaches its end."""
-    return f"{answer}\n{row['test']}\ncheck({row['entry_point']})\n"
+def trial(row: Row, answer: str) -> code.Trial:
+    """Code on its tests."""
+    tests = value_tests(row["test"], row["entry_point"])
+    return code.trial(answer, tests, f"{row['test']}\ncheck({row['entry_point']})\n")
+
+
+@functools.cache
+def value_tests(test: str, function: str) -> code.ValueTests | None:
+    """The asserts of `check` as values of the function, if all of them are such and nothing else stands beside it."""
+    match ast.parse(test).body:
+        case [*metadata, ast.FunctionDef(name="check", args=ast.arguments(args=[candidate]), body=body)] if all(
+            isinstance(one, ast.Assign) for one in metadata
+        ):
+            return code.read_values(body, candidate.arg, function)
+    return None
 
 
 def extract_code(row: Row, completion: str) -> str:
@@ -58,16 +72,16 @@ def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation 
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
     pairs = list(zip(rows, completions, strict=True))
-    strict = [program(row, continued(row, text.partition(FENCE)[0])) for row, text in pairs]
+    strict = [trial(row, continued(row, text.partition(FENCE)[0])) for row, text in pairs]
     extracted = [extract_code(row, text) for row, text in pairs]
-    lenient = list(map(program, rows, extracted))
+    lenient = list(map(trial, rows, extracted))
     answers = [text.removeprefix(question(row)) for row, text in zip(rows, extracted, strict=True)]
     return code.run(strict, lenient, answers, isolation)
 
 
 TASK = Task(
     name="humaneval",
-    version=1,
+    version=2,
     domain="code",
     columns=dict.fromkeys(("task_id", "prompt", "canonical_solution", "test", "entry_point"), Text),
     source=Hub(

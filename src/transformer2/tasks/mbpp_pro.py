@@ -8,6 +8,8 @@ Here the base tests are the release's own asserts. EvalPlus compares outputs wit
 for some tasks; two of the 399 canonical solutions, Mbpp/164 and Mbpp/295, therefore fail their plain asserts.
 """
 
+import ast
+import functools
 import gzip
 import json
 import random
@@ -82,9 +84,17 @@ def solution(row: Row) -> str:
     return f"{row['canonical_solution'].strip()}\n{FENCE}"
 
 
-def program(row: Row, answer: str) -> str:
-    """Code and its base tests as one program, which passes if it reaches its end."""
-    return "\n".join([answer, *row["test_imports"], row["test"]])
+def trial(row: Row, answer: str) -> code.Trial:
+    """Code on its base tests."""
+    imports = "\n".join(row["test_imports"])
+    tests = value_tests(imports, row["test"], row["entry_point"])
+    return code.trial(answer, tests, f"{imports}\n{row['test']}")
+
+
+@functools.cache
+def value_tests(imports: str, test: str, function: str) -> code.ValueTests | None:
+    """The base tests as values of the function, if all of them are such."""
+    return code.read_values(ast.parse(f"{imports}\n{test}").body, function, function)
 
 
 def extract_code(completion: str, entry_point: str) -> str:
@@ -102,14 +112,14 @@ def score(rows: Sequence[Row], completions: Sequence[str], isolation: Isolation 
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
     pairs = list(zip(rows, completions, strict=True))
-    strict = [program(row, text.partition(FENCE)[0]) for row, text in pairs]
+    strict = [trial(row, text.partition(FENCE)[0]) for row, text in pairs]
     extracted = [extract_code(text, row["entry_point"]) for row, text in pairs]
-    return code.run(strict, list(map(program, rows, extracted)), extracted, isolation)
+    return code.run(strict, list(map(trial, rows, extracted)), extracted, isolation)
 
 
 TASK = Task(
     name="mbpp_pro",
-    version=2,
+    version=3,
     domain="code",
     columns={
         "prompt": Annotated[Text, AfterValidator(with_request)],
