@@ -232,12 +232,16 @@ def _run(words: list[str], folder: Path, program: Program, timeout: float, memor
 
 def _watched(process: subprocess.Popen[bytes], timeout: float, memory: int | None) -> str | None:
     """Waits until a sandbox has ended or exceeds a limit, and until nothing of it is left; which limit that was."""
-    with watch.namespace(process.pid) if memory else nullcontext() as inside:
-        exceeded = watch.until_end(process.pid, inside, timeout, memory or 0, TMP_FILES)
+    try:
+        with watch.namespace(process.pid) if memory else nullcontext() as inside:
+            exceeded = watch.until_end(process.pid, inside, timeout, memory or 0, TMP_FILES)
+            _killed(process)
+            if inside and not inside.gone(END_SECONDS):
+                raise SandboxError(f"processes of a killed sandbox are still there after {END_SECONDS:.0f} s")
+            return exceeded
+    except PermissionError as error:
         _killed(process)
-        if inside and not inside.gone(END_SECONDS):
-            raise SandboxError(f"processes of a killed sandbox are still there after {END_SECONDS:.0f} s")
-    return exceeded
+        raise SandboxError(f"a sandbox cannot be watched: {error}") from error
 
 
 def _killed(process: subprocess.Popen[bytes]) -> None:

@@ -12,7 +12,7 @@ import marshal
 import os
 import resource
 import sys
-from _collections_abc import Mapping, Set
+from _collections_abc import Iterable, Mapping, Set
 from _json import encode_basestring_ascii
 
 REPORT_BYTES = 60_000
@@ -99,7 +99,7 @@ def serialise(value: object) -> str:
     Subclasses become the builtin value that they are equal to unless they say otherwise (a named tuple is a tuple).
     """
 
-    def tagged(tag: str, parts: object) -> str:
+    def tagged(tag: str, parts: Iterable[object]) -> str:
         return f'["{tag}"{"".join("," + serialise(part) for part in parts)}]'
 
     if value is None or value is True or value is False:
@@ -122,8 +122,8 @@ def serialise(value: object) -> str:
         return tagged("dict", tuple(value.items()))
     if isinstance(value, Set):
         return tagged("set", value)
-    if hasattr(value, "as_integer_ratio"):  # Decimal, Fraction
-        return tagged("ratio", value.as_integer_ratio())
+    if ratio := getattr(type(value), "as_integer_ratio", None):  # of a Decimal or a Fraction
+        return tagged("ratio", ratio(value))
     return '["object",true]' if value else '["object",false]'
 
 

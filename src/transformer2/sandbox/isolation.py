@@ -85,18 +85,20 @@ def command(isolation: Isolation, scratch: Path, uid: int, limits: Sequence[int]
     """The command that reads a program from stdin and runs it; `uid` is used if the caller is root.
 
     Raises:
-        SandboxError: a tool is not installed, or the machine's system calls are not known.
+        SandboxError: a tool is not installed, the machine's system calls are not known, or it cannot be watched.
     """
+    if isolation is not Isolation.NONE and not os.path.exists("/proc/thread-self/children"):
+        raise SandboxError("the kernel does not list the children of a process (CONFIG_PROC_CHILDREN)")
     # -I would also ignore PYTHONHASHSEED; in a clean environment these four do all else that it does.
-    harness = ["-P", "-s", "-S", "-B", "-c", _INSIDE, *map(str, limits)]
-    filtered = [*harness, *_filter()] if isolation is not Isolation.NONE else [*harness, "0", ""]
+    call_filter = ["0", ""] if isolation is Isolation.NONE else _filter()
+    inside = ["-P", "-s", "-S", "-B", "-c", _INSIDE, *map(str, limits), *call_filter]
     match isolation:
         case Isolation.BUBBLEWRAP:
-            return [*_bubblewrap(), *(_unprivileged(uid) if _root() else []), f"/py/{_PYTHON}", *filtered]
+            return [*_bubblewrap(), *(_unprivileged(uid) if _root() else []), f"/py/{_PYTHON}", *inside]
         case Isolation.NAMESPACES:
-            return [*_namespaces(scratch), *_unprivileged(uid), f"/py/{_PYTHON}", *filtered]
+            return [*_namespaces(scratch), *_unprivileged(uid), f"/py/{_PYTHON}", *inside]
         case Isolation.NONE:
-            return [os.path.join(sys.base_prefix, _PYTHON), *filtered]
+            return [os.path.join(sys.base_prefix, _PYTHON), *inside]
 
 
 def _filter() -> list[str]:

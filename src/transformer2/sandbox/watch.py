@@ -42,7 +42,11 @@ class Namespace:
 
 @contextmanager
 def namespace(pid: int) -> Iterator[Namespace | None]:
-    """The namespace that the command `pid`, not reaped yet, has made; None if it is gone already."""
+    """The namespace that the command `pid`, not reaped yet, has made; None if it is gone already.
+
+    Raises:
+        PermissionError: the caller may not look into it (a bubblewrap that is setuid root).
+    """
     first = next(iter(_children(pid)), None)
     descriptor = None
     with suppress(ProcessLookupError):
@@ -52,7 +56,9 @@ def namespace(pid: int) -> Iterator[Namespace | None]:
         yield None
         return
     try:
-        yield Namespace(first, descriptor)
+        found = Namespace(first, descriptor)
+        found.files()
+        yield found
     finally:
         os.close(descriptor)
 
