@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from sandboxes import all_runs, isolated_runs, run
-from transformer2 import sandbox
-from transformer2.sandbox import FILE_BYTES, PROCESSES, TMP_BYTES, Isolation, Outcome, SandboxError, run_programs
+from transformer2 import code_digest, sandbox
+from transformer2.sandbox import (
+    FILE_BYTES,
+    PROCESSES,
+    TMP_BYTES,
+    Isolation,
+    Outcome,
+    Program,
+    SandboxError,
+    run_programs,
+)
+from transformer2.sandbox.values import deserialise
 
 
 @all_runs
@@ -109,6 +119,74 @@ def test_a_pass_cannot_be_forged(forgery: str, isolation: Isolation) -> None:
     outcome = run(f"import os\n{forgery}\nos._exit(0)\nassert False", isolation)
     assert not outcome.passed
     assert outcome.reason == "failed"
+
+
+@all_runs
+def test_expressions_have_their_values_at_the_end_of_the_program(isolation: Isolation) -> None:
+    program = Program(
+        "x = [1]\ndef f(y):\n  x.append(y)\n  return x", ("f(2)", "f('ü\\udc80')", "x is x", "-7**99", "1e-310")
+    )
+    [outcome] = run_programs([program], isolation=isolation)
+    assert outcome == Outcome(True, "passed", values=([1, 2], [1, 2, "ü\udc80"], True, -(7**99), 1e-310))
+
+
+@all_runs
+def test_an_expression_that_raises_fails_the_program(isolation: Isolation) -> None:
+    [outcome] = run_programs([Program("def f(): return [1 / 0]", ("1", "f()"))], isolation=isolation)
+    assert outcome == Outcome(False, "failed", "line 1: ZeroDivisionError: division by zero")
+
+
+@all_runs
+def test_values_that_are_too_long_fail_the_program(isolation: Isolation) -> None:
+    [outcome] = run_programs([Program("", ("'x' * 10**6",))], isolation=isolation)
+    assert outcome == Outcome(False, "failed", "its results are too long")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        b"",
+        b"[",
+        b"{}",
+        b"[1]",
+        b"[1.5]",
+        b"[NaN]",
+        b"\xff",
+        b"[" * 60_000,
+        b'[["list",' * 6000 + b"1" + b"]" * 6000 + b"]",
+        b'[["int","x"]]',
+        b'[["float","0x1p9999999999"]]',
+        b'[["ratio",["int","1"],["int","0"]]]',
+        b'[["set",["list"]]]',
+        b'[["dict","abc","d"]]',
+        b'[["class","os.system"]]',
+        b"[" + b"9" * 60_000 + b"]",
+    ],
+)
+def test_a_report_of_something_else_is_refused(report: bytes) -> None:
+    with pytest.raises(ValueError):
+        deserialise(report)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        b'[["int","' + b"f" * 60_000 + b'"]]',
+        b'[["ratio",["int","' + b"f" * 30_000 + b'"],["int","' + b"e" * 29_000 + b'"]]]',
+        # Hashes that collide: multiples of 2**61 - 1.
+        b'[["set",' + b",".join(b'["int","%x"]' % (n * (2**61 - 1)) for n in range(2000)) + b"]]",
+    ],
+    ids=["number", "fraction", "set"],
+)
+def test_a_hostile_report_costs_little(report: bytes) -> None:
+    start = time.process_time()
+    [value] = deserialise(report)
+    assert value != 1
+    assert time.process_time() - start < 1
+
+
+def test_an_edit_of_what_runs_inside_redoes_the_scores() -> None:
+    assert ("transformer2.sandbox.inside", "serialise") in code_digest.closure("score", code_digest.Choice("humaneval"))
 
 
 @isolated_runs

@@ -1,6 +1,7 @@
 """The commands that start a sandbox, and what of the host a program sees in it."""
 
 import functools
+import inspect
 import os
 import shutil
 import sys
@@ -10,7 +11,7 @@ from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 
-from transformer2.sandbox import seccomp
+from transformer2.sandbox import inside, seccomp
 
 TMP_BYTES = 16 << 20
 """Size of a program's /tmp, which is its /dev/shm too."""
@@ -18,7 +19,7 @@ TMP_FILES = 4096
 """Files and folders in it."""
 HOST_NAME = "sandbox"
 
-_INSIDE = (Path(__file__).parent / "inside.py").read_text()
+_INSIDE = inspect.getsource(inside)
 _PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
 
 # Runs as process 1 of the new namespaces; arguments: fstab, root, the host's path of the base Python, its libraries,
@@ -64,21 +65,21 @@ class _View:
 def prepare(folder: Path) -> None:
     """Makes what NAMESPACES needs: `root`, with all that is mounted on still empty, and the `fstab` of mounts."""
     root, view = folder / "root", _view()
-    for inside in [*(inside for _, inside in view.folders), "/dev", "/old", "/tmp"]:
-        (root / inside[1:]).mkdir(parents=True, exist_ok=True)
-    for target, inside in [*view.links, ("old/proc", "/proc")]:
-        (root / inside[1:]).symlink_to(target)
+    for place in [*(place for _, place in view.folders), "/dev", "/old", "/tmp"]:
+        (root / place[1:]).mkdir(parents=True, exist_ok=True)
+    for target, place in [*view.links, ("old/proc", "/proc")]:
+        (root / place[1:]).symlink_to(target)
     (root / "dev/null").touch()
     root.chmod(0o755)  # it becomes the "/" of another uid
     mounts = [
         (str(root), "", "none", "bind,ro,nosuid,nodev"),
-        *((host, inside, "none", "rbind,ro,nosuid,nodev") for host, inside in view.folders),
+        *((host, place, "none", "rbind,ro,nosuid,nodev") for host, place in view.folders),
         ("/dev/null", "/dev/null", "none", "bind"),
         ("tmpfs", "/tmp", "tmpfs", f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=1777,nosuid,nodev"),
     ]
     with open(folder / "fstab", "w") as fstab:
-        for source, inside, kind, options in mounts:
-            print(_escaped(source), _escaped(f"{root}{inside}"), kind, options, file=fstab)
+        for source, place, kind, options in mounts:
+            print(_escaped(source), _escaped(f"{root}{place}"), kind, options, file=fstab)
 
 
 def command(isolation: Isolation, scratch: Path, uid: int, limits: Sequence[int]) -> list[str]:
@@ -91,14 +92,14 @@ def command(isolation: Isolation, scratch: Path, uid: int, limits: Sequence[int]
         raise SandboxError("the kernel does not list the children of a process (CONFIG_PROC_CHILDREN)")
     # -I would also ignore PYTHONHASHSEED; in a clean environment these four do all else that it does.
     call_filter = ["0", ""] if isolation is Isolation.NONE else _filter()
-    inside = ["-P", "-s", "-S", "-B", "-c", _INSIDE, *map(str, limits), *call_filter]
+    harness = ["-P", "-s", "-S", "-B", "-c", _INSIDE, *map(str, limits), *call_filter]
     match isolation:
         case Isolation.BUBBLEWRAP:
-            return [*_bubblewrap(), *(_unprivileged(uid) if _root() else []), f"/py/{_PYTHON}", *inside]
+            return [*_bubblewrap(), *(_unprivileged(uid) if _root() else []), f"/py/{_PYTHON}", *harness]
         case Isolation.NAMESPACES:
-            return [*_namespaces(scratch), *_unprivileged(uid), f"/py/{_PYTHON}", *inside]
+            return [*_namespaces(scratch), *_unprivileged(uid), f"/py/{_PYTHON}", *harness]
         case Isolation.NONE:
-            return [os.path.join(sys.base_prefix, _PYTHON), *inside]
+            return [os.path.join(sys.base_prefix, _PYTHON), *harness]
 
 
 def _filter() -> list[str]:
