@@ -1,6 +1,7 @@
 """What a right program may use, the same on every host, and bounds that hold for all processes of one together."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -127,6 +128,14 @@ for _ in range(20):
 def test_a_program_that_dies_slowly_takes_nothing_from_the_next(isolation: Isolation) -> None:
     outcomes = run_programs([HEAVY, MANY] * 2, isolation=isolation, workers=1)
     assert outcomes == [Outcome(True, "passed")] * 4
+
+
+@isolated_runs
+def test_a_program_takes_no_processes_from_that_of_another_job(isolation: Isolation) -> None:
+    """All sandboxes of root's jobs are on one host, where processes are counted for each uid."""
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda _: run(MANY + "time.sleep(0.5)", isolation), range(2)))
+    assert outcomes == [Outcome(True, "passed")] * 2
 
 
 @isolated_runs
