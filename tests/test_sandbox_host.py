@@ -279,8 +279,8 @@ def test_no_program_survives_a_killed_caller(marker: str, tmp_path: Path, isolat
         "from transformer2.sandbox import Isolation, run_programs\n"
         f"run_programs([{program!r}], isolation=Isolation({isolation.value!r}), timeout=60)"
     )
-    source = str(Path(sandbox.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": source, "TMPDIR": str(tmp_path)}  # it cannot tidy up any more
+    path = os.pathsep.join([str(Path(sandbox.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}  # it cannot tidy up any more
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as caller:
         assert eventually(20, marker, 1)
         caller.kill()

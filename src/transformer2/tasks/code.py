@@ -101,10 +101,8 @@ class ValueTests:
 
 VALUE = "_value"
 _CONVERSIONS = {"list": list, "set": set, "sorted": sorted, "tuple": tuple}
-_KNOWN = {
-    **_CONVERSIONS,
-    **{"abs": abs, "chr": chr, "math": SimpleNamespace(isclose=math.isclose), "__builtins__": {}},
-}
+_FUNCTIONS = _CONVERSIONS | {"abs": abs, "chr": chr}
+_NAMES = {**_FUNCTIONS, "math": SimpleNamespace(isclose=math.isclose), "__builtins__": {}}
 
 
 def read_values(statements: Sequence[ast.stmt], name: str, function: str) -> ValueTests | None:
@@ -161,6 +159,8 @@ def _converts(node: ast.AST | None) -> TypeGuard[ast.Call]:
 
 
 class _Replace(ast.NodeTransformer):
+    """Puts `VALUE` in the place of a part of an expression."""
+
     def __init__(self, part: ast.expr) -> None:
         self.part = part
 
@@ -173,13 +173,13 @@ def _plain(node: ast.AST) -> bool:
     match node:
         case ast.Constant() | ast.Name(id="_value"):
             return True
-        case ast.Call(func=ast.Name(id=name), args=parts, keywords=words) if name in _KNOWN:
+        case ast.Call(func=ast.Name(id=name), args=parts, keywords=words) if name in _FUNCTIONS:
             return all(map(_plain, [*parts, *(word.value for word in words)]))
         case ast.Call(func=ast.Attribute(value=ast.Name(id="math"), attr="isclose"), args=parts, keywords=words):
             return all(map(_plain, [*parts, *(word.value for word in words)]))
         case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()) | ast.Compare() | ast.UnaryOp():
             pass
-        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict() | ast.BoolOp():
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
             pass
         case _:
             return False
@@ -189,7 +189,7 @@ def _plain(node: ast.AST) -> bool:
 def _holds(condition: str, value: object) -> bool:
     """Whether an assert holds of a value; not if it raises, as in the sandbox."""
     try:
-        return bool(eval(_compiled(condition), {**_KNOWN, VALUE: value}))
+        return bool(eval(_compiled(condition), {**_NAMES, VALUE: value}))
     except Exception:  # any, as the value is what a program returned
         return False
 
