@@ -326,10 +326,13 @@ def test_a_sandbox_that_breaks_down_is_an_error_and_no_verdict(path: Path) -> No
         sandbox.detect()
 
 
-@pytest.mark.slow
 @isolated_runs
-def test_two_workers_run_twenty_programs_a_second(isolation: Isolation) -> None:
-    start = time.monotonic()
-    outcomes = run_programs(["assert sorted([2, 1]) == [1, 2]"] * 100, isolation=isolation)
-    assert all(outcome.passed for outcome in outcomes)
-    assert 100 / (time.monotonic() - start) >= 20
+def test_isolation_costs_less_than_four_further_starts_of_python(isolation: Isolation) -> None:
+    """Beside the same without isolation, so that other work on the machine slows down both."""
+
+    def seconds(isolation: Isolation) -> float:
+        start = time.monotonic()
+        assert all(outcome.passed for outcome in run_programs(["pass"] * 20, isolation=isolation))
+        return time.monotonic() - start
+
+    assert min(seconds(isolation) for _ in range(2)) < 5 * max(seconds(Isolation.NONE) for _ in range(2))
