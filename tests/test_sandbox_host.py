@@ -130,7 +130,7 @@ open("/tmp/x", "w").write("x")
 def test_the_callers_environment_does_not_arrive(monkeypatch: pytest.MonkeyPatch, isolation: Isolation) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
-    allowed = {"LC_CTYPE", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX", "PATH", "PWD", "PYTHONHASHSEED"}
+    allowed = {"LC_CTYPE", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX", "PATH", "PWD", "PYTHONHASHSEED", "PYTHONTZPATH"}
     assert run(f"import os\nassert set(os.environ) <= {allowed}, os.environ", isolation) == Outcome(True, "passed")
 
 

@@ -84,6 +84,7 @@ _UIDS = range(61184, 65520)
 _ENVIRONMENT = {
     "PATH": _TOOL_PATH,
     "PYTHONHASHSEED": "0",
+    "PYTHONTZPATH": "/usr/share/zoneinfo",  # a Python of conda would look in its own folder
     "MALLOC_ARENA_MAX": "2",  # each thread would reserve 64 MB of the address space for its own arena
 }
 
