@@ -1,4 +1,4 @@
-"""Runs inside a sandbox, as the text of `python -c`, which the base Python reads without this package.
+"""Runs inside a sandbox, handed to the base Python in compiled form, without this package.
 
 Arguments: memory bytes, CPU seconds, processes, file bytes, open files; number of the call keyctl and the filter of
 system calls in hexadecimal (0 and nothing: no filter). stdin: length (8 bytes) and `marshal` text of the program's
