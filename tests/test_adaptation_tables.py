@@ -91,7 +91,7 @@ def test_the_reported_times_fit_their_ratios():
 
 
 def test_a_ledger_of_the_other_kind_is_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"table3\.yaml: unknown key") as caught:
+    with pytest.raises(ValueError, match=r"table3\.yaml: .*unknown key") as caught:
         ledger.read(ledger_file("arxiv/table3"))
     assert "\n" not in str(caught.value)
 

@@ -61,7 +61,7 @@ def test_there_are_at_least_thirty_and_each_is_tied_to_cells_or_frames(ledger):
     ("change", "message"),
     [
         ({"reading": None}, "x: reading: "),
-        ({"colour": "red"}, "x: unknown key colour"),
+        ({"colour": "red"}, "x: colour: unknown key 'colour'"),
         ({"tests": []}, "x: tests: "),
     ],
 )

@@ -101,8 +101,8 @@ def test_every_hyper_parameter_stands_in_the_lines_that_its_source_names(name, p
     [
         ("method: lora, label: Rank", "method: dora, label: Rank", "row of method dora, which is not one of svf, lora"),
         ("label: Rank", "label: LoRA alpha", "two rows have the same method and label"),
-        ('["16"]', "[16]", r'rows.6.values.0: quote the number \("16"\)'),
-        ('["16"]', "[]", "rows.6.values: "),
+        ('["16"]', "[16]", r'rows\[6\].values\[0\]: quote the number \("16"\)'),
+        ('["16"]', "[]", r"rows\[6\].values: "),
     ],
 )
 def test_a_mistake_among_hyper_parameters_is_one_line_that_names_file_and_place(old, new, message, tmp_path):

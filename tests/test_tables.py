@@ -90,9 +90,9 @@ def test_a_table_has_nine_rows_of_three_cells(document):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("    method: lora", "    metod: lora", "unknown key rows.1.metod"),
-        ("caption: >-", "colour: red\ncaption: >-", "unknown key colour"),
-        ('"75.89"', "75.89", r'rows.0.cells.gsm8k.value: quote the number \("75.89"\)'),
+        ("    method: lora", "    metod: lora", r"rows\[1\]\.metod: unknown key 'metod'; did you mean 'method'"),
+        ("caption: >-", "colour: red\ncaption: >-", "colour: unknown key 'colour'"),
+        ('"75.89"', "75.89", r'rows\[0\].cells.gsm8k.value: quote the number \("75.89"\)'),
         ("  llama3-70b: Llama3-70B-Instruct\n", "", "row of model llama3-70b, which is not one of"),
         ("  - {task: arc_easy, label: ARC-Easy, metric: accuracy, n: 2376}\n", "", "row llama3-8b/base: "),
         ("    method: lora", "    method: base", "two rows have the same model and method"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
 
-from transformer2.config import PAPER_MODELS, unknown
+from transformer2.config import PAPER_MODELS, explain, unknown
 from transformer2.frames import COLUMNS
 from transformer2.paper import ledger
 from transformer2.paper.cells import UNPAIRED
@@ -155,7 +155,7 @@ def _parsed(path: Path) -> File:
     except _Mistake as mistake:
         raise ValueError(f"{path}: {mistake}") from None
     except ValidationError as error:
-        raise ValueError(f"{path}: {_first_fault(error)}") from None
+        raise ValueError(f"{path}: {explain(error, File)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -175,25 +175,6 @@ def _refuse_twice(index: int, entry: Any) -> None:
     for field, value in entry.items():
         if isinstance(value, _Object) and value.twice is not None:
             raise _Mistake(index, field, f"{value.twice!r} is there twice")
-
-
-def _first_fault(error: ValidationError) -> str:
-    """In one line; an unknown key comes before the missing one that it may stand for."""
-    fault: Any = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault["loc"]]
-    place = "".join(steps).removeprefix(".")
-    if fault["type"] == "extra_forbidden":
-        fields = (Scores if len(fault["loc"]) > 1 else File).model_fields
-        return f"{place}: {unknown('key', str(fault['loc'][-1]), fields)}"
-    if fault["msg"].startswith("Value error, "):  # ours, which begins with the field
-        return f"{place}.{fault['msg'].removeprefix('Value error, ')}"
-    given = "" if fault["type"] == "missing" else f" (got {_short(fault['input'])})"
-    return f"{place}: {fault['msg']}{given}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # ---- the entries against the ledger, and against each other

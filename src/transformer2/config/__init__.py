@@ -5,6 +5,7 @@ workflow/schemas/config.schema.json from these classes.
 """
 
 from transformer2.config.files import default_yaml, json_schema
+from transformer2.config.mistakes import ConfigError, explain, shown, unknown
 from transformer2.config.names import (
     CLASSIFIER,
     CONFIGURATIONS,
@@ -17,12 +18,13 @@ from transformer2.config.names import (
     PaperModel,
 )
 from transformer2.config.parts import CEM, Adaptation, Budget, Model, Search, TaskData, Transfer
-from transformer2.config.run import Run, load, parse, parse_search
-from transformer2.config.section import ConfigError, unknown
+from transformer2.config.run import NO_RUN, Run, check_folders, load, parse, parse_search
 from transformer2.config.training import RECIPES, Method, Training
+from transformer2.config.yaml_files import read_yaml
 
 __all__ = [
-    "CEM", "CLASSIFIER", "CONFIGURATIONS", "CROSS", "MODULES", "PAPER_MODELS", "RECIPES", "STRATEGIES", "TASK_MODULES",
-    "VISION_TASKS", "Adaptation", "Budget", "ConfigError", "Method", "Model", "PaperModel", "Run", "Search", "TaskData",
-    "Training", "Transfer", "default_yaml", "json_schema", "load", "parse", "parse_search", "unknown",
+    "CEM", "CLASSIFIER", "CONFIGURATIONS", "CROSS", "MODULES", "NO_RUN", "PAPER_MODELS", "RECIPES", "STRATEGIES",
+    "TASK_MODULES", "VISION_TASKS", "Adaptation", "Budget", "ConfigError", "Method", "Model", "PaperModel", "Run",
+    "Search", "TaskData", "Training", "Transfer", "check_folders", "default_yaml", "explain", "json_schema", "load",
+    "parse", "parse_search", "read_yaml", "shown", "unknown",
 ]  # fmt: skip

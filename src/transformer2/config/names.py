@@ -9,6 +9,10 @@ PAPER_MODELS = {
     "llava-next-8b": "llava-hf/llama3-llava-next-8b-hf",
 }
 """Rows of the paper's tables, and the hub models that they are about."""
+PAPER_LAYERS = {"llama3-8b": 32, "mistral-7b": 32, "llama3-70b": 80, "llava-next-8b": 32}
+"""Decoder layers of these models."""
+POCKET_LAYERS = {"llama": 2, "mistral": 2, "llama-deep": 4, "llava-next": 2}
+"""Architectures of pocket models, and their decoder layers."""
 PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b", "llava-next-8b"]
 TASK_MODULES = {
     "gsm8k": "gsm8k",
@@ -33,6 +37,8 @@ MODULES = {
 }
 
 
+MODELS_FOLDER = "models"
+"""Folder of the base models of all runs in `results`, where every run has one, too."""
 CLASSIFIER = "cls"
 """Name of the classification expert: as a method that is trained, and among the experts of a model."""
 CROSS = "10_cross"
@@ -54,3 +60,31 @@ CONFIGURATIONS = {
 }
 """The four ways to search that Appendix A.4 names -> granularity (one alpha an expert, or one an expert and layer), and
 whether the alpha of all experts sum to 1."""
+RESERVED = {
+    "base": "the model without an expert",
+    "uniform": "the mix of experts with equal weights",
+    "uniform_mix": "the mix of experts with equal weights",
+    "classify": "the task of the classification expert",
+    **dict.fromkeys(STRATEGIES, "a way of two-pass inference"),
+    **dict.fromkeys(CONFIGURATIONS, "a way to search"),
+}
+"""Names that the workflow itself gives to adapters and methods, and what has them."""
+RESERVED_STARTS = {"few_shot_": "few-shot adaptations", "svf_from_": "experts of another model"}
+RESERVED_ENDS = {
+    "_on_test": "choices on the test set",
+    "_on_shots": "choices on the shots",
+    "_labels": "two-pass inference by labels",
+    "_last": "last states of trainings",
+    "_cross": "mixes of the experts of two models",
+    "_shuffled": "shuffled experts",
+    "-all": "experts trained on shots",
+    **{f"-{name}": "mixes of experts" for name in CONFIGURATIONS},
+}
+"""How such names begin and end."""
+
+
+def reserved(name: str) -> str | None:
+    """What has a name, where the workflow itself gives it; None for a name that is free."""
+    starts = (user for start, user in RESERVED_STARTS.items() if name.startswith(start))
+    ends = (user for end, user in RESERVED_ENDS.items() if name.endswith(end))
+    return RESERVED.get(name) or next(starts, None) or next(ends, None)

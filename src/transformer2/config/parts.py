@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
-from transformer2.config.section import Section, Slug
+from transformer2.config.section import Count, FreeName, Real, Section, Seed, Several, Some, Tokens, Whole
+from transformer2.config.sources import ModelSource, Revision, layers
 from transformer2.config.training import Method
 
 Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
@@ -17,7 +18,7 @@ class Transfer(Section):
 
     experts_of: str
     """Name of the model whose experts they are."""
-    shuffles: int = Field(default=3, gt=0)
+    shuffles: Whole = Field(default=3, ge=1, le=1000)
     """How many shuffles of every expert are tried beside the ordered one."""
     mapping: Literal["resampled"] | None = None
     """For a model of another depth or width, where null is an error: resampled interpolates every z linearly over the
@@ -28,40 +29,55 @@ class Transfer(Section):
 class Model(Section):
     """A base model: where it comes from and which row of the paper's tables it fills."""
 
-    source: str
+    source: ModelSource
     """pocket:<architecture> | hub:<id> | wheel:<package>==<version> | dir:<folder>"""
-    revision: str | None = None
+    revision: Revision | None = None
     """Commit of the hub repository."""
     backbone: str | None = None
     """Of a vision-language model: the model of this run that is its language model, or stands in for it. It is trained
     on the tasks about pictures, and adapted to the unseen one with the experts of its backbone."""
     row: PaperModel
     """The row that it fills; a model that is not that row's own is named as a stand-in everywhere."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the pretraining of a pocket model."""
-    pretraining_steps: int | None = None
+    pretraining_steps: Count | None = None
     """Of a pocket model; null is the architecture's own number."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     """Whether a decoder layer keeps its input alone in training and runs again in the backward pass: less memory for
     more time, and the same gradients."""
-    strategies: list[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
+    strategies: Several[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
     """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
-    reward_wrong: float | None = None
+    reward_wrong: Real | None = Field(default=None, ge=-100, lt=1)
     """Reward of a wrong answer in place of the methods' own."""
     svf_layers: Literal["all", "half"] = "all"
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
-    basis_blocks: int = Field(default=1, gt=0)
+    basis_blocks: Whole = Field(default=1, ge=1, le=1000)
     """Into how many jobs the decomposition of its matrices is divided, by layers."""
-    generation_batch: int | None = Field(default=None, gt=0)
+    generation_batch: Whole | None = Field(default=None, ge=1, le=10**5)
     """Prompts that it answers side by side; null is the run's number."""
-    gpus: int = 0
-    mem_mb: int = 1500
+    gpus: Whole = Field(default=0, ge=0, le=1000)
+    mem_mb: Whole = Field(default=1500, ge=100, le=10**8)
     """Memory that a job with this model asks for."""
-    threads: int = 1
+    threads: Whole = Field(default=1, ge=1, le=1000)
     """CPU threads that a job with this model asks for."""
     transfer: Transfer | None = None
     """Experts of another model to try on this one; null tries none."""
+
+    @model_validator(mode="after")
+    def _settings_of_the_source(self) -> "Model":
+        kind = self.source.partition(":")[0]
+        if self.revision is not None and kind != "hub":
+            raise ValueError(f"revision: only a model of the hub has one, and this one is {self.source}")
+        if self.pretraining_steps is not None and kind != "pocket":
+            raise ValueError(
+                f"pretraining_steps: only a pocket model is pretrained here, and this one is {self.source}"
+            )
+        if self.backbone is not None and kind == "pocket" and self.source != "pocket:llava-next":
+            raise ValueError(f"backbone: {self.source} is a language model; only a vision-language model has one")
+        if (known := layers(self.source)) is not None and self.basis_blocks > known:
+            raise ValueError(f"basis_blocks: {self.basis_blocks} blocks of {known} layers; at most one for each layer")
+        return self
 
     @property
     def standin(self) -> bool:
@@ -72,15 +88,15 @@ class CEM(Section):
     """The cross-entropy method over alpha. The documents give the iterations; the rest is the released code's, but for
     the smallest deviation and the patience, which it does not have."""
 
-    population: int = Field(default=32, gt=1)
-    elites: int = Field(default=6, gt=0)
-    iterations: int = Field(default=100, gt=0)
-    initial_mean: float | None = Field(default=None, gt=0)
+    population: Whole = Field(default=32, ge=2, le=10**5)
+    elites: Whole = Field(default=6, ge=1, le=10**5)
+    iterations: Whole = Field(default=100, ge=1, le=10**5)
+    initial_mean: Real | None = Field(default=None, gt=0, le=100)
     """Of alpha; null is 1/K, the uniform mix."""
-    initial_std: float = Field(default=0.5, gt=0)
-    smallest_std: float = Field(default=0.02, ge=0)
+    initial_std: Real = Field(default=0.5, gt=0, le=100)
+    smallest_std: Real = Field(default=0.02, ge=0, le=100)
     """Floor of the deviation: with few shots the elite can agree by chance."""
-    patience: int = Field(default=10, gt=0)
+    patience: Count = 10
     """Iterations without a better candidate after which the search has converged."""
 
     @model_validator(mode="after")
@@ -98,18 +114,18 @@ class Search(CEM):
     normalised: bool = True
     """Whether the alpha of all experts sum to 1."""
     score: Literal["strict", "lenient"] = "lenient"
-    max_new_tokens: int = Field(default=512, gt=0)
+    max_new_tokens: Tokens = 512
 
 
 class Budget(Section):
     """One few-shot adaptation: how many shots, how long a search, for which models and tasks."""
 
-    shots: int = Field(gt=0)
-    iterations: int | None = Field(default=None, gt=0)
+    shots: Whole = Field(ge=1, le=10**5)
+    iterations: Whole | None = Field(default=None, ge=1, le=10**5)
     """Of the search; null is that of `cem`."""
-    rows: list[PaperModel] | None = None
+    rows: Some[PaperModel] | None = None
     """Rows of the paper's tables whose models are adapted; null is all."""
-    tasks: list[str] | None = None
+    tasks: Some[str] | None = None
     """Unseen tasks; null is all."""
 
 
@@ -119,10 +135,10 @@ class TaskData(Section):
     All of validation is the released code's half of the training split; of TextVQA these are 17,301 items, so the
     paper's run sets 500 (docs/data.md)."""
 
-    train: int | None = None
-    validation: int | None = None
-    test: int | None = None
-    max_new_tokens: int | None = None
+    train: Count | None = None
+    validation: Count | None = None
+    test: Count | None = None
+    max_new_tokens: Tokens | None = None
     """Longest answer in tokens; null is the task's own."""
     revision: Commit | None = None
     """Commit of the data set on the hub; null is the task's own (docs/data.md)."""
@@ -133,22 +149,22 @@ class Adaptation(Section):
 
     experts: str = "svf"
     """Method whose experts are picked and mixed."""
-    compared: list[str] = ["lora"]
+    compared: Several[str] = ["lora"]
     """Methods whose experts are tried on the unseen tasks as they are."""
     classifier: Method
     """How the classification expert is trained."""
     prompts: TaskData
     """Prompts that it is trained on, chosen by, and tested with; all classes together, a quarter of each."""
-    class_tokens: int = Field(default=64, gt=0)
+    class_tokens: Tokens = 64
     """Longest reply of the first pass."""
-    configurations: list[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore
+    configurations: Some[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore
     cem: CEM = CEM()
     score: Literal["strict", "lenient"] = "strict"
     """Which score the search follows."""
-    trained: dict[Slug, Method] = {}
+    trained: dict[FreeName, Method] = {}
     """Methods that are trained on the shots themselves, all of them in each batch, instead of a search over mixes
     (Table 8): once for each budget without an own number of iterations."""
-    budgets: dict[Slug, Budget] = {"10": Budget(shots=10)}
+    budgets: dict[FreeName, Budget] = {"10": Budget(shots=10)}
     """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
 
     @field_validator("budgets")

@@ -1,33 +1,43 @@
 """A whole run, what must fit together in it, and what rules ask of it."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from transformer2.config import default
-from transformer2.config.names import CLASSIFIER, CONFIGURATIONS, CROSS, STRATEGIES, TASK_MODULES, VISION_TASKS
+from transformer2.config.mistakes import ConfigError, unknown
+from transformer2.config.names import (
+    CLASSIFIER,
+    CONFIGURATIONS,
+    CROSS,
+    MODELS_FOLDER,
+    TASK_MODULES,
+    VISION_TASKS,
+)
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
-from transformer2.config.section import ConfigError, Section, Slug, unknown, validated
+from transformer2.config.section import FreeName, Name, Section, Seed, Some, Whole, path, validated
+from transformer2.config.sources import DataSource, check_folder
 from transformer2.config.training import Method
+from transformer2.config.yaml_files import read_yaml
 
 
 class Run(Section):
     """A whole run."""
 
-    run: Slug = "pocket"
+    run: Name = "pocket"
     """Name of the run: its results lie in results/<run>/."""
-    seeds: list[int] = [0]
+    seeds: Some[Seed] = Field(default=[0], max_length=1000)
     """Every expert is trained once for each."""
-    data: str = "pocket"
+    data: DataSource = "pocket"
     """pocket | hub | dir:<folder laid out as <task>/<split>.jsonl[.gz]>"""
-    models: dict[Slug, Model] = default.MODELS
+    models: dict[Name, Model] = default.MODELS
     tasks: dict[str, TaskData] = default.TASKS
     unseen: dict[str, TaskData] = default.UNSEEN
     """Tasks that no expert is trained on (only `test` of them is used): what experts are adapted to."""
-    methods: dict[Slug, Method] = default.METHODS
+    methods: dict[FreeName, Method] = default.METHODS
     reference: str | None = None
     """A method with which all others are compared in one table and figure, such as the deviations study's `paper`."""
     adaptation: Adaptation | None = default.ADAPTATION
@@ -35,11 +45,11 @@ class Run(Section):
     engine: Literal["hf", "vllm"] = "hf"
     """Which engine answers in evaluation and training of language models with SVF or without an expert (docs/vllm.md);
     all else is done by transformers' own generation."""
-    generation_batch: int = 200
+    generation_batch: Whole = Field(default=200, ge=1, le=10**5)
     """Prompts that are answered side by side by transformers' own generation."""
     allow_unsandboxed_code: bool = False
     """Accept the risk of running model-written code with resource limits alone where no isolation works."""
-    scores: str | None = None
+    scores: Annotated[str, AfterValidator(path)] | None = None
     """A file of scores measured elsewhere (docs/own-scores.md): tables are rendered from it, and no model is run."""
 
     @field_validator("tasks", "unseen")
@@ -66,15 +76,12 @@ class Run(Section):
                 raise ValueError(f"{other} and {name} both fill row {model.row}: one model a row")
         return models
 
-    @field_validator("methods")
+    @field_validator("run")
     @classmethod
-    def _not_base(cls, methods: dict[str, Method]) -> dict[str, Method]:
-        for name in STRATEGIES:
-            if name in methods:
-                raise ValueError(f"{name!r} is a way of two-pass inference; give the method another name")
-        if "base" in methods:
-            raise ValueError("'base' is the model without an expert; give the method another name")
-        return methods
+    def _not_the_models(cls, run: str) -> str:
+        if run == MODELS_FOLDER:
+            raise ValueError(f"results/{run} is the folder of all base models; choose another name")
+        return run
 
     @model_validator(mode="after")
     def _revisions_are_of_the_hub(self) -> "Run":
@@ -141,7 +148,7 @@ class Run(Section):
         if overlap := set(self.tasks) & set(self.unseen):
             raise ValueError(f"unseen: {min(overlap)} is a training task")
         for name, budget in self.adaptation.budgets.items():
-            for task in budget.tasks or self.unseen:
+            for task in self.unseen if budget.tasks is None else budget.tasks:
                 place = f"adaptation.budgets.{name}"
                 if task not in self.unseen:
                     raise ValueError(f"{place}.tasks: {unknown('unseen task', task, self.unseen)}")
@@ -161,8 +168,14 @@ class Run(Section):
                 if task not in self.unseen:
                     raise ValueError(f"methods.{name}.also_on: {unknown('unseen task', task, self.unseen)}")
         on_shots = self.adaptation.trained if self.adaptation else {}
-        if taken := on_shots.keys() & {*self.methods, *CONFIGURATIONS, CLASSIFIER}:
+        if taken := on_shots.keys() & self.methods.keys():
             raise ValueError(f"adaptation.trained.{min(taken)}: the name is taken; give the method another one")
+        named: dict[str, str] = dict.fromkeys(self.trained, "methods")
+        for name, budget in itertools.product(on_shots, self.adaptation.budgets if self.adaptation else []):
+            place = f"adaptation.trained.{name} with budget {budget}"
+            if other := named.get(f"{name}_{budget}"):
+                raise ValueError(f"{place}: {name}_{budget} is a name of {other}, too; rename one")
+            named[f"{name}_{budget}"] = place
         for name, method in on_shots.items():
             for task in method.tasks or []:
                 if task not in self.unseen:
@@ -185,10 +198,6 @@ class Run(Section):
                 raise ValueError(f"{place}: without `adaptation` no experts are named that could be transferred")
             if "few-shot" not in model.strategies:
                 raise ValueError(f"{place}: it ends in a few-shot search; add few-shot to the strategies of {name}")
-            if CROSS in self.adaptation.budgets:
-                raise ValueError(f"adaptation.budgets.{CROSS}: {place} uses this name; give the budget another one")
-            if taken := self.methods.keys() & self.transferred(name).keys():
-                raise ValueError(f"methods.{min(taken)}: {place} uses this name; give the method another one")
         return self
 
     @property
@@ -256,16 +265,18 @@ class Run(Section):
 
     def batch_rows(self, model: str) -> int:
         """Prompts that a model answers side by side."""
-        return self.models[model].generation_batch or self.generation_batch
+        own = self.models[model].generation_batch
+        return self.generation_batch if own is None else own
 
     def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:
         """Everything that one few-shot adaptation depends on, as plain data (see `adaptation.few_shot.adapt`)."""
         assert self.adaptation is not None
         granularity, normalised = CONFIGURATIONS[configuration]
-        iterations = self.budgets[budget].iterations or self.adaptation.cem.iterations
+        own = self.budgets[budget].iterations
+        iterations = self.adaptation.cem.iterations if own is None else own
         chosen = {"granularity": granularity, "normalised": normalised, "score": self.adaptation.score}
         tokens = self.data_of[task].max_new_tokens
-        chosen |= {"max_new_tokens": tokens} if tokens else {}
+        chosen |= {} if tokens is None else {"max_new_tokens": tokens}
         return self.adaptation.cem.model_dump() | {"iterations": iterations} | chosen
 
     def engine_for(self, model: str, methods: Iterable[str]) -> str:
@@ -278,8 +289,11 @@ class Run(Section):
         training = self.trained[method].points()[point]
         of_model = self.models[model]
         reward = {} if of_model.reward_wrong is None else {"reward_wrong": of_model.reward_wrong}
-        layers = (training.layers or of_model.svf_layers) if training.adapter == "svf" else "all"
-        return training.model_dump() | reward | {"layers": layers}
+        of_svf = of_model.svf_layers if training.layers is None else training.layers
+        return training.model_dump() | reward | {"layers": of_svf if training.adapter == "svf" else "all"}
+
+
+NO_RUN = "`run` is missing: this file stands alone, and is not merged with config.yaml"
 
 
 def _for(model: Model, tasks: Iterable[str]) -> list[str]:
@@ -301,12 +315,29 @@ def parse_search(raw: dict[str, Any]) -> Search:
     return validated(Search, raw)
 
 
-def load(path: Path) -> Run:
-    """The run that a YAML file describes; ConfigError as `parse`."""
+def load(file: Path) -> Run:
+    """The run that a YAML file describes.
+
+    Raises:
+        ConfigError: in one line, with the file, and as `parse`.
+    """
+    raw = read_yaml(file)
+    if "run" not in raw:
+        raise ConfigError(f"{file}: {NO_RUN}")
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration {path}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return parse(raw or {})
+        return parse(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def check_folders(run: Run) -> None:
+    """Looks for the folders that the models and data of a run come from.
+
+    Raises:
+        ConfigError: in one line, with the place in the configuration and the folder.
+    """
+    if run.scores is not None:
+        return
+    check_folder("data", run.data, [task for task in run.data_of if task in TASK_MODULES])
+    for name, model in run.models.items():
+        check_folder(f"models.{name}.source", model.source, ["config.json"])

@@ -1,30 +1,86 @@
-"""What the sections of a configuration have in common, and mistakes in them as one line each."""
+"""What the sections of a configuration have in common: types of names, paths and numbers, and how one is read."""
 
-import difflib
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from transformer2.config.mistakes import ConfigError, explain, shown
+from transformer2.config.names import reserved
 
-class ConfigError(ValueError):
-    """A mistake in a configuration, in one line."""
+LONGEST_NAME = 64
+NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
+PATH = re.compile(r"(?!-)[^{}<>*?\x00-\x1f\x7f]+")
+"""Braces, angle brackets and wildcards mean something to Snakemake, a leading minus to every command."""
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def slug(name: str) -> str:
-    if not name or not all(c.isascii() and (c.isalnum() or c in "-._") for c in name):
-        raise ValueError(f"{name!r} names files: use letters, digits, '-', '.' and '_' only")
-    return name
+def name(text: str) -> str:
+    """The text, if it may name a folder.
+
+    Raises:
+        ValueError: in one line, which says what a name may be.
+    """
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"{shown(text)} has {len(text)} characters; names have at most {LONGEST_NAME}")
+    if not NAME.fullmatch(text):
+        raise ValueError(
+            f"{shown(text)} names files: use letters, digits, '_', '-' and, inside, '.'; begin with none of '-' and '.'"
+        )
+    return text
 
 
-Slug = Annotated[str, AfterValidator(slug)]
+def free_name(text: str) -> str:
+    """The text, if it is a `name` that the workflow does not give to something of its own; ValueError as `name`."""
+    if user := reserved(name(text)):
+        raise ValueError(f"{text!r} is a name of {user}; choose another one")
+    return text
+
+
+def path(text: str) -> str:
+    """The text, if commands and Snakemake take it for a path as it stands; ValueError as `name`."""
+    if not PATH.fullmatch(text) or len(text) > 4096:
+        raise ValueError(
+            f"{shown(text)} is no path for Snakemake: it must not begin with '-' or have one of {{ }} < > * ? or a "
+            "control character"
+        )
+    return text
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number (got {value})")
+    return value
+
+
+def _no_repetition(values: list[Any]) -> list[Any]:
+    if repeated := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{shown(repeated[0])} is there twice")
+    return values
+
+
+Entry = TypeVar("Entry")
+Name = Annotated[str, AfterValidator(name)]
 """A name that may name files."""
+FreeName = Annotated[str, AfterValidator(free_name)]
+"""A name that may name files, and adapters made from it."""
+Several = Annotated[list[Entry], AfterValidator(_no_repetition)]
+"""Entries without repetition."""
+Some = Annotated[list[Entry], Field(min_length=1), AfterValidator(_no_repetition)]
+"""At least one entry, without repetition."""
+
+# Values of --config are text, so text that is a number is one; `true` is not 1.
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Real = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Tokens = Annotated[Whole, Field(ge=1, le=10**6)]
 
 
-def validated(section: type[Section], raw: dict[str, Any]) -> Any:
+def validated(section: type[Section], raw: Any) -> Any:
     """The section that a mapping describes.
 
     Raises:
@@ -33,31 +89,4 @@ def validated(section: type[Section], raw: dict[str, Any]) -> Any:
     try:
         return section.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(mistake, section) for mistake in error.errors())) from None
-
-
-def unknown(what: str, name: str, valid: Any) -> str:
-    """One line that names what is unknown and the nearest valid name."""
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"unknown {what} {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(valid))}"
-    )
-
-
-def _explain(mistake: Any, root: type[Section]) -> str:
-    place = ".".join(str(part) for part in mistake["loc"])
-    if mistake["type"] == "extra_forbidden":
-        parent: Any = root
-        for part in mistake["loc"][:-1]:
-            field = parent.model_fields.get(part) if parent else None
-            parent = _section_of(field.annotation) if field else parent
-        return f"{place}: {unknown('key', str(mistake['loc'][-1]), parent.model_fields)}"
-    return f"{place}: {mistake['msg'].removeprefix('Value error, ')}" + (
-        f" (got {mistake['input']!r})" if not mistake["msg"].startswith("Value error") else ""
-    )
-
-
-def _section_of(annotation: Any) -> type[Section]:
-    """The section inside `dict[..., Section]` or `Section | None`."""
-    inside = getattr(annotation, "__args__", (annotation,))
-    return next((part for part in inside if isinstance(part, type) and issubclass(part, Section)), annotation)
+        raise ConfigError(explain(error, section)) from None

@@ -1,12 +1,15 @@
 """How experts are trained: every choice, named recipes of choices, and methods that the tables name."""
 
 import itertools
+import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from transformer2.config.mistakes import unknown
 from transformer2.config.names import PaperModel
-from transformer2.config.section import Section, unknown
+from transformer2.config.section import Count, Real, Section, Several, Some, Whole
 
 
 class Training(Section):
@@ -22,24 +25,24 @@ class Training(Section):
     """SVF: layers to adapt; half is the upper half, null is what the model says (`svf_layers`)."""
     parametrisation: Literal["linear", "sigmoid_nuclear"] = "linear"
     """SVF: linear trains z itself; sigmoid_nuclear is the released code's."""
-    init_mean: float | None = None
+    init_mean: Real | None = Field(None, ge=-100, le=100)
     """SVF: mean of the trained vector at the start; null is the value that gives z = 1."""
-    init_std: float = 1e-3**0.5
+    init_std: Real = Field(1e-3**0.5, ge=0, le=100)
     """SVF: its standard deviation at the start; the text states a variance of 1e-3."""
-    rank: int = 16
+    rank: Whole = Field(16, ge=1, le=10**5)
     """Of LoRA, DoRA and VeRA, and of the SVD that TinyLoRA keeps."""
-    lora_alpha: int = 32
-    lora_dropout: float = 0.05
-    projection: int = 64
+    lora_alpha: Whole = Field(32, ge=1, le=10**6)
+    lora_dropout: Real = Field(0.05, ge=0, lt=1)
+    projection: Whole = Field(64, ge=1, le=10**6)
     """TinyLoRA: length of the trained vector of a matrix."""
 
     rollout: Literal["sampled", "greedy"] = "sampled"
     """How the policy answers in training: at temperature 1, or greedily (the released code)."""
     reward: Literal["lenient", "strict"] = "strict"
     """Which score gives the reward +1; strict is the released code's scorer, and so the paper's."""
-    reward_wrong: float = -1.0
+    reward_wrong: Real = Field(-1.0, ge=-100, lt=1)
     """Reward of a wrong answer: -1 for language tasks, -0.1 for vision (Appendix A.1)."""
-    kl_coefficient: float = Field(0.0, ge=0)
+    kl_coefficient: Real = Field(0.0, ge=0, le=1000)
     """Lambda of Eq. (1); 0 is off."""
     kl: Literal["policy_to_base", "base_to_policy"] = "policy_to_base"
     """Eq. (1) has KL(policy || base); the released code has KL(base || policy)."""
@@ -47,20 +50,20 @@ class Training(Section):
     """Over the tokens of one answer; Eq. (1) has the log-probability of the answer, that is the sum."""
 
     optimizer: Literal["adamw_cosine", "adam_constant"] = "adamw_cosine"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    learning_rate: Real = Field(2e-3, gt=0, le=100)
+    weight_decay: Real = Field(0.01, ge=0, le=100)
     """Of AdamW; the text names none, this is PyTorch's default."""
-    clip_norm: float = Field(1e-3, gt=0)
-    batch_size: int = Field(256, gt=0)
-    steps: int = Field(200, gt=0)
-    eval_every: int = Field(10, gt=0)
+    clip_norm: Real = Field(1e-3, gt=0, le=10**9)
+    batch_size: Whole = Field(256, ge=1, le=10**6)
+    steps: Count = 200
+    eval_every: Count = 10
     """Steps between two evaluations on the validation half."""
     select: Literal["best", "last"] = "best"
     """Which state is the expert: that of the best evaluation, the start included, or the last one. With `best`, the
     last state is kept and scored beside it."""
-    patience: int = Field(5, gt=0)
+    patience: Count = 5
     """Evaluations without a better one after which training stops early."""
-    micro_batch_tokens: int = Field(8192, gt=0)
+    micro_batch_tokens: Count = 8192
     """Tokens of one forward and backward pass, padding included."""
 
 
@@ -99,6 +102,12 @@ what the released code does, `paper-lora` what the text says of its LoRA baselin
 (Appendix B.2: the learning rate)."""
 
 
+MOST_POINTS = 1000
+"""Points of one sweep."""
+LONGEST_POINT = 200
+"""Characters in the name of a point, which is one of a folder."""
+
+
 class Method(Section):
     """A way to train experts: a recipe, what differs from it, and what is swept and chosen on validation."""
 
@@ -107,32 +116,61 @@ class Method(Section):
     """Training settings that differ from the recipe's."""
     sweep: dict[str, list[Any]] = {}
     """Training settings with the values to try; every combination is trained, the best on validation is the expert."""
-    rows: list[PaperModel] | None = None
+    rows: Some[PaperModel] | None = None
     """Rows of the paper's tables whose models are trained; null is all."""
-    tasks: list[str] | None = None
+    tasks: Some[str] | None = None
     """Training tasks; null is all."""
-    also_on: list[str] = []
+    also_on: Several[str] = []
     """Unseen tasks that its experts are scored on as they are."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "Method":
-        for key in (*self.settings, *self.sweep):
-            if key not in Training.model_fields:
-                raise ValueError(unknown("training setting", key, Training.model_fields))
-        if "select" in self.sweep:
+    @field_validator("settings")
+    @classmethod
+    def _are_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        _known(settings)
+        valid = Training.model_validate(settings)
+        return {key: getattr(valid, key) for key in settings}
+
+    @field_validator("sweep")
+    @classmethod
+    def _are_sweeps(cls, sweep: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        _known(sweep)
+        if "select" in sweep:
             raise ValueError("select cannot be swept; both states of every training are kept (see `settings`)")
-        if empty := [key for key, values in self.sweep.items() if not values]:
-            raise ValueError(f"the sweep over {empty[0]} has no value; remove it or name at least one")
-        self.points()
+        for key, values in sweep.items():
+            if not values:
+                raise ValueError(f"{key} has no value; remove it or name at least one")
+        if (count := math.prod(map(len, sweep.values()))) > MOST_POINTS:
+            raise ValueError(f"{count} combinations; at most {MOST_POINTS} are trained")
+        valid = {
+            key: [getattr(Training.model_validate({key: value}), key) for value in values]
+            for key, values in sweep.items()
+        }
+        for key, values in valid.items():
+            if repeated := [value for i, value in enumerate(values) if value in values[:i]]:
+                raise ValueError(f"{key} has {repeated[0]!r} twice")
+        if (longest := max(map(len, _combinations(valid)))) > LONGEST_POINT:
+            raise ValueError(f"names of its points would have up to {longest} characters; sweep over fewer settings")
+        return valid
+
+    @model_validator(mode="after")
+    def _set_once(self) -> "Method":
+        if twice := self.settings.keys() & self.sweep.keys():
+            raise ValueError(f"sweep.{min(twice)}: is a fixed value of `settings`, too; remove one of them")
         return self
 
     def points(self) -> dict[str, Training]:
         """Every point of the sweep by its slug."""
         shared = RECIPES[self.recipe] | self.settings
-        combinations = [
-            dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())
-        ]
-        return {
-            "_".join(f"{key}-{value}" for key, value in point.items()) or "single": Training(**(shared | point))
-            for point in combinations
-        }
+        return {slug: Training(**(shared | point)) for slug, point in _combinations(self.sweep).items()}
+
+
+def _known(settings: Iterable[str]) -> None:
+    for key in settings:
+        if key not in Training.model_fields:
+            raise ValueError(unknown("training setting", key, Training.model_fields))
+
+
+def _combinations(sweep: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Every combination of the values of a sweep by its slug."""
+    combinations = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+    return {"_".join(f"{key}-{value}" for key, value in point.items()) or "single": point for point in combinations}

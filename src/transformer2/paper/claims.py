@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from transformer2.paper.ledger import Entry, Ledger, State, entries, first_fault, parameters, rows_by_id
+from transformer2.config import explain, read_yaml
+from transformer2.paper.ledger import Entry, Ledger, State, entries, parameters, rows_by_id
 from transformer2.statistics import LEVEL, Contrast, independent
 
 Printed = Literal["holds", "does not hold", "no number printed"]
@@ -131,11 +131,11 @@ def read_claims(path: Path) -> dict[str, Claim]:
         ValueError: a key is unknown or missing or a value does not fit; one line with file, claim and reason.
     """
     claims = {}
-    for id, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+    for id, entry in read_yaml(path).items():
         try:
             claims[id] = Claim(**entry)
         except ValidationError as error:
-            raise ValueError(f"{path}: {id}: {first_fault(error)}") from None
+            raise ValueError(f"{path}: {id}: {explain(error, Claim)}") from None
     return claims
 
 

@@ -5,10 +5,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from transformer2.config import MODULES, Training, unknown
+from transformer2.config import MODULES, Training, explain, read_yaml, unknown
 
 
 def _quoted(value: Any) -> Any:
@@ -277,12 +276,12 @@ def read_all(folder: Path) -> Ledger:
     """Every table under `paper_tables/`, and `models.yaml` there; ValueError as `read`."""
     kinds: dict[str, list[Path]] = {"scores": [], "times": [], "settings": []}
     for path in sorted(folder.glob("*/*.yaml")):
-        kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "scores")
+        kind = read_yaml(path).get("kind", "scores")
         if kind not in kinds:
             raise ValueError(f"{path}: {unknown('kind', kind, kinds)}")
         kinds[kind].append(path)
     models = folder / "models.yaml"
-    shapes = yaml.safe_load(models.read_text(encoding="utf-8"))
+    shapes = read_yaml(models)
     return Ledger(
         scores=tuple(map(read, kinds["scores"])),
         times=tuple(map(read_times, kinds["times"])),
@@ -315,7 +314,7 @@ def parameters(trained: Trained, shape: Shape) -> int:
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries = read_yaml(path)
     return _checked(path, kind, {"document": path.parent.name, "name": path.stem} | entries)
 
 
@@ -323,14 +322,4 @@ def _checked(path: Path, kind: type[Entity], entries: dict[str, Any]) -> Entity:
     try:
         return kind(**entries)
     except ValidationError as error:
-        raise ValueError(f"{path}: {first_fault(error)}") from None
-
-
-def first_fault(error: ValidationError) -> str:
-    """In one line; an unknown key comes before the missing one that it may stand for."""
-    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    place = ".".join(str(step) for step in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {place}"
-    reason = fault["msg"].removeprefix("Value error, ")
-    return f"{place}: {reason}" if place else reason
+        raise ValueError(f"{path}: {explain(error, kind)}") from None
