@@ -6,12 +6,6 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-if (
-    "run" not in config
-):  # a file given by --configfile stands alone: the two are not merged
-
-    configfile: "config.yaml"
-
 
 report: "workflow/report/workflow.rst"
 

@@ -135,7 +135,7 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"unseen": {"gsm8k": {}}}, "unseen: gsm8k is a training task"),
         ({"unseen": {"humanevil": {}}}, "unseen: unknown task 'humanevil'; did you mean 'humaneval'?"),
         ({"seeds": ["one"]}, "seeds[0]: must be a valid integer (got 'one')"),
-        ({"run": "a/b"}, "run: 'a/b' names files"),
+        ({"run": "a/b"}, "run: 'a/b' cannot name files: use letters"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(raw, message):

@@ -20,7 +20,7 @@ rule dispatch:
     benchmark:
         f"{ANSWERS}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join(STRATEGIES) or "none",
+        adapter=one_of(STRATEGIES),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -43,11 +43,11 @@ rule dispatch:
         class_tokens=ADAPT and ADAPT.class_tokens,
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
     shell:
-        "python -m transformer2 dispatch --model {input.model} {params.experts} {params.classifier}"
-        " --basis {input.basis} --first-pass {params.first_pass} --task {wildcards.task} --data {input.data}"
-        " --identity {params.identity:q} --dtype {params.dtype} {params.max_new_tokens}"
-        " --class-tokens {params.class_tokens} --batch-rows {params.batch_rows} --decisions {output.decisions}"
-        " --out {output.answers} --threads {threads} --gpus {resources.gpu} > {log} 2>&1"
+        "python -m transformer2 dispatch --model {input.model:q} {params.experts:q} {params.classifier:q}"
+        " --basis {input.basis:q} --first-pass {params.first_pass:q} --task {wildcards.task:q} --data {input.data:q}"
+        " --identity {params.identity:q} --dtype {params.dtype:q} {params.max_new_tokens:q}"
+        " --class-tokens {params.class_tokens:q} --batch-rows {params.batch_rows:q} --decisions {output.decisions:q}"
+        " --out {output.answers:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule carry_over:
@@ -70,8 +70,8 @@ rule carry_over:
     benchmark:
         f"{EXPERT}/benchmark.tsv"
     wildcard_constraints:
-        model="|".join(set(RUN.models) - set(LANGUAGE_MODELS)) or "none",
-        task="|".join(RUN.text_tasks) or "none",
+        model=one_of(set(RUN.models) - set(LANGUAGE_MODELS)),
+        task=one_of(RUN.text_tasks),
     localrule: True
     conda:
         "../../envs/core.yaml"
@@ -85,8 +85,8 @@ rule carry_over:
         expert=lambda wc, input: Path(input.adapter).parent,
         out=EXPERT,
     shell:
-        "(python -m transformer2 carry-over --expert {params.expert} --out {params.out}"
-        " && python -m transformer2 carry-over --expert {params.expert}/last --out {params.out}/last) > {log} 2>&1"
+        "(python -m transformer2 carry-over --expert {params.expert:q} --out {params.out:q}"
+        " && python -m transformer2 carry-over --expert {params.expert:q}/last --out {params.out:q}/last) > {log:q} 2>&1"
 
 
 ruleorder: carry_over > select
@@ -108,7 +108,7 @@ rule adapt:
     benchmark:
         f"{MIX}/benchmark.tsv"
     wildcard_constraints:
-        configuration="|".join(configuration.CONFIGURATIONS),
+        configuration=one_of(configuration.CONFIGURATIONS),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -132,10 +132,10 @@ rule adapt:
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
-        "python -m transformer2 adapt --model {input.model} {params.experts} --basis {input.basis}"
-        " --task {wildcards.task} --shots {input.data} --n {params.shots} --settings {params.settings:q}"
-        " --identity {params.identity:q} --seed {wildcards.seed} --dtype {params.dtype}"
-        " --batch-rows {params.batch_rows} --out {params.out} --threads {threads} --gpus {resources.gpu} {params.risk} > {log} 2>&1"
+        "python -m transformer2 adapt --model {input.model:q} {params.experts:q} --basis {input.basis:q}"
+        " --task {wildcards.task:q} --shots {input.data:q} --n {params.shots:q} --settings {params.settings:q}"
+        " --identity {params.identity:q} --seed {wildcards.seed:q} --dtype {params.dtype:q}"
+        " --batch-rows {params.batch_rows:q} --out {params.out:q} --threads {threads} --gpus {resources.gpu} {params.risk:q} > {log:q} 2>&1"
 
 
 rule train_on_shots:
@@ -154,7 +154,7 @@ rule train_on_shots:
     benchmark:
         f"{MIX}/benchmark.tsv"
     wildcard_constraints:
-        configuration="|".join(ADAPT.trained if ADAPT else []) or "none",
+        configuration=one_of(ADAPT.trained if ADAPT else []),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -178,10 +178,10 @@ rule train_on_shots:
             }
         ),
     shell:
-        "python -m transformer2 train --model {input.model} --task {wildcards.task} --train {input.data}"
-        " --validation {input.data} --shots {params.shots} --settings {params.settings:q} --seed {wildcards.seed}"
-        " --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out} --threads {threads} --gpus {resources.gpu} {params.risk}"
-        " {params.checkpointing} > {log} 2>&1"
+        "python -m transformer2 train --model {input.model:q} --task {wildcards.task:q} --train {input.data:q}"
+        " --validation {input.data:q} --shots {params.shots:q} --settings {params.settings:q} --seed {wildcards.seed:q}"
+        " --dtype {params.dtype:q} --batch-rows {params.batch_rows:q} --out {params.out:q} --threads {threads} --gpus {resources.gpu} {params.risk:q}"
+        " {params.checkpointing:q} > {log:q} 2>&1"
 
 
 rule choose:
@@ -202,7 +202,7 @@ rule choose:
     benchmark:
         f"{SCORES}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join(CHOSEN) or "none",
+        adapter=one_of(CHOSEN),
     localrule: True
     conda:
         "../../envs/core.yaml"
@@ -217,12 +217,10 @@ rule choose:
         shots=lambda wc: CHOSEN[wc.adapter][1],
         by=lambda wc: CHOSEN[wc.adapter][2],
         which=ADAPT and ADAPT.score,
-        adaptation=lambda wc, input: " ".join(
-            f"--adaptation {file}" for file in input.adaptation
-        ),
+        adaptation=lambda wc, input: options("adaptation", input.adaptation),
     shell:
-        "python -m transformer2 choose {input.scores} --by {params.by} --which {params.which} --shots {params.shots} --task {wildcards.task}"
-        " --data {input.data} {params.adaptation} --identity {params.identity:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 choose {input.scores:q} --by {params.by:q} --which {params.which:q} --shots {params.shots:q} --task {wildcards.task:q}"
+        " --data {input.data:q} {params.adaptation:q} --identity {params.identity:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule gather:
@@ -265,12 +263,10 @@ rule gather:
         gpu=0,
     params:
         code=code("gather"),
-        decisions=lambda wc, input: " ".join(
-            f"--decisions {file}" for file in input.decisions
-        ),
-        mixes=lambda wc, input: " ".join(f"--mixes {file}" for file in input.mixes),
+        decisions=lambda wc, input: options("decisions", input.decisions),
+        mixes=lambda wc, input: options("mixes", input.mixes),
     shell:
-        "python -m transformer2 gather {params.decisions} {params.mixes} --out results/{wildcards.run} > {log} 2>&1"
+        "python -m transformer2 gather {params.decisions:q} {params.mixes:q} --out results/{wildcards.run:q} > {log:q} 2>&1"
 
 
 rule kit:
@@ -307,5 +303,5 @@ rule kit:
             }
         ),
     shell:
-        "rm -rf {params.out}/*/"
-        " && python -m transformer2 kit {params.experts} --out {params.out} > {log} 2>&1"
+        "rm -rf {params.out:q}/*/"
+        " && python -m transformer2 kit {params.experts:q} --out {params.out:q} > {log:q} 2>&1"

@@ -20,12 +20,12 @@ rule spectrum:
         gpu=0,
     params:
         code=code("spectrum"),
-        bases=lambda wc, input: " ".join(
-            f"--basis {Path(file).parent.name}={file}" for file in input.bases
+        bases=lambda wc, input: options(
+            "basis", [f"{Path(file).parent.name}={file}" for file in input.bases]
         ),
         whose=whose_models(),
     shell:
-        "python -m transformer2 spectrum {params.bases} --whose {params.whose:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 spectrum {params.bases:q} --whose {params.whose:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule spectrum_figure:
@@ -45,7 +45,7 @@ rule spectrum_figure:
     benchmark:
         "results/{run}/figures/{figure}.benchmark.tsv"
     wildcard_constraints:
-        figure="|".join(SPECTRA),
+        figure=one_of(SPECTRA),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -59,8 +59,8 @@ rule spectrum_figure:
         model=lambda wc: SPECTRA[wc.figure],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
-        "python -m transformer2 spectrum-figure --spectra {input.spectra} --model {params.model}"
-        " --out {params.out} > {log} 2>&1"
+        "python -m transformer2 spectrum-figure --spectra {input.spectra:q} --model {params.model:q}"
+        " --out {params.out:q} > {log:q} 2>&1"
 
 
 rule curves:
@@ -84,7 +84,7 @@ rule curves:
         code=code("curves"),
         whose=whose_models(RUN.standin),
     shell:
-        "python -m transformer2 curves {input.selections} --whose {params.whose:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 curves {input.selections:q} --whose {params.whose:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule learning_figure:
@@ -105,7 +105,7 @@ rule learning_figure:
     benchmark:
         "results/{run}/figures/{figure}.benchmark.tsv"
     wildcard_constraints:
-        figure="|".join(LEARNING) or "none",
+        figure=one_of(LEARNING),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -121,8 +121,8 @@ rule learning_figure:
         told_apart=lambda wc: LEARNING[wc.figure][2],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
-        "python -m transformer2 learning-figure --curves {input.curves} --scores {input.scores}"
-        " --model {params.model} --method {params.method} {params.told_apart} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 learning-figure --curves {input.curves:q} --scores {input.scores:q}"
+        " --model {params.model:q} --method {params.method:q} {params.told_apart:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule illustrate:
@@ -160,14 +160,15 @@ rule illustrate:
                     "shots": ADAPT.budgets["10"].shots,
                     "population": ADAPT.cem.population,
                     "elites": ADAPT.cem.elites,
-                    "iterations": ADAPT.budgets["10"].iterations
-                    or ADAPT.cem.iterations,
+                    "iterations": RUN.search(
+                        "10", ADAPT.configurations[0], next(iter(RUN.unseen))
+                    )["iterations"],
                 }
             }
         ),
     shell:
-        "python -m transformer2 illustrate --model {input.model} {params.experts} --task gsm8k --data {input.data}"
-        " --settings {params.settings:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 illustrate --model {input.model:q} {params.experts:q} --task gsm8k --data {input.data:q}"
+        " --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule schematic:
@@ -187,7 +188,7 @@ rule schematic:
     benchmark:
         "results/{run}/figures/{figure}.benchmark.tsv"
     wildcard_constraints:
-        figure="|".join(SCHEMATICS),
+        figure=one_of(SCHEMATICS),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -201,4 +202,4 @@ rule schematic:
         kind=lambda wc: SCHEMATICS[wc.figure],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
-        "python -m transformer2 schematic --kind {params.kind} --facts {input.facts} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 schematic --kind {params.kind:q} --facts {input.facts:q} --out {params.out:q} > {log:q} 2>&1"

@@ -1,5 +1,6 @@
 # What all rules share: the validated configuration, names, and which code each stage runs.
 import json
+import re
 import shlex
 import sys
 from functools import cache
@@ -30,13 +31,31 @@ from transformer2.seals import damaged, made_with
 from transformer2.tasks import TASKS
 from transformer2.training.selection import LAST
 
+CONFIG_FILES = workflow.overwrite_configfiles or ["config.yaml"]
+"""The files that the configuration is read from: config.yaml, or those that `--configfile` names, which stand alone."""
 try:
+    for given in CONFIG_FILES:  # Snakemake takes the last of two equal keys
+        configuration.read_yaml(Path(given))
+except configuration.ConfigError as error:
+    raise WorkflowError(f"configuration: {error}")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+try:
+    if "run" not in config:
+        raise configuration.ConfigError(
+            f"{relpath(CONFIG_FILES[0])}: {configuration.NO_RUN}"
+        )
     RUN = configuration.parse(config)
+    configuration.check_folders(RUN)
 except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
 # Here and not in a job: Snakemake deletes the outputs of a job before it runs.
-if RUN.scores:
+if RUN.scores is not None:
     from transformer2 import elsewhere
 
     try:
@@ -90,8 +109,8 @@ TRAINED = [
     (model, method, task)
     for method, settings in RUN.methods.items()
     for model in RUN.models_of(method)
-    for task in settings.tasks or RUN.tasks
-    if task in RUN.tasks_of(model)
+    for task in RUN.tasks_of(model)
+    if settings.tasks is None or task in settings.tasks
 ]
 """(model, method, task) of every expert of a training task."""
 ADAPTERS = {"base": ("base", "")}
@@ -163,8 +182,9 @@ if ADAPT:
         for state in RUN.states_of(method):
             compared = [
                 of_state(f"{method}-{task}", state)
-                for task in RUN.methods[method].tasks or RUN.text_tasks
-                if task in RUN.text_tasks
+                for task in RUN.text_tasks
+                if RUN.methods[method].tasks is None
+                or task in RUN.methods[method].tasks
             ]
             for by, shots in (("test", 0), ("shots", ADAPT.budgets["10"].shots)):
                 choice = of_state(f"{method}_on_{by}", state)
@@ -232,7 +252,7 @@ def trained_on_shots():
         for method, settings in ADAPT.trained.items()
         if alone(budget)
         and model in RUN.models_of(method)
-        and task in (settings.tasks or UNSEEN[model])
+        and (settings.tasks is None or task in settings.tasks)
     ]
 
 
@@ -282,26 +302,31 @@ ALL_KITS = collect(
     f"{KIT}/done", run=RUN.run, model=LANGUAGE_MODELS if ADAPT else [], seed=RUN.seeds
 )
 
-if RUN.scores:  # what needs models, or what only they leave behind
+if RUN.scores is not None:  # what needs models, or what only they leave behind
     ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
     ALL_SPECTRA = ALL_LEARNING = ALL_SCHEMATICS = []
-ALL_TABLES = TABLES + ALL_TIMES + ([] if RUN.scores else SETTINGS)
+ALL_TABLES = TABLES + ALL_TIMES + (SETTINGS if RUN.scores is None else [])
 ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA + ALL_LEARNING
 ALL_FIGURES += ALL_SCHEMATICS + STUDY
 
 
+def one_of(names):
+    """The expression that matches these names, and nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    run=RUN.run,
-    model="|".join(RUN.models),
-    task="|".join(EVERY_TASK),
-    method="|".join(RUN.trained) or "none",
-    adapter="|".join([*ADAPTERS, *STRATEGIES, *MIXES, *FEW_SHOT_TRAINED, *CHOSEN]),
-    budget="|".join(BUDGETS) or "none",
-    configuration="|".join(
+    run=one_of([RUN.run]),
+    model=one_of(RUN.models),
+    task=one_of(EVERY_TASK),
+    method=one_of(RUN.trained),
+    adapter=one_of([*ADAPTERS, *STRATEGIES, *MIXES, *FEW_SHOT_TRAINED, *CHOSEN]),
+    budget=one_of(BUDGETS),
+    configuration=one_of(
         [*configuration.CONFIGURATIONS, *(ADAPT.trained if ADAPT else [])]
     ),
     split="train|validation|test",
-    table="|".join([*TABLES, *TIMES, *SETTINGS]),
+    table=one_of([*TABLES, *TIMES, *SETTINGS]),
     point=r"[\w.,=+-]+",
     seed=r"\d+",
     block=r"\d+",
@@ -400,8 +425,13 @@ def memory(wildcards, attempt):
 
 
 def option(name, value):
-    """`--name value`, or nothing where there is no value."""
-    return "" if value is None else f"--{name} {value}"
+    """`--name value`, or nothing where there is no value; as words, which commands quote."""
+    return [] if value is None else [f"--{name}", str(value)]
+
+
+def options(name, values):
+    """`--name value` for each value, as words."""
+    return [word for value in values for word in option(name, value)]
 
 
 def checkpointing(wildcards):
@@ -496,13 +526,13 @@ def method_of(adapter):
 def engine(model, methods):
     """`--engine`, where answers come from another engine than transformers' own generation."""
     chosen = RUN.engine_for(model, [name for name in methods if name != "base"])
-    return "" if chosen == "hf" else f"--engine {chosen}"
+    return option("engine", None if chosen == "hf" else chosen)
 
 
 def named_folders(files):
-    """`--expert <name>=<folder>` for each expert."""
-    return " ".join(
-        f"--expert {name}={Path(file).parent}" for name, file in files.items()
+    """`--expert <name>=<folder>` for each expert, as words."""
+    return options(
+        "expert", [f"{name}={Path(file).parent}" for name, file in files.items()]
     )
 
 

@@ -9,7 +9,9 @@ rule data:
     benchmark:
         "results/{run}/data/{task}/{split}.benchmark.tsv"
     wildcard_constraints:
-        task="|".join(set(BENCHMARKS) - set(configuration.VISION_TASKS)) or "none",
+        task=one_of(
+            [task for task in BENCHMARKS if task not in configuration.VISION_TASKS]
+        ),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -23,8 +25,8 @@ rule data:
         limit=lambda wc: option("limit", getattr(EVERY_TASK[wc.task], wc.split)),
         revision=lambda wc: option("revision", EVERY_TASK[wc.task].revision),
     shell:
-        "python -m transformer2 data --task {wildcards.task} --split {wildcards.split} --source {params.source:q}"
-        " {params.limit} {params.revision} --out {output.rows} > {log} 2>&1"
+        "python -m transformer2 data --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
+        " {params.limit:q} {params.revision:q} --out {output.rows:q} > {log:q} 2>&1"
 
 
 use rule data as data_with_pictures with:
@@ -32,7 +34,7 @@ use rule data as data_with_pictures with:
         rows=ensure("results/{run}/data/{task}/{split}.jsonl", non_empty=True),
         pictures="results/{run}/data/{task}/{split}.images.zip",
     wildcard_constraints:
-        task="|".join(configuration.VISION_TASKS),
+        task=one_of(configuration.VISION_TASKS),
 
 
 rule classes:
@@ -57,10 +59,10 @@ rule classes:
         gpu=0,
     params:
         code=code("classes"),
-        rows=lambda wc, input: " ".join(
-            f"--rows {task}={input[task]}" for task in RUN.text_tasks
+        rows=lambda wc, input: options(
+            "rows", [f"{task}={input[task]}" for task in RUN.text_tasks]
         ),
         limit=lambda wc: option("limit", getattr(ADAPT.prompts, wc.split)),
     shell:
-        "python -m transformer2 classes {params.rows} --split {wildcards.split} {params.limit} --out {output}"
-        " > {log} 2>&1"
+        "python -m transformer2 classes {params.rows:q} --split {wildcards.split:q} {params.limit:q} --out {output:q}"
+        " > {log:q} 2>&1"

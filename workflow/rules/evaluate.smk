@@ -14,7 +14,7 @@ rule generate:
     benchmark:
         f"{ANSWERS}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED]),
+        adapter=one_of([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED]),
     conda:
         ENGINE_ENV
     threads: of_model("threads")
@@ -30,9 +30,12 @@ rule generate:
         ),
         basis=lambda wc, input: option("basis", input.get("basis")),
         best=lambda wc, input: (
-            f"--best {Path(input.best).parent} --best-answers {input.best_answers}"
+            [
+                *option("best", Path(input.best).parent),
+                *option("best-answers", input.best_answers),
+            ]
             if "best" in input.keys()
-            else ""
+            else []
         ),
         dtype=of_model("dtype"),
         max_new_tokens=lambda wc: option(
@@ -41,9 +44,9 @@ rule generate:
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
         engine=lambda wc: engine(wc.model, [method_of(wc.adapter)]),
     shell:
-        "python -m transformer2 generate --model {input.model} {params.expert} {params.basis} {params.best}"
-        " --task {wildcards.task} --data {input.data} --dtype {params.dtype} {params.max_new_tokens}"
-        " --batch-rows {params.batch_rows} --out {output} --threads {threads} --gpus {resources.gpu} {params.engine} > {log} 2>&1"
+        "python -m transformer2 generate --model {input.model:q} {params.expert:q} {params.basis:q} {params.best:q}"
+        " --task {wildcards.task:q} --data {input.data:q} --dtype {params.dtype:q} {params.max_new_tokens:q}"
+        " --batch-rows {params.batch_rows:q} --out {output:q} --threads {threads} --gpus {resources.gpu} {params.engine:q} > {log:q} 2>&1"
 
 
 rule score:
@@ -57,7 +60,7 @@ rule score:
     benchmark:
         f"{SCORES}.benchmark.tsv"
     wildcard_constraints:
-        adapter="|".join([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED, *STRATEGIES]),
+        adapter=one_of([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED, *STRATEGIES]),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -70,14 +73,14 @@ rule score:
         identity=identity,
         risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
     shell:
-        "python -m transformer2 score --task {wildcards.task} --data {input.data} --answers {input.answers}"
-        " --identity {params.identity:q} --out {output} {params.risk} > {log} 2>&1"
+        "python -m transformer2 score --task {wildcards.task:q} --data {input.data:q} --answers {input.answers:q}"
+        " --identity {params.identity:q} --out {output:q} {params.risk:q} > {log:q} 2>&1"
 
 
 rule collect_scores:
     input:
-        scores=RUN.scores or all_scores,
-        ledger=LEDGER_FILES if RUN.scores else [],
+        scores=all_scores if RUN.scores is None else RUN.scores,
+        ledger=[] if RUN.scores is None else LEDGER_FILES,
     output:
         "results/{run}/scores.csv.gz",
     log:
@@ -93,10 +96,12 @@ rule collect_scores:
         runtime=10,
         gpu=0,
     params:
-        code=code("import-scores" if RUN.scores else "collect"),
-        command=f"import-scores --run {RUN.run}" if RUN.scores else "collect",
+        code=code("collect" if RUN.scores is None else "import-scores"),
+        command=(
+            ["collect"] if RUN.scores is None else ["import-scores", "--run", RUN.run]
+        ),
     shell:
-        "python -m transformer2 {params.command} {input.scores:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 {params.command:q} {input.scores:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule collect_experts:
@@ -121,4 +126,4 @@ rule collect_experts:
     params:
         code=code("experts"),
     shell:
-        "python -m transformer2 experts {input.experts} --out {output} > {log} 2>&1"
+        "python -m transformer2 experts {input.experts:q} --out {output:q} > {log:q} 2>&1"

@@ -33,8 +33,8 @@ rule model:
         steps=lambda wc: option("steps", RUN.models[wc.model].pretraining_steps),
         backbone=lambda wc, input: option("backbone", input.backbone or None),
     shell:
-        "python -m transformer2 model --source {params.source:q} {params.revision} --seed {params.seed}"
-        " {params.steps} {params.backbone} --out {output} --threads {threads} > {log} 2>&1"
+        "python -m transformer2 model --source {params.source:q} {params.revision:q} --seed {params.seed:q}"
+        " {params.steps:q} {params.backbone:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule basis:
@@ -47,7 +47,7 @@ rule basis:
     benchmark:
         "results/models/{model}/basis.benchmark.tsv"
     wildcard_constraints:
-        model="|".join(IN_ONE) or "none",
+        model=one_of(IN_ONE),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -59,8 +59,8 @@ rule basis:
         code=code("basis"),
         dtype=of_model("dtype"),
     shell:
-        "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
-        " --threads {threads} > {log} 2>&1"
+        "python -m transformer2 basis --model {input.model:q} --dtype {params.dtype:q} --out {output:q}"
+        " --threads {threads} > {log:q} 2>&1"
 
 
 rule basis_block:
@@ -83,8 +83,8 @@ rule basis_block:
         code=code("basis"),
         dtype=of_model("dtype"),
     shell:
-        "python -m transformer2 basis --model {input.model} --dtype {params.dtype} --out {output}"
-        " --block {wildcards.block} --blocks {wildcards.blocks} --threads {threads} > {log} 2>&1"
+        "python -m transformer2 basis --model {input.model:q} --dtype {params.dtype:q} --out {output:q}"
+        " --block {wildcards.block:q} --blocks {wildcards.blocks:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule join_bases:
@@ -102,7 +102,7 @@ rule join_bases:
     benchmark:
         "results/models/{model}/basis.benchmark.tsv"
     wildcard_constraints:
-        model="|".join(IN_BLOCKS) or "none",
+        model=one_of(IN_BLOCKS),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -113,4 +113,4 @@ rule join_bases:
     params:
         code=code("join-bases"),
     shell:
-        "python -m transformer2 join-bases {input} --out {output} > {log} 2>&1"
+        "python -m transformer2 join-bases {input:q} --out {output:q} > {log:q} 2>&1"

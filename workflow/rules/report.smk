@@ -22,7 +22,7 @@ rule table:
     benchmark:
         "results/{run}/paper_tables/{table}.benchmark.tsv"
     wildcard_constraints:
-        table="|".join(TABLES),
+        table=one_of(TABLES),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -36,8 +36,8 @@ rule table:
         out=lambda wc: f"results/{wc.run}/paper_tables",
         experts=lambda wc, input: option("experts", input.experts or None),
     shell:
-        "python -m transformer2 table --ledger {input.ledger} --scores {input.scores} {params.experts}"
-        " --out {params.out} > {log} 2>&1"
+        "python -m transformer2 table --ledger {input.ledger:q} --scores {input.scores:q} {params.experts:q}"
+        " --out {params.out:q} > {log:q} 2>&1"
 
 
 rule times:
@@ -58,7 +58,7 @@ rule times:
     benchmark:
         "results/{run}/paper_tables/{table}.benchmark.tsv"
     wildcard_constraints:
-        table="|".join(TIMES),
+        table=one_of(TIMES),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -71,7 +71,7 @@ rule times:
         code=code("table"),
         out=lambda wc: f"results/{wc.run}/paper_tables",
     shell:
-        "python -m transformer2 table --ledger {input.ledger} --timings {input.timings} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 table --ledger {input.ledger:q} --timings {input.timings:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule settings:
@@ -91,7 +91,7 @@ rule settings:
     benchmark:
         "results/{run}/paper_tables/{table}.benchmark.tsv"
     wildcard_constraints:
-        table="|".join(SETTINGS),
+        table=one_of(SETTINGS),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -107,8 +107,8 @@ rule settings:
         ),
         out=lambda wc: f"results/{wc.run}/paper_tables",
     shell:
-        "python -m transformer2 settings --ledger {input.ledger} --run {wildcards.run}"
-        " --methods {params.methods:q} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 settings --ledger {input.ledger:q} --run {wildcards.run:q}"
+        " --methods {params.methods:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule figure:
@@ -140,7 +140,7 @@ rule figure:
         code=code("figure"),
         out=lambda wc: f"results/{wc.run}/figures/{wc.table}",
     shell:
-        "python -m transformer2 figure --ledger {input.ledger} --scores {input.scores} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 figure --ledger {input.ledger:q} --scores {input.scores:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule adaptation_figure:
@@ -160,7 +160,7 @@ rule adaptation_figure:
     benchmark:
         "results/{run}/figures/{figure}.benchmark.tsv"
     wildcard_constraints:
-        figure="|".join(ADAPTATION_FIGURES),
+        figure=one_of(ADAPTATION_FIGURES),
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -174,8 +174,8 @@ rule adaptation_figure:
         kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
         out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
     shell:
-        "python -m transformer2 adaptation-figure --kind {params.kind} --data {input.data} --out {params.out}"
-        " > {log} 2>&1"
+        "python -m transformer2 adaptation-figure --kind {params.kind:q} --data {input.data:q} --out {params.out:q}"
+        " > {log:q} 2>&1"
 
 
 rule study:
@@ -207,8 +207,8 @@ rule study:
         out=lambda wc: f"results/{wc.run}/figures/study",
         reference=RUN.reference,
     shell:
-        "python -m transformer2 study --scores {input.scores} --reference {params.reference} --out {params.out}"
-        " > {log} 2>&1"
+        "python -m transformer2 study --scores {input.scores:q} --reference {params.reference:q} --out {params.out:q}"
+        " > {log:q} 2>&1"
 
 
 rule audit:
@@ -238,7 +238,7 @@ rule audit:
         code=code("audit"),
         out=lambda wc: f"results/{wc.run}/audit",
     shell:
-        "python -m transformer2 audit --out {params.out} > {log} 2>&1"
+        "python -m transformer2 audit --out {params.out:q} > {log:q} 2>&1"
 
 
 rule claims:
@@ -273,7 +273,7 @@ rule claims:
         code=code("claims"),
         out=lambda wc: f"results/{wc.run}/claims",
     shell:
-        "python -m transformer2 claims {input.frames} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 claims {input.frames:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule html_report:
@@ -317,8 +317,8 @@ rule html_report:
         folder=lambda wc: f"results/{wc.run}",
         command=command(),
     shell:
-        "python -m transformer2 report {input.tables} {input.figures} {input.frames} --run {params.folder}"
-        " --command {params.command:q} --out {output} > {log} 2>&1"
+        "python -m transformer2 report {input.tables:q} {input.figures:q} {input.frames:q} --run {params.folder:q}"
+        " --command {params.command:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule crate:
@@ -364,5 +364,5 @@ rule crate:
         settings=RUN.model_dump_json(),
         snakemake=metadata.version("snakemake"),
     shell:
-        "python -m transformer2 crate {input.frames} {input.tables} {input.figures} {input.pages}"
-        " --run results/{wildcards.run} --settings {params.settings:q} --snakemake {params.snakemake} --out {output} > {log} 2>&1"
+        "python -m transformer2 crate {input.frames:q} {input.tables:q} {input.figures:q} {input.pages:q}"
+        " --run results/{wildcards.run:q} --settings {params.settings:q} --snakemake {params.snakemake:q} --out {output:q} > {log:q} 2>&1"

@@ -41,10 +41,10 @@ rule train:
             | {"max_new_tokens": EVERY_TASK[wc.task].max_new_tokens}
         ),
     shell:
-        "python -m transformer2 train --model {input.model} --basis {input.basis} --task {wildcards.task}"
-        " --train {input.train} --validation {input.validation} --settings {params.settings:q}"
-        " --seed {wildcards.seed} --dtype {params.dtype} --batch-rows {params.batch_rows} --out {params.out}"
-        " --threads {threads} --gpus {resources.gpu} {params.checkpointing} {params.engine} {params.risk} > {log} 2>&1"
+        "python -m transformer2 train --model {input.model:q} --basis {input.basis:q} --task {wildcards.task:q}"
+        " --train {input.train:q} --validation {input.validation:q} --settings {params.settings:q}"
+        " --seed {wildcards.seed:q} --dtype {params.dtype:q} --batch-rows {params.batch_rows:q} --out {params.out:q}"
+        " --threads {threads} --gpus {resources.gpu} {params.checkpointing:q} {params.engine:q} {params.risk:q} > {log:q} 2>&1"
 
 
 rule select:
@@ -81,4 +81,4 @@ rule select:
             str(Path(file).parent) for file in input.summaries
         ],
     shell:
-        "python -m transformer2 select {params.candidates} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 select {params.candidates:q} --out {params.out:q} > {log:q} 2>&1"

@@ -22,7 +22,7 @@ rule transfer:
     benchmark:
         f"{TRANSFER}/benchmark.tsv"
     wildcard_constraints:
-        method="|".join(sorted(TRANSFERRED)) or "none",
+        method=one_of(sorted(TRANSFERRED)),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -37,8 +37,8 @@ rule transfer:
         mapping=lambda wc: option("mapping", RUN.models[wc.model].transfer.mapping),
         shuffle=lambda wc: option("shuffle", wc.seed if is_shuffled(wc) else None),
     shell:
-        "python -m transformer2 transfer --expert {params.expert} --source-basis {input.source_basis}"
-        " --model {input.model} --basis {input.basis} {params.mapping} {params.shuffle} --out {params.out} > {log} 2>&1"
+        "python -m transformer2 transfer --expert {params.expert:q} --source-basis {input.source_basis:q}"
+        " --model {input.model:q} --basis {input.basis:q} {params.mapping:q} {params.shuffle:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule mix:
@@ -67,5 +67,5 @@ rule mix:
         experts=lambda wc: named_folders(experts_to_adapt(wc)),
         dtype=of_model("dtype"),
     shell:
-        "python -m transformer2 mix --model {input.model} {params.experts} --basis {input.basis}"
-        " --dtype {params.dtype} --out {params.out} --threads {threads} --gpus {resources.gpu} > {log} 2>&1"
+        "python -m transformer2 mix --model {input.model:q} {params.experts:q} --basis {input.basis:q}"
+        " --dtype {params.dtype:q} --out {params.out:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -19,7 +19,6 @@ from transformer2.cli.options import (
     task_of,
 )  # fmt: skip
 from transformer2.provenance import (
-    atomic_write,
     manifest,
     write_json,
 )
@@ -221,4 +220,4 @@ def schema(
         if check and (not (root / name).exists() or (root / name).read_text(encoding="utf-8") != make()):
             raise ValueError(f"{name} is stale: run `python -m transformer2 schema`")
         if not check:
-            atomic_write(root / name, make())
+            (root / name).write_text(make(), encoding="utf-8")

@@ -5,7 +5,21 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
-from transformer2.config.section import Count, FreeName, Real, Section, Seed, Several, Some, Tokens, Whole
+from transformer2.config.section import (
+    Alpha,
+    Batch,
+    Count,
+    FreeName,
+    Iterations,
+    Real,
+    Reward,
+    Section,
+    Seed,
+    Several,
+    Some,
+    Tokens,
+    Whole,
+)  # fmt: skip
 from transformer2.config.sources import ModelSource, Revision, layers
 from transformer2.config.training import Method
 
@@ -48,13 +62,13 @@ class Model(Section):
     more time, and the same gradients."""
     strategies: Several[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
     """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
-    reward_wrong: Real | None = Field(default=None, ge=-100, lt=1)
+    reward_wrong: Reward | None = None
     """Reward of a wrong answer in place of the methods' own."""
     svf_layers: Literal["all", "half"] = "all"
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
     basis_blocks: Whole = Field(default=1, ge=1, le=1000)
     """Into how many jobs the decomposition of its matrices is divided, by layers."""
-    generation_batch: Whole | None = Field(default=None, ge=1, le=10**5)
+    generation_batch: Batch | None = None
     """Prompts that it answers side by side; null is the run's number."""
     gpus: Whole = Field(default=0, ge=0, le=1000)
     mem_mb: Whole = Field(default=1500, ge=100, le=10**8)
@@ -90,8 +104,8 @@ class CEM(Section):
 
     population: Whole = Field(default=32, ge=2, le=10**5)
     elites: Whole = Field(default=6, ge=1, le=10**5)
-    iterations: Whole = Field(default=100, ge=1, le=10**5)
-    initial_mean: Real | None = Field(default=None, gt=0, le=100)
+    iterations: Iterations = 100
+    initial_mean: Alpha | None = None
     """Of alpha; null is 1/K, the uniform mix."""
     initial_std: Real = Field(default=0.5, gt=0, le=100)
     smallest_std: Real = Field(default=0.02, ge=0, le=100)
@@ -121,7 +135,7 @@ class Budget(Section):
     """One few-shot adaptation: how many shots, how long a search, for which models and tasks."""
 
     shots: Whole = Field(ge=1, le=10**5)
-    iterations: Whole | None = Field(default=None, ge=1, le=10**5)
+    iterations: Iterations | None = None
     """Of the search; null is that of `cem`."""
     rows: Some[PaperModel] | None = None
     """Rows of the paper's tables whose models are adapted; null is all."""

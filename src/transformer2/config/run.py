@@ -18,7 +18,7 @@ from transformer2.config.names import (
     VISION_TASKS,
 )
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
-from transformer2.config.section import FreeName, Name, Section, Seed, Some, Whole, path, validated
+from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Some, path, validated
 from transformer2.config.sources import DataSource, check_folder
 from transformer2.config.training import Method
 from transformer2.config.yaml_files import read_yaml
@@ -45,7 +45,7 @@ class Run(Section):
     engine: Literal["hf", "vllm"] = "hf"
     """Which engine answers in evaluation and training of language models with SVF or without an expert (docs/vllm.md);
     all else is done by transformers' own generation."""
-    generation_batch: Whole = Field(default=200, ge=1, le=10**5)
+    generation_batch: Batch = 200
     """Prompts that are answered side by side by transformers' own generation."""
     allow_unsandboxed_code: bool = False
     """Accept the risk of running model-written code with resource limits alone where no isolation works."""
@@ -293,7 +293,8 @@ class Run(Section):
         return training.model_dump() | reward | {"layers": of_svf if training.adapter == "svf" else "all"}
 
 
-NO_RUN = "`run` is missing: this file stands alone, and is not merged with config.yaml"
+NO_RUN = "`run` is missing; a file of --configfile stands alone, it is not merged with config.yaml"
+"""What is said of a file that names no run."""
 
 
 def _for(model: Model, tasks: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from transformer2.config.mistakes import ConfigError, explain, shown
 from transformer2.config.names import reserved
 
 LONGEST_NAME = 64
-NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
+NAME = re.compile(r"^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?$")
 PATH = re.compile(r"(?!-)[^{}<>*?\x00-\x1f\x7f]+")
 """Braces, angle brackets and wildcards mean something to Snakemake, a leading minus to every command."""
 
@@ -28,7 +28,8 @@ def name(text: str) -> str:
         raise ValueError(f"{shown(text)} has {len(text)} characters; names have at most {LONGEST_NAME}")
     if not NAME.fullmatch(text):
         raise ValueError(
-            f"{shown(text)} names files: use letters, digits, '_', '-' and, inside, '.'; begin with none of '-' and '.'"
+            f"{shown(text)} cannot name files: use letters, digits, '_', '-' and '.', with no '-' or '.' at the start, "
+            "and no '.' at the end"
         )
     return text
 
@@ -63,9 +64,10 @@ def _no_repetition(values: list[Any]) -> list[Any]:
 
 
 Entry = TypeVar("Entry")
-Name = Annotated[str, AfterValidator(name)]
+_SCHEMA = Field(json_schema_extra={"pattern": NAME.pattern, "maxLength": LONGEST_NAME})
+Name = Annotated[str, AfterValidator(name), _SCHEMA]
 """A name that may name files."""
-FreeName = Annotated[str, AfterValidator(free_name)]
+FreeName = Annotated[str, AfterValidator(free_name), _SCHEMA]
 """A name that may name files, and adapters made from it."""
 Several = Annotated[list[Entry], AfterValidator(_no_repetition)]
 """Entries without repetition."""
@@ -75,9 +77,15 @@ Some = Annotated[list[Entry], Field(min_length=1), AfterValidator(_no_repetition
 # Values of --config are text, so text that is a number is one; `true` is not 1.
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Real = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
-Count = Annotated[Whole, Field(ge=1, le=10**9)]
-Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-Tokens = Annotated[Whole, Field(ge=1, le=10**6)]
+Count = Annotated[int, Field(ge=1, le=10**9), BeforeValidator(_no_truth)]
+Seed = Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_no_truth)]
+Tokens = Annotated[int, Field(ge=1, le=10**6), BeforeValidator(_no_truth)]
+Batch = Annotated[int, Field(ge=1, le=10**6), BeforeValidator(_no_truth)]
+Iterations = Annotated[int, Field(ge=1, le=10**5), BeforeValidator(_no_truth)]
+Alpha = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Start = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Reward = Annotated[float, Field(ge=-100, lt=1, allow_inf_nan=False), BeforeValidator(_no_truth)]
+"""Of a wrong answer; a right one has 1."""
 
 
 def validated(section: type[Section], raw: Any) -> Any:

@@ -83,7 +83,7 @@ def check_folder(place: str, source: str, inside: list[str]) -> None:
     folder = Path(rest)
     if not folder.is_dir():
         beside = [str(other) for other in folder.parent.glob("*") if other.is_dir()]
-        raise ConfigError(f"{place}: there is no folder {folder} in {Path.cwd()}{meant(str(folder), beside)}")
+        raise ConfigError(f"{place}: there is no folder {Path.cwd() / folder}{meant(str(folder), beside)}")
     if missing := [name for name in inside if not (folder / name).exists()]:
         there = [entry.name for entry in folder.iterdir()]
         raise ConfigError(f"{place}: {folder} has no {missing[0]}{meant(missing[0], there)}")

@@ -3,13 +3,13 @@
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from transformer2.config.mistakes import unknown
 from transformer2.config.names import PaperModel
-from transformer2.config.section import Count, Real, Section, Several, Some, Whole
+from transformer2.config.section import Batch, Count, Real, Reward, Section, Several, Some, Start, Whole
 
 
 class Training(Section):
@@ -25,7 +25,7 @@ class Training(Section):
     """SVF: layers to adapt; half is the upper half, null is what the model says (`svf_layers`)."""
     parametrisation: Literal["linear", "sigmoid_nuclear"] = "linear"
     """SVF: linear trains z itself; sigmoid_nuclear is the released code's."""
-    init_mean: Real | None = Field(None, ge=-100, le=100)
+    init_mean: Start | None = None
     """SVF: mean of the trained vector at the start; null is the value that gives z = 1."""
     init_std: Real = Field(1e-3**0.5, ge=0, le=100)
     """SVF: its standard deviation at the start; the text states a variance of 1e-3."""
@@ -40,7 +40,7 @@ class Training(Section):
     """How the policy answers in training: at temperature 1, or greedily (the released code)."""
     reward: Literal["lenient", "strict"] = "strict"
     """Which score gives the reward +1; strict is the released code's scorer, and so the paper's."""
-    reward_wrong: Real = Field(-1.0, ge=-100, lt=1)
+    reward_wrong: Reward = -1.0
     """Reward of a wrong answer: -1 for language tasks, -0.1 for vision (Appendix A.1)."""
     kl_coefficient: Real = Field(0.0, ge=0, le=1000)
     """Lambda of Eq. (1); 0 is off."""
@@ -54,7 +54,7 @@ class Training(Section):
     weight_decay: Real = Field(0.01, ge=0, le=100)
     """Of AdamW; the text names none, this is PyTorch's default."""
     clip_norm: Real = Field(1e-3, gt=0, le=10**9)
-    batch_size: Whole = Field(256, ge=1, le=10**6)
+    batch_size: Batch = 256
     steps: Count = 200
     eval_every: Count = 10
     """Steps between two evaluations on the validation half."""
@@ -108,13 +108,21 @@ LONGEST_POINT = 200
 """Characters in the name of a point, which is one of a folder."""
 
 
+def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+_SETTINGS: dict[str, Any] = Training.model_json_schema()["properties"]
+_SWEEPS = {key: {"type": "array", "items": schema, "minItems": 1} for key, schema in _SETTINGS.items()}
+
+
 class Method(Section):
     """A way to train experts: a recipe, what differs from it, and what is swept and chosen on validation."""
 
     recipe: Literal["paper", "release", "paper-lora", "paper-ia3"] = "paper"
-    settings: dict[str, Any] = {}
+    settings: Annotated[dict[str, Any], WithJsonSchema(_mapping(_SETTINGS))] = {}
     """Training settings that differ from the recipe's."""
-    sweep: dict[str, list[Any]] = {}
+    sweep: Annotated[dict[str, list[Any]], WithJsonSchema(_mapping(_SWEEPS))] = {}
     """Training settings with the values to try; every combination is trained, the best on validation is the expert."""
     rows: Some[PaperModel] | None = None
     """Rows of the paper's tables whose models are trained; null is all."""
