@@ -23,6 +23,7 @@ def extended(checkout: Path):  # noqa: F811
     config_file, task_file = checkout / "mine.yaml", checkout / "src/transformer2/tasks/parity.py"
     config_file.write_text("".join(text for kind, text in blocks if kind == "yaml"))
     task_file.write_text(blocks[2][1])
+    (checkout / "my-data" / "parity").mkdir(parents=True, exist_ok=True)
     module = checkout / "src/transformer2/config/names.py"
     before = module.read_text()
     module.write_text(before.replace("TASK_MODULES = {\n", "TASK_MODULES = {\n    " + blocks[3][1], 1))
@@ -42,7 +43,6 @@ def test_the_pages_model_methods_and_task_are_planned(extended):
 
 def test_the_pages_task_scores_and_reads_its_data(extended):
     folder = extended / "my-data" / "parity"
-    folder.mkdir(parents=True)
     rows = [{"question": str(i), "answer": "odd" if i % 2 else "even"} for i in range(8)]
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = snakemake(extended, "results/mine/data/parity/test.jsonl", "--configfile", "mine.yaml")

@@ -239,11 +239,14 @@ def with_transfer(**changes) -> dict:
     [
         ({"transfer": {"experts_of": "pocket-lama"}}, "experts_of: unknown model 'pocket-lama'; did you mean 'pocket-"),
         ({"transfer": {"experts_of": "pocket-mistral"}}, "pocket-mistral already has its own experts"),
-        ({"transfer": {"shuffles": 0}}, "models.pocket-mistral.transfer.shuffles: Input should be greater than 0"),
-        ({"transfer": {"mapping": "nearest"}}, "models.pocket-mistral.transfer.mapping: Input should be 'resampled'"),
+        ({"transfer": {"shuffles": 0}}, "models.pocket-mistral.transfer.shuffles: must be greater than or equal to 1"),
+        ({"transfer": {"mapping": "nearest"}}, "models.pocket-mistral.transfer.mapping: must be 'resampled'"),
         ({"model": {"strategies": ["prompt"]}}, "add few-shot to the strategies of pocket-mistral"),
         ({"adaptation": None}, "models.pocket-mistral.transfer: without `adaptation` no experts are named"),
-        ({"method": "svf_from_llama3-8b"}, "methods.svf_from_llama3-8b: models.pocket-mistral.transfer uses this name"),
+        (
+            {"method": "svf_from_llama3-8b"},
+            "methods.svf_from_llama3-8b: 'svf_from_llama3-8b' is a name of experts of another model",
+        ),
     ],
 )
 def test_a_transfer_that_makes_no_sense_is_one_line(changes, message):

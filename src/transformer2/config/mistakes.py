@@ -63,7 +63,7 @@ def _line(mistake: Any, root: type[BaseModel]) -> str:
         return f"{place}: must be a mapping (got {shown(mistake['input'])})".removeprefix(": ")
     if kind == "string_type" and isinstance(mistake["input"], int | float):
         return f"{place}: must be text; write it in quotes (got {shown(mistake['input'])})"
-    must = re.sub(r"^\w+ should", "must", mistake["msg"]).split(", unable to parse")[0]
+    must = re.sub(r"^\w+ should", "must", mistake["msg"]).split(", unable to")[0].split(" after validation")[0]
     near = meant(str(mistake["input"]), re.findall(r"'(.*?)'", must)) if kind == "literal_error" else ""
     return f"{place}: {must} (got {shown(mistake['input'])}){near}"
 

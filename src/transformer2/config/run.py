@@ -108,7 +108,17 @@ class Run(Section):
                 raise ValueError(f"{place}.backbone: {unknown('language model', model.backbone, others)}")
             if self.adaptation and set(model.strategies) - {"few-shot"}:
                 raise ValueError(f"{place}.strategies: a model with a backbone can be adapted by few-shot alone")
+            made = self.models[model.backbone].source
+            if model.source == "pocket:llava-next" and made.startswith(("hub:", "wheel:")):
+                raise ValueError(
+                    f"{place}.backbone: pocket:llava-next is built around a pocket model; {model.backbone} is {made}"
+                )
             for method in self.adaptation.compared if self.adaptation else []:
+                if method in self.methods and {name, model.backbone} & {*self.models_of(method)} == {name}:
+                    raise ValueError(
+                        f"methods.{method}.rows: name {self.models[model.backbone].row}, too; on {name} the experts of "
+                        f"its backbone {model.backbone} are compared"
+                    )
                 if method in self.methods and name in self.models_of(method) and not self._carries_over(method):
                     raise ValueError(
                         f"methods.{method}.rows: name rows without {model.row}; of what is compared on {name}, the "
@@ -134,6 +144,11 @@ class Run(Section):
         for name, method in self.adaptation.trained.items():
             if method.sweep:
                 raise ValueError(f"adaptation.trained.{name}: there is no validation data to choose from a sweep by")
+            if method.also_on:
+                raise ValueError(f"adaptation.trained.{name}.also_on: is for `methods`; shots are of one task")
+        for key in ("rows", "tasks", "also_on"):
+            if getattr(self.adaptation.classifier, key):
+                raise ValueError(f"adaptation.classifier.{key}: is for `methods`; the classifier is trained for all")
         points = self.methods[self.adaptation.experts].points().values()
         if any(point.adapter != "svf" for point in (*points, *self.adaptation.classifier.points().values())):
             raise ValueError(
@@ -198,6 +213,16 @@ class Run(Section):
                 raise ValueError(f"{place}: without `adaptation` no experts are named that could be transferred")
             if "few-shot" not in model.strategies:
                 raise ValueError(f"{place}: it ends in a few-shot search; add few-shot to the strategies of {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _pocket_data_end(self) -> "Run":
+        if self.data != "pocket" or self.scores is not None:
+            return self
+        splits = [("tasks", task, split) for task in self.tasks for split in ("train", "validation", "test")]
+        for part, task, split in splits + [("unseen", task, "test") for task in self.data_of if task in self.unseen]:
+            if getattr(getattr(self, part)[task], split) is None:
+                raise ValueError(f"{part}.{task}.{split}: missing; pocket data has no end, so say how many rows to use")
         return self
 
     @property
@@ -339,6 +364,6 @@ def check_folders(run: Run) -> None:
     """
     if run.scores is not None:
         return
-    check_folder("data", run.data, [task for task in run.data_of if task in TASK_MODULES])
+    check_folder("data", run.data)
     for name, model in run.models.items():
-        check_folder(f"models.{name}.source", model.source, ["config.json"])
+        check_folder(f"models.{name}.source", model.source, "config.json")

@@ -71,8 +71,8 @@ def layers(source: str) -> int | None:
     return {"pocket": POCKET_LAYERS, "hub": own}.get(kind, {}).get(rest)
 
 
-def check_folder(place: str, source: str, inside: list[str]) -> None:
-    """Looks for the folder of a `dir:` source, and for the folders that it must have.
+def check_folder(place: str, source: str, holds: str = ".") -> None:
+    """Looks for the folder of a `dir:` source, and for what it must hold.
 
     Raises:
         ConfigError: in one line with the place in the configuration, the folder, and the nearest one that there is.
@@ -82,8 +82,7 @@ def check_folder(place: str, source: str, inside: list[str]) -> None:
         return
     folder = Path(rest)
     if not folder.is_dir():
-        beside = [str(other) for other in folder.parent.glob("*") if other.is_dir()]
-        raise ConfigError(f"{place}: there is no folder {Path.cwd() / folder}{meant(str(folder), beside)}")
-    if missing := [name for name in inside if not (folder / name).exists()]:
-        there = [entry.name for entry in folder.iterdir()]
-        raise ConfigError(f"{place}: {folder} has no {missing[0]}{meant(missing[0], there)}")
+        beside = [other.name for other in folder.parent.glob("*") if other.is_dir()]
+        raise ConfigError(f"{place}: there is no folder {Path.cwd() / folder}{meant(folder.name, beside)}")
+    if not (folder / holds).exists():
+        raise ConfigError(f"{place}: there is no {holds} in {Path.cwd() / folder}")

@@ -7,6 +7,9 @@ import yaml
 
 from transformer2.config.mistakes import ConfigError, shown
 
+YTE = "__use_yte__"
+"""Makes Snakemake read a file as a template of its language YTE, with Python expressions."""
+
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds.
@@ -33,13 +36,15 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is nested too deeply") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{file} holds no mapping of settings (got {shown(raw)})")
+    if YTE in raw:
+        raise ConfigError(f"{file}: {YTE} is not allowed; Snakemake would run expressions in the file as code")
     return raw
 
 
 class _NoKeyTwice(yaml.SafeLoader):
     """A SafeLoader that refuses a key that stands twice in one mapping; it may replace one that is merged (<<)."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode | None:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode | None:
         node = super().compose_mapping_node(anchor)
         first: dict[tuple[str, str], int] = {}
         for key, _ in node.value if node else []:
