@@ -128,8 +128,8 @@ def test_a_name_that_could_escape_is_refused_in_one_line(named, name):
 @pytest.mark.parametrize(
     "name",
     ["base", "uniform", "uniform_mix", "classify", "few_shot_10", "few_shot_10-vector", "lora_on_test", "lora_on_shots",
-     "svf_last", "x_labels", "svf_from_llama3-8b", "svf_from_llama3-8b_shuffled", "ia3_100_10-all", CROSS,
-     *STRATEGIES, *CONFIGURATIONS],
+     "svf_last", "svf-last", "x_labels", "svf_from_llama3-8b", "svf_from_llama3-8b_shuffled",
+     "ia3_100_10-all", CROSS, *STRATEGIES, *CONFIGURATIONS],
 )  # fmt: skip
 def test_a_name_that_the_workflow_gives_is_refused_in_one_line(named, name):
     assert reserved(name)

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import re
 import shutil
@@ -156,6 +157,46 @@ def test_a_mistake_in_the_configuration_ends_in_one_line_before_any_job(checkout
     result = snakemake(checkout, "-n", *TINY, "--config", "generation_bach=3")
     assert result.returncode != 0
     assert "unknown key 'generation_bach'; did you mean 'generation_batch'?" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: a\nseeds: [0]\nseeds: [1]\n", "mine.yaml, line 3: 'seeds' is there twice"),
+        ("tasks: {gsm8k: {train: 1, validation: 1, test: 1}}\n", "mine.yaml: `run` is missing; a file of --configfile"),
+        ("run: ..\n", "configuration: run: '..' cannot name files"),
+        ("run: a\ndata: dir:nowhere\n", "configuration: data: there is no folder "),
+        ("run: a\n__use_yte__: true\n", "mine.yaml: __use_yte__ is not allowed"),
+    ],
+)
+def test_a_configuration_that_would_lose_or_miss_something_is_refused_before_anything_runs(
+    checkout, tmp_path, text, message
+):
+    (tmp_path / "mine.yaml").write_text(text)
+    result = snakemake(checkout, "-n", "--configfile", str(tmp_path / "mine.yaml"))
+    assert result.returncode == 1 and message in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_settings_of_the_command_line_change_config_yaml_and_do_not_replace_it(checkout):
+    before = (checkout / "config.yaml").read_text()
+    (checkout / "config.yaml").write_text(before.replace("seeds: [0]", "seeds: [0, 1, 2]"))
+    trained = planned(snakemake(checkout, "-n", "--config", "run=mine"))["train"]
+    (checkout / "config.yaml").write_text(before)
+    assert trained == 3 * planned(snakemake(checkout, "-n", "--config", "run=mine"))["train"]
+
+
+@pytest.mark.slow
+def test_a_folder_whose_name_is_a_command_is_read_and_nothing_runs(checkout, tmp_path):
+    folder = tmp_path / """it's $(touch pwned) "`touch pwned`"; touch pwned &"""
+    (folder / "gsm8k").mkdir(parents=True)
+    rows = [{"question": str(i), "answer": f"#### {i}"} for i in range(12)]
+    (folder / "gsm8k" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = yaml.safe_load((checkout / TINY[1]).read_text()) | {"run": "hostile", "data": f"dir:{folder}"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(run))
+    made = snakemake(checkout, "results/hostile/data/gsm8k/test.jsonl", "--configfile", str(tmp_path / "mine.yaml"))
+    assert made.returncode == 0, made.stderr[-2000:]
+    assert not list(checkout.rglob("pwned")) and not list(tmp_path.rglob("pwned"))
 
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])

@@ -14,6 +14,8 @@ PAPER_LAYERS = {"llama3-8b": 32, "mistral-7b": 32, "llama3-70b": 80, "llava-next
 POCKET_LAYERS = {"llama": 2, "mistral": 2, "llama-deep": 4, "llava-next": 2}
 """Architectures of pocket models, and their decoder layers."""
 PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b", "llava-next-8b"]
+REHEARSAL = "rehearsal:"
+"""What a rehearsal puts before a source of data, and before family and source of a model."""
 TASK_MODULES = {
     "gsm8k": "gsm8k",
     "mbpp_pro": "mbpp_pro",
@@ -75,6 +77,7 @@ RESERVED_ENDS = {
     "_on_shots": "choices on the shots",
     "_labels": "two-pass inference by labels",
     "_last": "last states of trainings",
+    "-last": "last states of trainings",
     "_cross": "mixes of the experts of two models",
     "_shuffled": "shuffled experts",
     "-all": "experts trained on shots",

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from transformer2.config.mistakes import ConfigError, meant, shown, unknown
-from transformer2.config.names import PAPER_LAYERS, PAPER_MODELS, POCKET_LAYERS
+from transformer2.config.names import PAPER_LAYERS, PAPER_MODELS, POCKET_LAYERS, REHEARSAL
 from transformer2.config.section import path
 
 MODELS_FROM = "pocket:<architecture>, hub:<id>, wheel:<package>==<version> or dir:<folder>"
@@ -23,7 +23,8 @@ def model_source(text: str) -> str:
     Raises:
         ValueError: in one line.
     """
-    kind, colon, rest = text.partition(":")
+    real = text.split(":", 2)[-1] if text.startswith(REHEARSAL) else text
+    kind, colon, rest = real.partition(":")
     if kind == "pocket" and colon:
         if rest not in POCKET_LAYERS:
             raise ValueError(unknown("pocket model", rest, POCKET_LAYERS))
@@ -44,10 +45,11 @@ def model_source(text: str) -> str:
 
 def data_source(text: str) -> str:
     """The text, if data can come from there; as `model_source`."""
-    kind, colon, rest = text.partition(":")
+    real = text.removeprefix(REHEARSAL)
+    kind, colon, rest = real.partition(":")
     if kind == "dir" and colon:
         path(rest)
-    elif text not in ("pocket", "hub"):
+    elif real not in ("pocket", "hub"):
         raise ValueError(f"{shown(text)} is not {DATA_FROM}{meant(text, ['pocket', 'hub', 'dir:'])}")
     return text
 
