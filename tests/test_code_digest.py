@@ -123,7 +123,7 @@ def test_each_rule_names_the_command_that_it_runs(file):
         if runs:
             assert named, f"rule {rule.splitlines()[0]} has no `code`"
             expected = runs[1].strip('"')
-            assert f'"{expected}"' in named[1] or expected == "{params.command}"
+            assert f'"{expected}"' in named[1] or expected == "{params.command:q}"
 
 
 def test_the_workflow_needs_no_torch_to_know_the_code_of_a_step():

@@ -1,14 +1,19 @@
 """What a configuration must not hold: numbers out of range, names that escape or are taken, keys that get lost."""
 
+import json
 import math
 import re
 from typing import Annotated, Any
 
+import jsonschema
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from typer.testing import CliRunner
 
 from conftest import ROOT
+from test_config import CONFIGS
+from transformer2.cli import app
 from transformer2.config import (
     CEM,
     CONFIGURATIONS,
@@ -282,6 +287,19 @@ def test_folders_that_are_not_there_are_found_when_the_configuration_is_read(tmp
         check_folders(run)
     (tmp_path / "my-data" / "config.json").write_text("{}")
     check_folders(run)
+
+
+def test_the_command_check_names_the_line(tmp_path):
+    (path := tmp_path / "mine.yaml").write_text("run: a\nrun: b\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml, line 2: 'run' is there twice"):
+        CliRunner().invoke(app, ["check", "--configfile", str(path)], catch_exceptions=False)
+    path.write_text("run: mine\n")
+    assert "run mine is right: 4 models" in CliRunner().invoke(app, ["check", "--configfile", str(path)]).output
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_configuration_of_the_project_is_one_by_the_schema(path):
+    jsonschema.validate(read_yaml(path), json.loads((ROOT / "workflow/schemas/config.schema.json").read_text()))
 
 
 # ---- what the configuration knows of others

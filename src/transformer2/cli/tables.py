@@ -208,6 +208,14 @@ def report(
 
 
 @app.command()
+def check(configfile: Path = Path("config.yaml")) -> None:
+    """Say whether a configuration is right; a mistake is named with its key, and one of YAML with its line."""
+    run = configuration.load(configfile)
+    configuration.check_folders(run)
+    print(f"{configfile}: run {run.run} is right: {len(run.models)} models, {len(run.trained)} methods")
+
+
+@app.command()
 def schema(
     root: Path = Path(), check: Annotated[bool, typer.Option(help="Only say whether the files are stale.")] = False
 ) -> None:
