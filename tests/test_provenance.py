@@ -8,6 +8,7 @@ import time
 import pandas as pd
 import pytest
 
+from transformer2 import provenance
 from transformer2.frames import write_frame
 from transformer2.provenance import (
     alone,
@@ -43,6 +44,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 
+def test_two_writers_of_one_file_leave_each_other_alone(tmp_path):
+    path = tmp_path / "rows.json"
+    with whole_file(path) as first:
+        first.write_text("1")
+        with whole_file(path) as second:
+            second.write_text("2")
+            assert first.exists() and first != second
+        assert read_json(path) == 2
+    assert read_json(path) == 1 and {file.name for file in tmp_path.iterdir()} == {"rows.json", ".rows.json.sha256"}
+
+
 def test_a_folder_is_whole_or_not_there_and_never_written_over(tmp_path):
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "folder") as temporary:
         (temporary / "file").write_text("half")
@@ -53,6 +65,12 @@ def test_a_folder_is_whole_or_not_there_and_never_written_over(tmp_path):
     assert (tmp_path / "deep" / "folder" / "file").read_text() == "all"
     with pytest.raises(ValueError, match="folder is there already"), whole_folder(tmp_path / "deep" / "folder"):
         pass
+    with pytest.raises(ValueError, match="by another process"), whole_folder(tmp_path / "late") as temporary:
+        with whole_folder(tmp_path / "late") as other:
+            (other / "file").write_text("first")
+        (temporary / "file").write_text("second")
+    assert (tmp_path / "late" / "file").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"deep", "late"}
     assert len(list((tmp_path / "deep").iterdir())) == 1
 
 
@@ -64,6 +82,15 @@ def test_a_manifest_has_facts_checksums_versions_time_and_memory(tmp_path):
     record = read_json(tmp_path / "manifest.json")
     assert record["task"] == "gsm8k" and record["sha256"] == {"x": sha256(tmp_path / "data" / "x")}
     assert record["packages"]["torch"].startswith("2.") and record["seconds"] >= 0 and record["peak_memory_mb"] > 10
+
+
+def test_a_manifest_is_written_without_git_and_without_a_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no program
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    with manifest(tmp_path / "manifest.json"):
+        pass
+    record = read_json(tmp_path / "manifest.json")
+    assert record["git"] is None and record["packages"]["no-such-package"] is None and record["packages"]["torch"]
 
 
 def test_a_block_that_fails_writes_no_manifest(tmp_path):

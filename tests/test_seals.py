@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -85,12 +87,21 @@ def test_what_is_made_again_with_a_damaged_file(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_cleared_and_exports_have_no_seals(tmp_path):
-    (tmp_path / ".rows.json.12345.tmp").write_text("half")
+    half_written = (
+        "import os, signal, sys; from pathlib import Path; from transformer2.seals import temporary_path\n"
+        "path = Path(sys.argv[1])\n"
+        "for ending in ('', '.sha256'): temporary_path(path, ending).write_text('half')\n"
+        "temporary_path(path.with_name('export')).mkdir()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", half_written, tmp_path / "rows.json"], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
     write_json(tmp_path / "rows.json", 1)
-    assert {path.name for path in tmp_path.iterdir()} == {"rows.json", ".rows.json.sha256"}
+    assert {path.name for path in tmp_path.glob("*rows*")} == {"rows.json", ".rows.json.sha256"}
     with whole_folder(tmp_path / "export") as folder:
         write_json(folder / "config.json", 1)
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["config.json"]
+    assert [path.name for path in tmp_path.glob("*export*")] == ["export"]
     with pytest.raises(RuntimeError), whole_file(tmp_path / "rows.json") as temporary:
         temporary.write_text("half")
         raise RuntimeError

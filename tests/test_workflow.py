@@ -36,6 +36,31 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
 
+def test_jobs_have_the_package_and_what_pythonpath_names(checkout, tmp_path):
+    """As where packages are installed with `pip install --target`."""
+    (tmp_path / "in_target.py").write_text("")
+    snakefile = checkout / "pythonpath.smk"
+    snakefile.write_text(
+        'configfile: "config.yaml"\n'
+        'include: "workflow/rules/common.smk"\n'
+        "rule imports:\n"
+        '    output: "results/imported.txt"\n'
+        "    shell: \"python -c 'import in_target, transformer2; print(transformer2.__file__)' > {output}\"\n"
+    )
+    try:
+        for named in (None, f"{tmp_path}"):
+            environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
+            environment |= {} if named is None else {"PYTHONPATH": named}
+            command = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", snakefile.name]
+            done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
+            missing = "No module named 'in_target'" in done.stderr
+            assert (done.returncode, missing) == ((1, True) if named is None else (0, False)), done.stderr[-3000:]
+    finally:
+        snakefile.unlink()
+    imported = Path((checkout / "results" / "imported.txt").read_text().strip())
+    assert imported == checkout / "src" / "transformer2" / "__init__.py"
+
+
 def planned(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """Jobs by rule that a dry run names; empty if there is nothing to do."""
     assert result.returncode == 0, result.stderr[-3000:]

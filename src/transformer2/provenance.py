@@ -1,7 +1,6 @@
 """Files that are whole or not there, and a manifest beside each artifact that says how it came to be."""
 
 import fcntl
-import glob
 import json
 import os
 import platform
@@ -16,19 +15,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from transformer2.seals import intact, seal, sha256
+from transformer2.seals import intact, remove_abandoned, seal, sha256, temporary_path
 
 PACKAGES = ("torch", "transformers", "peft", "pyarrow", "safetensors", "math-verify", "scipy", "statsmodels", "pandas")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; sealed and moved there if the block ends well, else removed."""
+    """Yields a temporary path beside `path`; sealed and moved there if the block ends well, else removed.
+
+    Every writer has a temporary path of its own: of several at once, the last to end leaves its file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        left.unlink(missing_ok=True)  # of a process that was killed
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_abandoned(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         seal(path, temporary)
@@ -42,18 +43,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """As `whole_file`, for a folder that is not there yet.
 
     Raises:
-        ValueError: there is something at `path`.
+        ValueError: there is something at `path`, at the start or at the end.
     """
     path = Path(path)
     if path.exists():
         raise ValueError(f"{path} is there already: delete it, or write to another place")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_abandoned(path)
+    temporary = temporary_path(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
         for mark in temporary.rglob(".*.sha256"):  # seals are for the files of runs
             mark.unlink()
-        os.rename(temporary, path)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not path.exists():
+                raise
+            raise ValueError(f"{path} was written by another process in the meantime; it is left as it is") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -131,19 +138,31 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, code and hardware of this process."""
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """Versions, code and hardware of this process; None for a package or a commit that is not there."""
     return {
-        "git": commit.stdout.strip() or None,
+        "git": _commit(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)),
         "command": sys.argv[1:],
     }
+
+
+def _commit() -> str | None:
+    """The commit of this code; None outside a git checkout, and on machines without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:  # there is no git, or it cannot be started
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager

@@ -4,9 +4,13 @@
 `damaged` files before it plans, and has them made again.
 """
 
+import glob
 import hashlib
 import json
 import os
+import platform
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +27,40 @@ def seal_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
+def temporary_path(path: Path, ending: str = "") -> Path:
+    """A new name beside `path` that says which process writes there; no other writer, here or elsewhere, has it."""
+    host = platform.node().replace(".", "-")
+    return path.with_name(f".{path.name}{ending}.{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Deletes what killed processes of this machine left of `temporary_path(path)`."""
+    host = platform.node().replace(".", "-")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        *_, of_host, pid, _, _ = left.name.split(".")
+        if of_host != host or not pid.isdecimal() or _is_alive(int(pid)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)  # of another writer that does the same
+        left.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def seal(path: Path, content: Path | None = None) -> str:
     """Records what `path` holds, or will hold once the file `content` is moved there; returns its sha256."""
     content = content or path
     facts = content.stat()
     record = {"sha256": sha256(content), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-    temporary = seal_of(path).with_name(f"{seal_of(path).name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path, ".sha256")
     temporary.write_text(json.dumps(record))
     os.replace(temporary, seal_of(path))
     return record["sha256"]

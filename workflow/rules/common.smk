@@ -13,9 +13,13 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 # Jobs use the package from src/ and the Python that runs Snakemake, or with --use-conda that of their environment. For
-# them Snakemake drops PYTHONPATH, so every command says it anew; and while an environment is active, conda puts another
-# one in its place in PATH, which may be behind the launcher's: so none is.
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
+# them Snakemake drops PYTHONPATH, so every command says it anew, before what else it names (`pip install --target`). And
+# while an environment is active, conda puts another one in its place in PATH, which may be behind the launcher's: so
+# none is. Snakemake formats the prefix: braces are doubled.
+_source = shlex.quote(str(ROOT / "src")).replace("{", "{{").replace("}", "}}")
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={_source}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+)
 environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
 environ.pop("CONDA_SHLVL", None)
 # Whatever the locale: libraries open files without saying how they are written.

@@ -64,7 +64,7 @@ def span(of_run: list[dict[str, Any]]) -> tuple[datetime, datetime]:
 def machine(of_run: list[dict[str, Any]]) -> dict[str, str]:
     """Hardware, versions and code that the manifests of a run name; where they differ, every value."""
     versions = [
-        ", ".join(f"{name} {manifest['packages'][name]}" for name in ("torch", "transformers", "peft"))
+        ", ".join(f"{name} {manifest['packages'][name] or 'unknown'}" for name in ("torch", "transformers", "peft"))
         for manifest in of_run
     ]
     return {

@@ -219,7 +219,7 @@ def _utc(time: datetime) -> str:
 def _software(manifests: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """(address, name, version) of everything that the jobs ran with; several versions where jobs differ."""
     versions = {("python", found["python"]) for found in manifests}
-    versions |= {pair for found in manifests for pair in found["packages"].items()}
+    versions |= {pair for found in manifests for pair in found["packages"].items() if pair[1]}
     return [(_address(name, version), name, version) for name, version in sorted(versions)]
 
 

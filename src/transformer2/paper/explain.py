@@ -263,8 +263,8 @@ def _scored(record: Any) -> list[str]:
 
 def _generated(found: Any, answers: Path) -> list[str]:
     return [
-        f"{found['answers']} answers, {found['started']}, commit {found['git']}, "
-        f"torch {found['packages']['torch']}, transformers {found['packages']['transformers']}",
+        f"{found['answers']} answers, {found['started']}, commit {found['git'] or 'unknown'}, "
+        + ", ".join(f"{name} {found['packages'][name] or 'unknown'}" for name in ("torch", "transformers")),
         f"sha256 {_short(found['sha256'])}: {_checked(answers, found['sha256'])}",
         *([f"those of {found['answers_of']}, the same state"] if found.get("answers_of") else []),
     ]
