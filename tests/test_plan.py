@@ -13,7 +13,8 @@ from transformer2.config import Method, load
 from transformer2.models import new_expert
 from transformer2.paper import ledger
 from transformer2.planning import costs, plan
-from transformer2.planning.costs import MACHINES, Adapted, Size
+from transformer2.planning.costs import Adapted, Size
+from transformer2.planning.machines import MACHINES
 from transformer2.svf.basis import decoder_matrices, write_basis
 
 SHAPES = ledger.read_all(ROOT / "paper_tables").shapes
@@ -110,6 +111,17 @@ def _kept(model: Any, adapter: str, modules: str, tokens: tuple[int, int]) -> in
         states = expert.get_base_model().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     assert states.last_hidden_state.requires_grad
     return sum(size for size, _ in sizes.values())
+
+
+@pytest.mark.parametrize("name", ["h200", "b200", "h100", "a100", "a100-40gb", "l40s", "l4", "rtx4090", "rtx5090"])
+def test_gpus_that_labs_have_can_be_planned_for(name):
+    assert name in MACHINES
+
+
+def test_what_is_stated_of_gpus_has_the_right_units():
+    for name, machine in MACHINES.items():
+        assert 20 < machine.memory < 200, name
+        assert 50 < machine.flops / machine.bandwidth < 450, f"{name}: operations for each byte that is read"
 
 
 def test_the_fullest_card_has_the_most_of_the_adapted_layers():

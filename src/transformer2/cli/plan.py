@@ -9,6 +9,7 @@ import typer
 
 from transformer2 import config as configuration
 from transformer2.cli.options import app, one_of
+from transformer2.planning.machines import MACHINES
 from transformer2.provenance import atomic_write
 
 ANY_CARDS = 10**6
@@ -18,8 +19,10 @@ ANY_CARDS = 10**6
 @app.command()
 def plan(
     configfile: Path = Path("config.yaml"),
-    card: Annotated[str, typer.Option(help="graphics card: h100, a100, a100-40gb, l40s, rtx4090")] = "h100",
-    gpu_memory: Annotated[float | None, typer.Option(help="GB of a card: names the rows that it can run")] = None,
+    card: Annotated[str, typer.Option(help=f"GPU: {', '.join(MACHINES)}")] = "h100",
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=1, help="GB of a GPU: names the rows that it can run; the card's without it")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="also write the table (Markdown) to this file")] = None,
 ) -> None:
     """Tell GPU-hours, memory and disk of the jobs that a run still has to do; nothing is started.
@@ -28,14 +31,15 @@ def plan(
     benchmark files, all else from formulas (docs/plan.md).
     """
     from transformer2.paper import ledger
-    from transformer2.planning import costs, plan
+    from transformer2.planning import plan
 
-    machine = costs.MACHINES[one_of("card", card, tuple(costs.MACHINES))]
+    machine = MACHINES[one_of("card", card, tuple(MACHINES))]
     run = configuration.load(configfile)
     of_models = plan.sizes(run, ledger.read_all(Path("paper_tables")), Path("results/models"))
     seconds = plan.measured(plan.jobs_of(_dry_run(configfile, "--forceall")), Path())
     found = plan.lines(plan.jobs_of(_dry_run(configfile)), plan.Estimator(run, of_models, machine), seconds)
-    text = plan.page(found, run, card, machine) + plan.what_fits(found, run, gpu_memory or machine.memory)
+    memory = machine.memory if gpu_memory is None else gpu_memory
+    text = plan.page(found, run, card, machine) + plan.what_fits(found, run, memory)
     print(text)
     if out is not None:
         atomic_write(out, text)

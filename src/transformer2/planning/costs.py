@@ -2,16 +2,18 @@
 
 Notation: N parameters of the model, m x n an adapted matrix, r = min(m, n), d width, f width of the MLP, k width of
 keys, b bytes of a number. Estimates of seconds are of the order of magnitude: what a graphics card reaches in practice
-is a share of what its maker states (`Machine`).
+is a share of what its maker states (`machines.Machine`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformer2.config import MODULES
 from transformer2.rollout.likelihood import CHUNK_LOGITS
+
+from .machines import Machine
 
 GB = 1e9
 CONTEXT_GB = 1.0
@@ -24,32 +26,6 @@ DOWNLOAD = 100e6
 """Bytes a second from the hub; a guess likewise."""
 
 
-class Machine(NamedTuple):
-    """A graphics card: memory in GB, dense bfloat16 operations a second, bytes a second from its memory."""
-
-    memory: float
-    flops: float
-    bandwidth: float
-
-    @property
-    def compute(self) -> float:
-        """Operations a second that training and prompts reach: 40 % of the peak."""
-        return 0.4 * self.flops
-
-    @property
-    def reads(self) -> float:
-        """Bytes a second that decoding reaches: 60 % of the peak."""
-        return 0.6 * self.bandwidth
-
-
-MACHINES = {
-    "h100": Machine(80, 989e12, 3.35e12),
-    "a100": Machine(80, 312e12, 2.04e12),
-    "a100-40gb": Machine(40, 312e12, 1.56e12),
-    "l40s": Machine(48, 362e12, 0.86e12),
-    "rtx4090": Machine(24, 165e12, 1.01e12),
-}
-"""Cards by name, as their makers state them (without sparsity)."""
 HEAD = 128
 """Width of a head of the documents' models."""
 STEP_OF_LAYER = 0.8e-3

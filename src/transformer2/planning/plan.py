@@ -13,7 +13,8 @@ from transformer2.paper.ledger import Ledger
 from transformer2.provenance import read_json
 
 from . import costs
-from .costs import GB, Adapted, Machine, Size
+from .costs import GB, Adapted, Size
+from .machines import Machine
 
 TOKENS = {
     "gsm8k": (90, 120), "mbpp_pro": (106, 49), "arc_easy": (110, 17), "math": (110, 221), "humaneval": (321, 60),
