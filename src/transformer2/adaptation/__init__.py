@@ -1,1 +1,1 @@
-"""Self-adaptation (Section 3.3): dispatch by prompt or by classification expert, and few-shot search over mixes."""
+"""Self-adaptation (Section 3.2): dispatch by prompt or by classification expert, and few-shot search over mixes."""

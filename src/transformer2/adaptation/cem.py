@@ -1,4 +1,4 @@
-"""The cross-entropy method over mixing weights alpha (Section 3.3 C, Appendix A.4).
+"""The cross-entropy method over mixing weights alpha (Section 3.2 C, Appendix A.4).
 
 Each iteration draws a population around a mean, ranks it, and moves mean and deviation to those of the elite.
 Candidates, and so the elite, are ranked by (share of shots answered right, mean log-likelihood of the right answers):

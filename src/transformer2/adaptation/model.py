@@ -47,7 +47,7 @@ class Answers:
 
 
 class SelfAdaptiveModel:
-    """A base model with SVF experts, one of which (or a mix of which) answers each prompt (Section 3.3).
+    """A base model with SVF experts, one of which (or a mix of which) answers each prompt (Section 3.2).
 
     >>> model = SelfAdaptiveModel.from_pretrained(base, experts={"math": folder}, strategy="prompt")
     >>> answers = model.generate(["What is 3 + 4?"])

@@ -159,7 +159,7 @@ class TaskData(Section):
 
 
 class Adaptation(Section):
-    """Self-adaptation on the unseen tasks (Section 3.3)."""
+    """Self-adaptation on the unseen tasks (Section 3.2)."""
 
     experts: str = "svf"
     """Method whose experts are picked and mixed."""

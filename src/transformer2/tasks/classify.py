@@ -1,4 +1,4 @@
-"""Classification of prompts into code, math, reasoning and others: the first pass of dispatch (Section 3.3 A and B).
+"""Classification of prompts into code, math, reasoning and others: the first pass of dispatch (Section 3.2 A and B).
 
 As a task it trains and tests the classification expert z^c by the loop that trains every other expert. Its rows are
 prompts of the training tasks with their domains, and everyday requests as "others": training rows come from their
