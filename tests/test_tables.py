@@ -18,9 +18,9 @@ import pytest
 
 from transformer2.paper import ledger
 from transformer2.paper.cells import Cell, Scoring, cells
-from transformer2.paper.layout import environment, escape_latex
+from transformer2.paper.layout import environment, escape_latex, markdown
 from transformer2.paper.measured import read_scores
-from transformer2.paper.tables import render
+from transformer2.paper.tables import LEFT_OUT, render, scoring
 from transformer2.statistics import mcnemar_exact, paired_bootstrap, wilson
 
 ROOT = Path(__file__).parents[1]
@@ -244,11 +244,34 @@ def test_latex_escapes_every_character_that_it_would_misread():
 
 
 @pytest.mark.parametrize(
-    ("kind", "template", "printed"), [("html", "{{ x }}", "a&lt;b|c"), ("md", "{{ x }}", r"a<b\|c"),
+    ("kind", "template", "printed"), [("html", "{{ x }}", "a&lt;b|c"), ("md", "{{ x }}", r"a&lt;b\|c"),
                                       ("tex", "<< x >>", r"a\textless{}b|c")],
 )  # fmt: skip
 def test_templates_escape_what_they_print(kind, template, printed, tmp_path):
     assert environment(tmp_path, kind).from_string(template).render(x="a<b|c") == printed
+
+
+def test_a_model_of_any_name_leaves_no_tag_in_a_page(rows, tmp_path):
+    name = "<script>alert(1)</script>|&lt;b&gt;"
+    named = [row | {"model": name} for row in rows if row["model"] == "toy_llama"]
+    for kind in ("md", "html"):
+        text = rendered(named, tmp_path, kind)
+        assert "<script" not in text and "alert(1)" in text and "&amp;lt;b" in text
+    assert markdown(pd.DataFrame({name: [name]})).count("&lt;script>") == 2
+    assert markdown(pd.DataFrame({"p": ["p < 0.001\nn = 5"]})).endswith("| p < 0.001<br>n = 5 |")
+
+
+def test_a_table_says_what_its_scores_leave_out_of_the_released_rules():
+    assert scoring(["gsm8k"]) == (
+        "“ours” is scored strictly, by the released code's rules, as the paper's numbers presumably are. “lenient” "
+        "also accepts right answers in another notation."
+    )
+    for task, module in (("arc_challenge", "arc"), ("math", "math"), ("humaneval", "code"), ("mbpp_pro", "code")):
+        assert f"Left out of them is {LEFT_OUT[module]}: " in scoring([task])
+        assert "too low rather than too high" in scoring([task])
+    everything = scoring(["gsm8k", "mbpp_pro", "arc_easy", "math"])
+    assert "Left out of them are" in everything and all(what in everything for what in LEFT_OUT.values())
+    assert "no scorer for pictures" in scoring(["textvqa", "okvqa"])
 
 
 def test_latex_compiles(rows, tmp_path):

@@ -1,6 +1,7 @@
 """A table as text, and the templates in `paper_tables/templates/` that lay it out and escape it."""
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +128,7 @@ def environment(templates: Path, kind: str) -> jinja2.Environment:
     if kind == "html":
         return jinja2.Environment(**options, autoescape=True)
     if kind == "md":
-        return jinja2.Environment(**options, finalize=lambda value: str(value).replace("|", "\\|"))
+        return jinja2.Environment(**options, finalize=lambda value: escape_markdown(str(value)))
     return jinja2.Environment(
         **options,
         finalize=lambda value: escape_latex(str(value)),
@@ -145,6 +146,11 @@ LATEX = str.maketrans({
 })  # fmt: skip
 
 
+def escape_markdown(text: str) -> str:
+    """The text without what Markdown reads as a cell's end, a tag of HTML, or a character by its HTML name."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text)).replace("|", "\\|")
+
+
 def escape_latex(text: str) -> str:
     return text.translate(LATEX)
 
@@ -152,9 +158,9 @@ def escape_latex(text: str) -> str:
 def markdown(frame: pd.DataFrame) -> str:
     """A frame of text as a table of Markdown, without the padding of `DataFrame.to_markdown`, which long cells blow up;
     lines of a cell stay lines."""
-    escape = str.maketrans({"|": "\\|", "\n": "<br>"})
     rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(cell.translate(escape) for cell in row)} |" for row in rows)
+    lines = [" | ".join(escape_markdown(cell).replace("\n", "<br>") for cell in row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def items(counted: Iterable[tuple[str, int]]) -> str:

@@ -4,6 +4,7 @@ Numbers become text here, once; the templates only lay them out and escape them 
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from decimal import Decimal
 from itertools import groupby
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from transformer2.config import TASK_MODULES, VISION_TASKS
 from transformer2.elsewhere import MANIFEST
 from transformer2.paper import audit, ledger
 from transformer2.paper.cells import Cell, Measured, Scoring, cells
@@ -22,10 +24,19 @@ from transformer2.paper.measured import read_experts, read_scores
 from transformer2.paper.verdicts import Judged, judge
 from transformer2.statistics import N_RESAMPLES, Estimate, holm
 
-SCORING = (
-    "“ours” is scored strictly, as the released code does and so the paper; "
-    "“lenient” also accepts right answers in another notation."
+SCORING = "“ours” is scored strictly{}. “lenient” also accepts right answers in another notation."
+VQA = ", by the VQA accuracy of the whole reply; the released code has no scorer for pictures"
+RULES = ", by the released code's rules, as the paper's numbers presumably are"
+LESS = (
+    "{}. Left out of them {}: there a reply can be right that is wrong here, so against the paper ours, with and "
+    "without a method, is too low rather than too high"
 )
+LEFT_OUT = {
+    "arc": "ARC's guess for a reply that states no letter (always the same one, right for about a quarter of them)",
+    "math": "MATH's second comparison, by sympy",
+    "code": "the removal of code that the function asked for does not need",
+}
+"""Module of tasks -> what `strict` leaves out of the released code's scorer."""
 INTERVALS = (
     "95 % intervals: Wilson for scores; for normalised scores, in parentheses, a paired percentile bootstrap "
     f"over items, and over seeds where there are several ({N_RESAMPLES:,} resamples). "
@@ -353,7 +364,18 @@ def _footnotes(run: str, strict: list[Cell]) -> list[str]:
     origin = f"Run: {run}. Seeds: {by_method or 'none'}. n: test items, or seeds × test items."
     states = [STATES] if any(cell.other for cell in strict) else []
     remainders = [REMAINDERS] if any(len(sizes) > 1 for sizes in _sizes(strict).values()) else []
-    return [origin, SCORING, INTERVALS, *states, *counted, *remainders, *compared, *standins]
+    scored = scoring({cell.column.task for cell in strict})
+    return [origin, scored, INTERVALS, *states, *counted, *remainders, *compared, *standins]
+
+
+def scoring(tasks: Collection[str]) -> str:
+    """How the answers to these tasks are scored, and what of the released code's rules is left out."""
+    if all(task in VISION_TASKS for task in tasks):
+        return SCORING.format(VQA)
+    modules = {{"mbpp_pro": "code", "humaneval": "code"}.get(task, TASK_MODULES.get(task)) for task in tasks}
+    missing = [what for module, what in LEFT_OUT.items() if module in modules]
+    said = f"{'is' if len(missing) == 1 else 'are'} {'; '.join(missing)}"
+    return SCORING.format(LESS.format(RULES, said) if missing else RULES)
 
 
 def _sizes(strict: list[Cell]) -> dict[tuple[str, str], set[int]]:

@@ -43,7 +43,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Score:
-    """Two verdicts on one completion: `strict` as the released code scores, `lenient` as a careful reader would.
+    """Two verdicts on one completion: `strict` by the released code's rules, less what each task's docstring names, and
+    `lenient` as a careful reader would judge.
 
     A verdict is right or wrong, or a share from 0 to 1 where the field's own measure is one (VQA accuracy).
     """
