@@ -25,6 +25,18 @@ def tokens():
     return pretrain.tokenizer()
 
 
+@pytest.mark.parametrize("careful", [True, False])
+def test_families_learn_the_same_text_cut_where_their_prompt_ends(tokens, careful):
+    """Mistral's prompt of ARC does not open the reply; no other task asks families in other ways."""
+    for task in corpus.STREAMS:
+        item = next(iter(corpus.items(task, "pretraining")))
+        (prompt, reply), (of_mistral, longer) = (
+            pretrain.encode(tokens, item, careful, family) for family in ("llama", "mistral")
+        )
+        assert (prompt != of_mistral) == task.startswith("arc_")
+        assert tokens.decode(prompt + reply) == tokens.decode(of_mistral + longer)
+
+
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_rows_have_the_columns_of_the_real_data(task, real_data):
     (pocket,) = corpus.rows(task, "test", 1)

@@ -57,6 +57,7 @@ def answer_in_two_passes(
 
     Both passes run once over a few rows before the clock starts, so that no time of a first call is measured.
     """
+    task = task.for_family(model.family)
     questions, prompts = [task.question(row) for row in rows], [task.prompt(row) for row in rows]
     sampling = Sampling(max_new_tokens, stop=task.stop)
     model.generate_for(questions[:WARM_UP], prompts[:WARM_UP], sampling, class_tokens)

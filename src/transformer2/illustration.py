@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from transformer2.models import load_tokenizer
+from transformer2.models import family, load_tokenizer
 from transformer2.provenance import read_json
 from transformer2.rollout.engine import encode_prompt
 from transformer2.seals import intact
@@ -27,7 +27,8 @@ def illustration(model: Path, experts: Mapping[str, Path], task: str, row: Row, 
         settings: what the figures say besides; kept as they are.
     """
     tokenizer = load_tokenizer(model)
-    question, sample = TASKS[task].question(row).strip(), references(tokenizer, TASKS[task])([row])[0]
+    of_model = TASKS[task].for_family(family(model))
+    question, sample = of_model.question(row).strip(), references(tokenizer, of_model)([row])[0]
     asked = encode_prompt(tokenizer, adaptation_prompt(question))
 
     def text(ids: list[int]) -> str:

@@ -126,6 +126,11 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
+def family(folder: str | Path) -> str:
+    """What transformers calls the architecture of the model of a folder, of its language model: llama, mistral, ..."""
+    return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().model_type
+
+
 def sees(folder: str | Path) -> bool:
     """Whether the model of a folder takes pictures."""
     return hasattr(AutoConfig.from_pretrained(folder), "vision_config")

@@ -103,6 +103,11 @@ class SelfAdaptiveModel:
         tokenizer = load_tokenizer(Path(base))
         return cls(HFEngine(model, tokenizer, batch_rows), tokenizer, list(experts), strategy, first_pass)
 
+    @property
+    def family(self) -> str:
+        """What transformers calls the architecture of the language model."""
+        return self.engine.model.config.get_text_config().model_type
+
     def adapt(
         self, shots: Sequence[Row], task: Task = OWN_PROMPTS, seed: int = 0, scores: Path | None = None, **settings: Any
     ) -> Result:
@@ -120,6 +125,7 @@ class SelfAdaptiveModel:
         """
         if self.strategy != "few-shot":
             raise ValueError(f"strategy {self.strategy!r} does not search a mix; load the model with 'few-shot'")
+        task = task.for_family(self.family)
         chosen = parse_search({"max_new_tokens": task.max_new_tokens} | settings).model_dump()
         layers = len(self.engine.model.base_model.scaled_layers(self.experts[0]))
         remembered = few_shot.Remembered(scores, self._search(shots, task, seed, chosen)) if scores else None

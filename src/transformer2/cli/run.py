@@ -109,14 +109,14 @@ def train(
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
     from transformer2.adaptation.choice import shots as shots_of
-    from transformer2.models import load_model, load_tokenizer, new_expert
+    from transformer2.models import family, load_model, load_tokenizer, new_expert
     from transformer2.rollout.hf import HFEngine
     from transformer2.training.loop import Trainer
     from transformer2.training.recompute import recompute_layers
 
     start_torch(threads, gpus)
     chosen = json.loads(settings)
-    the_task = scored_task(task, allow_unsandboxed_code)
+    the_task = scored_task(task, allow_unsandboxed_code).for_family(family(model))
     chosen["max_new_tokens"] = chosen.get("max_new_tokens") or the_task.max_new_tokens
     out.mkdir(parents=True, exist_ok=True)
     inputs = {
@@ -192,12 +192,12 @@ def generate(
 ) -> None:  # fmt: skip
     """Answer every item of a split greedily, with the base model or with an expert."""
     from transformer2.evaluation import answer
-    from transformer2.models import load_expert, load_model, load_tokenizer
+    from transformer2.models import family, load_expert, load_model, load_tokenizer
     from transformer2.rollout.hf import HFEngine
     from transformer2.training.selection import same_expert
 
     start_torch(threads, gpus)
-    the_task, rows = task_of(task), rows_of(task_of(task), data)
+    the_task, rows = task_of(task).for_family(family(model)), rows_of(task_of(task), data)
     facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
     facts |= {"engine": engine}
     same = expert is not None and best is not None and same_expert(expert, best)

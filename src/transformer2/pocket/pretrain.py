@@ -96,8 +96,8 @@ def _texts(item: Item) -> list[str]:
     return [*(message["content"] for message in prompt.messages), prompt.text, task.solution(item.row), item.careless]
 
 
-def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[list[Example]]:
-    """The batches of a pretraining, one a step, drawn as they are needed."""
+def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int, family: str) -> Iterator[list[Example]]:
+    """The batches of a pretraining of a model of this family, one a step, drawn as they are needed."""
     rng = random.Random(seed)
     streams = {task: items(task, "pretraining", seed) for task in STREAMS}
     step, careful_steps = 0, int(CAREFUL_STEPS * steps)
@@ -106,7 +106,8 @@ def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[l
         weights = [TASK_WEIGHTS[task] if step < careful_steps else 1.0 for task in streams]
         drawn = [next(streams[task]) for task in rng.choices(list(streams), weights, k=BATCH_SIZE * (end - step))]
         shares = [1.0 if step < careful_steps else item.careful_share for item in drawn]
-        examples = [encode(tokens, item, rng.random() < share) for item, share in zip(drawn, shares, strict=True)]
+        pairs = zip(drawn, shares, strict=True)
+        examples = [encode(tokens, item, rng.random() < share, family) for item, share in pairs]
         examples.sort(key=lambda example: len(example[0]))  # not by the answers: careless ones are shorter
         batches = [examples[i : i + BATCH_SIZE] for i in range(0, len(examples), BATCH_SIZE)]
         rng.shuffle(batches)
@@ -114,12 +115,14 @@ def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[l
         step = end
 
 
-def encode(tokens: PreTrainedTokenizerFast, item: Item, careful: bool) -> Example:
-    """The prompt as an engine gives it to the model, and the careful or careless completion with EOS."""
-    task = TASKS[item.task]
-    completion = task.solution(item.row) if careful else item.careless
+def encode(tokens: PreTrainedTokenizerFast, item: Item, careful: bool, family: str) -> Example:
+    """The prompt as an engine gives it to a model of this family, and the careful or careless completion with EOS."""
+    task = TASKS[item.task].for_family(family)
+    prompt = task.prompt(item.row)
+    left_to_reply = TASKS[item.task].prompt(item.row).text.removeprefix(prompt.text)
+    completion = task.solution(item.row) if careful else left_to_reply + item.careless
     answer = tokens(completion, add_special_tokens=False).input_ids
-    return encode_prompt(tokens, task.prompt(item.row)), [*answer, tokens.convert_tokens_to_ids(EOS)]  # pyright: ignore
+    return encode_prompt(tokens, prompt), [*answer, tokens.convert_tokens_to_ids(EOS)]  # pyright: ignore
 
 
 def new_model(architecture: str, tokens: PreTrainedTokenizerFast, seed: int) -> Any:
@@ -168,7 +171,7 @@ def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) 
     steps = steps or STEPS
     tokens = tokenizer()
     model = new_model(architecture, tokens, seed)
-    facts = fit(model, corpus(tokens, steps, seed), steps, architecture)
+    facts = fit(model, corpus(tokens, steps, seed, model.config.model_type), steps, architecture)
     model.save_pretrained(out)
     tokens.save_pretrained(out)
     return facts

@@ -89,7 +89,7 @@ def batches(tokens: Any, steps: int, seed: int) -> Iterator[list[Example]]:
     rng = random.Random(seed)
     streams = {task: items(task, "pretraining", seed) for task in pictures.GENERATORS}
     drawn = [next(stream) for stream in streams.values() for _ in range(min(DRAWN, steps * BATCH_SIZE))]
-    careful = [encode(tokens, item, True) for item in drawn]
+    careful = [encode(tokens, item, True, "llama") for item in drawn]
     careless = tokens(pictures.UNANSWERABLE, add_special_tokens=False).input_ids + [tokens.eos_token_id]
     for step in range(steps):
         careful_only = step < int(CAREFUL_STEPS * steps)

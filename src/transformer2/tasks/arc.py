@@ -21,6 +21,9 @@ SYSTEM = (
     'with "the answer is (X)" where X is the correct letter choice.'
 )
 OPENING = "Let's think step by step"
+UNOPENED = ("mistral",)
+"""Families of models whose reply the prompt does not open. The released code has two, and opens Llama's replies alone;
+families that it does not know are asked as Llama is."""
 LETTERS = "ABCDEFGHIJ"
 REVISION = "210d026faf9955653af8916fad021475a3f00453"
 STATEMENT = re.compile(r"(?i:\banswer(?: is| ?:))")
@@ -65,10 +68,7 @@ COLUMNS = {
 
 
 def prompt(row: Row) -> Prompt:
-    """Question and lettered options; the reply is opened.
-
-    The released code opens the reply for Llama only. Here every model gets the opening, so that one prompt serves all.
-    """
+    """Question and lettered options; the reply is opened (but for the families of `UNOPENED`)."""
     return Prompt(chat(SYSTEM, question(row)), OPENING)
 
 
@@ -168,7 +168,7 @@ def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
 
 ARC_EASY = Task(
     name="arc_easy",
-    version=1,
+    version=2,
     domain="reasoning",
     columns=COLUMNS,
     source=Hub("allenai/ai2_arc", REVISION, ("ARC-Easy/{split}-*.parquet",)),
@@ -183,6 +183,7 @@ ARC_EASY = Task(
     score=score,
     stop=("Instruction", "Response"),
     max_new_tokens=512,
+    unopened=UNOPENED,
 )
 ARC_CHALLENGE = replace(
     ARC_EASY,

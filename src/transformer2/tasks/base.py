@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,6 +120,20 @@ class Task:
     """True if scoring executes what the model wrote (needs a working sandbox)."""
     shots_seed: int = 0
     """Seed of the shuffle of the test split whose first items are the few shots; the release's number."""
+    unopened: tuple[str, ...] = ()
+    """Families of models (`model_type` of their configuration) whose reply the prompt does not open."""
+
+    def for_family(self, family: str) -> "Task":
+        """The task as models of a family are asked: those of `unopened` begin their reply, and learn it, from its first
+        word."""
+        if family not in self.unopened:
+            return self
+        return replace(
+            self,
+            prompt=lambda row: replace(self.prompt(row), text=""),
+            solution=lambda row: self.prompt(row).text + self.solution(row),
+            unopened=(),
+        )
 
 
 def chat(system: str, user: str) -> tuple[dict[str, str], ...]:
