@@ -18,12 +18,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(TEXTS, [], vocab_size=320)
 
 
-def model(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
+def model(vocabulary: int, seed: int = 0, layers: int = 2) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     llama = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=2, initializer_range=0.3,
+            vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+            initializer_range=0.3,
         )
     )  # fmt: skip
     return llama.eval()

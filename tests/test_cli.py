@@ -1,5 +1,6 @@
 """Each step by hand: what a user sees."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from conftest import ROOT
 from transformer2 import models
 from transformer2.cli.run import generate
+from transformer2.frames import IDENTITY
 from transformer2.provenance import read_json, read_jsonl, write_jsonl
 from transformer2.training.selection import ADAPTER_FILES
 
@@ -34,7 +36,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_mistake_is_one_line(arguments, message, tmp_path):
     result = run(*arguments.replace("OUT", str(tmp_path)).split())
     assert (
-        result.returncode == 1
+        result.returncode == 2
         and result.stderr.strip().startswith("error: ")
         and message.replace("OUT", str(tmp_path)) in result.stderr
     )
@@ -62,8 +64,9 @@ def test_help_names_every_step():
 
 def score(folder: Path) -> subprocess.CompletedProcess[str]:
     write_jsonl(folder / "data.jsonl", [{"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}])
+    identity = json.dumps(dict.fromkeys(IDENTITY, ""))
     files = [f"--{name}={folder / name}.jsonl" for name in ("data", "answers")]
-    return run("score", "--task", "gsm8k", *files, f"--out={folder / 'scores.json'}", "--identity={}")
+    return run("score", "--task", "gsm8k", *files, f"--out={folder / 'scores.json'}", f"--identity={identity}")
 
 
 def test_a_cut_off_file_of_answers_is_named(tmp_path):

@@ -93,7 +93,7 @@ def test_what_cannot_be_had_is_one_line(hub, tmp_path: Path, name: str, options:
     (hub[1] / "org" / "pickled").mkdir()
     (hub[1] / "org" / "pickled" / "config.json").write_text("{}")
     done = get(hub, f"hub:{name}", tmp_path / "base", *options)
-    assert done.returncode == 1 and said in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 2 and said in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and not (tmp_path / "base" / "config.json").exists()
 
 

@@ -198,7 +198,7 @@ def test_an_expert_of_the_upper_half_stays_in_the_upper_half(models, tmp_path):
 
 def test_mistakes_are_named(models, expert, tmp_path):
     for at, options, message in (
-        (tmp_path, (), "holds no expert: there is no adapter_model.safetensors in it"),
+        (tmp_path, (), "holds no expert: there is no adapter_config.json in it"),
         (expert, ("--mapping", "resample"), "unknown mapping 'resample'; did you mean 'resampled'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -12,20 +12,18 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel
-from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer
 
 from transformer2 import model_card
-from transformer2.models import load_expert, load_experts, load_model, sees
+from transformer2.experts import CONFIG, WEIGHTS, check_base, kind_of, read_expert
+from transformer2.models import check_model, load_expert, load_model, sees
 from transformer2.provenance import read_json, whole_folder, write_json
 from transformer2.seals import intact
+from transformer2.svf import SVFConfig
 from transformer2.svf.basis import Basis, is_tall
-from transformer2.svf.config import PEFT_TYPE
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Form = Literal["adapter", "merged", "lora"]
 FORMS: tuple[Form, ...] = ("adapter", "merged", "lora")
 
@@ -67,52 +65,6 @@ def relative_error(parts: Iterable[LowRank]) -> float:
     parts = list(parts)
     total = math.fsum(part.total for part in parts)
     return math.sqrt(math.fsum(part.lost for part in parts) / total) if total else 0.0
-
-
-def check_folders(expert: Path, model: Path) -> None:
-    """Raises ValueError unless there are an expert and a model, and, where both are on record, the weights that the
-    expert was trained on are the model's: an expert of a model with the same shapes would load, and be wrong."""
-    for name in (CONFIG, WEIGHTS):
-        if not (expert / name).is_file():
-            raise ValueError(f"{expert} holds no expert: there is no {name} in it")
-    if not (model / "config.json").is_file():
-        raise ValueError(f"{model} holds no model: there is no config.json in it")
-    training = model_card.training_of(expert)
-    if training is None or not (model / "manifest.json").is_file():
-        return
-    of_training, here = (
-        {name: value for name, value in sums.items() if name.endswith(".safetensors")}
-        for sums in (training["inputs"]["model"], read_json(model / "manifest.json")["sha256"])
-    )
-    if of_training != here:
-        raise ValueError(
-            f"the expert in {expert} was trained on other weights than those in {model}: their checksums differ; give "
-            "the folder of the model that it was trained on"
-        )
-
-
-def load(expert: Path, model: Path, basis: Path | None, dtype: str) -> PeftModel:
-    """The base model in `model` with the expert.
-
-    Raises:
-        ValueError: the expert belongs to another model.
-    """
-    base = load_model(model, dtype)
-    if read_json(expert / CONFIG)["peft_type"] == PEFT_TYPE:
-        return load_experts(base, {"default": expert}, basis)
-    try:
-        adapted = load_expert(base, expert, None)
-    except (RuntimeError, ValueError) as error:  # PEFT's way to say that names or shapes differ
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"the expert in {expert} belongs to another model than {model}: {reason}") from None
-    with safe_open(expert / WEIGHTS, "pt") as file:
-        strange = set(file.keys()) ^ set(get_peft_model_state_dict(adapted))
-    if strange:  # which PEFT would leave out, or leave as they start
-        raise ValueError(
-            f"the expert in {expert} belongs to another model than {model}: {len(strange)} tensors are in one of them "
-            f"only, such as {min(strange)}"
-        )
-    return adapted
 
 
 def write_adapter(expert: Path, name: str | None, revision: str | None, out: Path) -> None:
@@ -178,18 +130,22 @@ def export(
     Returns: for a LoRA its rank and its errors; else nothing.
 
     Raises:
-        ValueError: as `check_folders` and `load`; `out` is there; a rank that is missing or has no meaning; a LoRA of
-            another kind of adapter than SVF.
+        ValueError: as `read_expert`, `check_base` and `load_expert`; there is no model or no template; `out` is there;
+            a rank that is missing or has no meaning; a LoRA of another kind of adapter than SVF.
     """
     if (form == "lora") != (rank is not None):
         raise ValueError("--rank belongs to --as lora, which needs it" + ("" if form == "lora" else f"; not to {form}"))
     if rank is not None and rank < 1:
         raise ValueError(f"a LoRA of rank {rank} holds nothing: --rank must be at least 1")
-    check_folders(expert, model)
-    if form == "lora" and (kind := model_card.kind_of(expert)) != PEFT_TYPE:
+    config, _ = read_expert(expert)
+    check_model(model)
+    check_base(expert, model)
+    if form == "lora" and not isinstance(config, SVFConfig):
+        kind = kind_of(expert)
         raise ValueError(f"{expert} holds a {kind} adapter; only SVF experts are made a LoRA: use --as adapter")
+    card = model_card.template(templates)
     with whole_folder(out) as folder:
-        adapted = load(expert, model, basis, dtype)
+        adapted = load_expert(load_model(model, dtype), expert, basis)
         name, revision = model_card.hub_name(model, hub_id)
         facts: dict[str, Any] = {}
         match form:
@@ -200,9 +156,8 @@ def export(
             case "lora":
                 facts = lora_facts(write_lora(adapted, rank, name, revision, folder))  # type: ignore[arg-type]
                 write_json(folder / "errors.json", facts)
-        model_card.write(
-            expert, model_card.Base.read(model, hub_id, dtype), form, facts, templates, folder / "README.md"
-        )
+        base = model_card.Base.read(model, hub_id, dtype)
+        model_card.write(expert, base, form, facts, card, folder / "README.md")
     return facts
 
 

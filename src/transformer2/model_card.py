@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 
+from transformer2.experts import kind_of, training_of
 from transformer2.models import sees
 from transformer2.paper.cells import adapter
 from transformer2.paper.layout import environment
@@ -18,10 +20,9 @@ from transformer2.provenance import atomic_write, read_json, read_jsonl
 from transformer2.statistics import wilson
 from transformer2.training.selection import LAST
 
+TEMPLATE = "model_card.md.j2"
 LIBRARY = {"adapter": ("peft", "adapter"), "lora": ("peft", "adapter"), "merged": ("transformers", "finetune")}
 """Form -> (library that loads it, relation to its base model), as the hub names them."""
-KINDS = {"LORA": "LoRA", "IA3": "IA³", "VERA": "VeRA", "TINYLORA": "TinyLoRA"}
-"""Kinds of adapters that are written otherwise than PEFT names them."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:
     return (name, found.get("revision")) if kind == "hub" else (hub_id, None)
 
 
-def training_of(expert: Path) -> dict[str, Any] | None:
-    """The training that made an expert, as `training.json` has it; None if no training is on record."""
-    selection = _read(expert / "selection.json")
-    return selection["training"] if selection else _read(expert / "training.json")
+def template(folder: Path) -> jinja2.Template:
+    """The template of a card; ValueError if the folder has none."""
+    if not (folder / TEMPLATE).is_file():
+        raise ValueError(f"{folder} holds no {TEMPLATE}: give --templates, the project's folder paper_tables/templates")
+    return environment(folder, "md").get_template(TEMPLATE)
 
 
 def state_of(expert: Path) -> str:
@@ -73,14 +75,14 @@ def state_of(expert: Path) -> str:
     return training["settings"]["select"] if training else "best"
 
 
-def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templates: Path, out: Path) -> None:
+def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], card: jinja2.Template, out: Path) -> None:
     """Writes the card of the expert in a folder.
 
     Args:
         expert: folder of the expert, `results/<run>/experts/<model>/<task>/<method>/seed<k>` for one with scores.
         form: what the expert was exported as.
         facts: `export.lora_facts`; empty unless it was made a LoRA.
-        templates: folder with model_card.md.j2.
+        card: `template`.
     """
     training, kind = training_of(expert), kind_of(expert)
     manifest = _read(_made_in(expert) / "manifest.json")
@@ -103,14 +105,7 @@ def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], templat
         "rank": facts.get("rank"),
         "error": percent(facts["error"]) if facts else None,
     }
-    atomic_write(out, environment(templates, "md").get_template("model_card.md.j2").render(page))
-
-
-def kind_of(expert: Path) -> str:
-    """What an expert is: SVF, LoRA, DoRA, ..."""
-    config = read_json(expert / "adapter_config.json")
-    kind: str = config["peft_type"]
-    return "DoRA" if config.get("use_dora") else KINDS.get(kind, kind)
+    atomic_write(out, card.render(page))
 
 
 def front(kind: str, base: Base, form: str, training: Mapping[str, Any] | None) -> str:

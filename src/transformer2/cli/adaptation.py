@@ -1,6 +1,5 @@
 """Commands that adapt: to the class of a prompt, to a few shots, from one model to another."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +12,15 @@ from transformer2.cli.options import (
     File,
     Gpus,
     RiskyCode,
+    Rows,
     Text,
     Threads,
+    Tokens,
     app,
     base_of,
     experts_of,
+    identity_of,
+    json_option,
     named,
     one_of,
     rows_of,
@@ -40,7 +43,8 @@ from transformer2.seals import remove, sha256
 def dispatch(
     model: File, expert: Experts, task: Text, data: File, out: File, decisions: File, identity: Text,
     classifier: Path | None = None, basis: Path | None = None, first_pass: Text = "generation",
-    dtype: str = "float32", max_new_tokens: int | None = None, class_tokens: int = 64, batch_rows: int = 64,
+    dtype: str = "float32", max_new_tokens: Tokens = None, class_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    batch_rows: Rows = 64,
     threads: Threads = 1, gpus: Gpus = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split in two passes: classify the prompt, then answer with the expert of its class."""
@@ -48,16 +52,17 @@ def dispatch(
     from transformer2.evaluation import answer_in_two_passes
 
     start_torch(threads, gpus)
+    who = identity_of(identity)
     the_task, rows, experts = task_of(task), rows_of(task_of(task), data), named(expert)
     with manifest(out.with_suffix(".manifest.json"), model=str(model), task=task, experts=expert) as record:
         adaptive = SelfAdaptiveModel.from_pretrained(
             model, experts, "cls" if classifier else "prompt", classifier=classifier, basis=basis,
             first_pass=one_of("first pass", first_pass, ("generation", "labels")), dtype=dtype, batch_rows=batch_rows,
         )  # fmt: skip
-        tokens = max_new_tokens or the_task.max_new_tokens
+        tokens = the_task.max_new_tokens if max_new_tokens is None else max_new_tokens
         answers, found, seconds = answer_in_two_passes(adaptive, the_task, rows, tokens, class_tokens)
         write_jsonl(out, answers)
-        write_json(decisions, json.loads(identity) | {"domain": the_task.domain} | seconds | {"items": found})
+        write_json(decisions, who | {"domain": the_task.domain} | seconds | {"items": found})
         record |= seconds | {"answers": len(answers), "sha256": sha256(out)}
 
 
@@ -65,9 +70,9 @@ def dispatch(
 def adapt(
     shots: Annotated[Path, typer.Option(help="rows of the task; of your own: {prompt, answer}")],
     out: File, model: Path | None = None, expert: Experts = [], experts: ExpertFolder = None,  # noqa: B006
-    task: str = "own", n: Annotated[int | None, typer.Option(help="use the task's own choice of n rows")] = None,
+    task: str = "own", n: Annotated[int | None, typer.Option(min=1, help="use the task's own choice of n rows")] = None,
     settings: Annotated[str, typer.Option(help="JSON: config.CEM, granularity, normalised, score")] = "{}",
-    basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 200, identity: str = "{}",
+    basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: Rows = 200, identity: str = "{}",
     threads: Threads = 1, gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
 ) -> None:  # fmt: skip
     """Search the mix of experts that answers a few shots best (CEM), and save it as an expert that PEFT loads."""
@@ -76,23 +81,24 @@ def adapt(
     from transformer2.models import save_expert
 
     start_torch(threads, gpus)
+    chosen, who = json_option("--settings", settings), identity_of(identity)
     the_task = scored_task(task, allow_unsandboxed_code)
     rows = rows_of(the_task, shots)
     folders = experts_of(expert, experts)
     folders.pop(CLASSIFIER, None)  # it answers nothing
     rows = rows if n is None else shots_of(the_task, rows, n)
-    with manifest(out / "manifest.json", task=task, seed=seed, settings=json.loads(settings)) as facts:
-        base = model or base_of(folders)
+    with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen) as facts:
+        base = base_of(folders) if model is None else model
         adaptive = SelfAdaptiveModel.from_pretrained(
             base, folders, "few-shot", basis=basis, dtype=dtype, batch_rows=batch_rows
         )
         with alone(out / ".lock"):
-            result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **json.loads(settings))
+            result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **chosen)
             remove(out / "candidates.jsonl")
         save_expert(adaptive.engine.model, out, selected_adapters=["default"])
         found = {"experts": list(folders), "alpha": result.alpha.tolist(), "stopped": result.stopped}
         found |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
-        write_json(out / "adaptation.json", json.loads(identity) | found | {"history": result.history})
+        write_json(out / "adaptation.json", who | found | {"history": result.history})
         facts |= found
     print(f"{result.score[0]:.0%} of {len(rows)} shots right; {result.stopped}; alpha {found['alpha']}; saved to {out}")
 
@@ -146,13 +152,15 @@ def transfer(
 @app.command()
 def choose(
     candidates: Annotated[list[Path], typer.Argument(help="files of scores")], out: File, identity: Text, by: Text,
-    task: Text, data: File, shots: int = 0, which: Text = "strict", adaptation: list[Path] = [],  # noqa: B006
+    task: Text, data: File, shots: Annotated[int, typer.Option(min=0)] = 0, which: Text = "strict",
+    adaptation: list[Path] = [],  # noqa: B006
 ) -> None:  # fmt: skip
     """Take the scores of the best of several experts, chosen on the few shots or on the test set."""
     from transformer2.adaptation.choice import choose
     from transformer2.adaptation.choice import shots as shots_of
     from transformer2.frames import IDENTITY
 
+    who = identity_of(identity, IDENTITY)
     records = {str(path.parents[1].name): read_json(path) for path in candidates}
     the_task, rows = task_of(task), rows_of(task_of(task), data, pictures=False)
     held_out = [row["item"] for row in shots_of(the_task, rows, shots)] if shots else []
@@ -161,7 +169,6 @@ def choose(
     items = {name: record["items"] for name, record in records.items()}
     one_of("way to choose", by, ("shots", "test"))
     best, rest = choose(items, held_out, by, tie_breaks, one_of("score", which, ("strict", "lenient")))  # type: ignore[arg-type]
-    who = json.loads(identity)
     version = records[best]["task_version"]
     write_json(
         out,
@@ -184,8 +191,8 @@ def gather(
 @app.command()
 def ask(
     prompt: str, experts: ExpertFolder, strategy: Annotated[str, typer.Option(help="prompt | cls")] = "prompt",
-    model: Path | None = None, basis: Path | None = None, dtype: str = "float32", max_new_tokens: int = 512,
-    threads: Threads = 1,
+    model: Path | None = None, basis: Path | None = None, dtype: str = "float32",
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 512, threads: Threads = 1,
 ) -> None:  # fmt: skip
     """Answer one prompt with the expert of its class, word by word as it is written."""
     from transformers import TextStreamer
@@ -197,7 +204,7 @@ def ask(
     classifier = folders.pop(CLASSIFIER, None)
     if strategy == "cls" and classifier is None:
         raise ValueError(f"strategy 'cls' needs the folder {experts}/{CLASSIFIER} with a classification expert")
-    base = model or base_of(folders)
+    base = base_of(folders) if model is None else model
     adaptive = SelfAdaptiveModel.from_pretrained(
         base, folders, one_of("strategy", strategy, ("prompt", "cls")), basis=basis, dtype=dtype,
         classifier=classifier if strategy == "cls" else None,

@@ -1,5 +1,7 @@
 """The application, options that several commands have, and what they are read into."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,24 +11,24 @@ import typer
 
 from transformer2 import config as configuration
 from transformer2.cards import claim
-from transformer2.provenance import (
-    read_json,
-)
 from transformer2.sandbox import detect
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="One thin command for each step of the workflow; every one of them runs by hand too.",
 )
 
 File = Annotated[Path, typer.Option()]
 Text = Annotated[str, typer.Option()]
-Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of torch.")]
+Rows = Annotated[int, typer.Option(min=1, help="prompts that are answered side by side")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="of an answer at most; the task's own number without it")]
 ENGINES = ("hf", "vllm")
 EngineName = Annotated[str, typer.Option(help="hf | vllm: who answers (docs/vllm.md)")]
-Gpus = Annotated[int | None, typer.Option(help="graphics cards to take of those that are free; all without it")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="graphics cards to take of those that are free; all without it")]
 RiskyCode = Annotated[
     bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")
 ]
@@ -34,6 +36,8 @@ RiskyCode = Annotated[
 
 Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, repeated")]
 ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
+PAPER_TABLES = Path(__file__).parents[3] / "paper_tables"
+"""The ledger and its templates, beside the package's `src`, from whatever folder a command is started in."""
 
 
 def start_torch(threads: int, gpus: int | None = None) -> None:
@@ -65,13 +69,38 @@ def rows_of(task: Any, file: Path, pictures: bool = True) -> list[dict[str, Any]
     return read_rows(task, file, pictures)
 
 
+def json_option(option: str, text: str) -> dict[str, Any]:
+    """The mapping that an option holds as JSON.
+
+    Raises:
+        ValueError: it is not JSON, or no mapping.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{option} is not JSON ({error}): {text[:80]!r}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f'{option} must be a JSON mapping such as {{"key": 1}}, not {text[:80]!r}')
+    return value
+
+
+def identity_of(text: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """What a file of results says of itself, from `--identity`; ValueError if one of `keys` is missing."""
+    identity = json_option("--identity", text)
+    if missing := [key for key in keys if key not in identity]:
+        raise ValueError(f"--identity has no {', '.join(missing)}; it has {', '.join(identity) or 'no key'}")
+    return identity
+
+
 def named(pairs: list[str]) -> dict[str, Path]:
-    """`<name>=<path>` options as a mapping."""
+    """`<name>=<path>` options as a mapping; the names may name folders."""
     found: dict[str, Path] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
-        if not equals:
+        if not (name and equals and path):
             raise ValueError(f"{pair!r} is not <name>=<path>")
+        if name in (".", "..") or "/" in name or not name.isprintable():
+            raise ValueError(f"{name!r} in {pair!r} cannot be a name: leave out '/' and do not call it '.' or '..'")
         if name in found:
             raise ValueError(f"{name} is given twice: {found[name]} and {path}")
         found[name] = Path(path)
@@ -90,9 +119,9 @@ def experts_of(pairs: list[str], folder: Path | None) -> dict[str, Path]:
 
 def base_of(folders: dict[str, Path]) -> Path:
     """The base model that the experts name; all must name the same."""
-    if missing := [folder for folder in folders.values() if not (folder / "adapter_config.json").is_file()]:
-        raise ValueError(f"{missing[0]} holds no expert: there is no adapter_config.json in it")
-    bases = {read_json(folder / "adapter_config.json")["base_model_name_or_path"] for folder in folders.values()}
+    from transformer2.experts import read_expert
+
+    bases = {read_expert(folder)[0].base_model_name_or_path for folder in folders.values()}
     if len(bases) != 1 or not (base := bases.pop()):
         raise ValueError("the experts do not name one base model: give it with --model")
     return Path(base)

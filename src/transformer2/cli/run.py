@@ -1,6 +1,5 @@
 """Commands that run something: models, data, training, answers, scores, frames, exports, checks."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -8,16 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from transformer2 import config as configuration
 from transformer2.cli.options import (
     ENGINES,
+    PAPER_TABLES,
     EngineName,
     Experts,
     File,
     Gpus,
     RiskyCode,
+    Rows,
     Text,
     Threads,
+    Tokens,
     app,
+    identity_of,
+    json_option,
     named,
     one_of,
     rows_of,
@@ -39,7 +44,8 @@ from transformer2.seals import damaged, seal_folder, sha256
 
 @app.command()
 def model(
-    source: Text, out: File, revision: str | None = None, seed: int = 0, steps: int | None = None,
+    source: Text, out: File, revision: str | None = None, seed: int = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="of a pretraining")] = None,
     backbone: Annotated[Path | None, typer.Option(help="folder of the language model of pocket:llava-next")] = None,
     threads: Threads = 1,
 ) -> None:  # fmt: skip
@@ -78,14 +84,17 @@ def basis(
     blocks: Annotated[int, typer.Option(help="into how many blocks of layers the work is divided")] = 1,
 ) -> None:  # fmt: skip
     """Decompose every matrix of the decoder layers (or of one block of them), once for a model."""
-    import torch
+    from safetensors import SafetensorError
 
+    from transformer2.models import check_model, dtype_of, reading
     from transformer2.svf.basis import block_matrices, write_basis
 
     start_torch(threads)
+    check_model(model)
+    of_type = dtype_of(dtype)
     facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks}
-    with manifest(out.with_suffix(".manifest.json"), **facts) as record:
-        record["matrices"] = write_basis(block_matrices(model, getattr(torch, dtype), block, blocks), out)
+    with manifest(out.with_suffix(".manifest.json"), **facts) as record, reading(model, SafetensorError):
+        record["matrices"] = write_basis(block_matrices(model, of_type, block, blocks), out)
         record["sha256"] = sha256(out)
 
 
@@ -102,8 +111,8 @@ def join_bases(blocks: list[Path], out: File) -> None:
 @app.command()
 def train(
     model: File, task: Text, train: File, validation: File, settings: Text, out: File,
-    basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 64, threads: Threads = 1,
-    shots: Annotated[int | None, typer.Option(help="take the task's own choice of n rows of either file")] = None,
+    basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: Rows = 64, threads: Threads = 1,
+    shots: Annotated[int | None, typer.Option(min=1, help="take the task's own choice of n rows of each file")] = None,
     engine: EngineName = "hf", gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
     gradient_checkpointing: Annotated[bool, typer.Option(help="keep less for the backward pass, compute more")] = False,
 ) -> None:  # fmt: skip
@@ -115,9 +124,8 @@ def train(
     from transformer2.training.recompute import recompute_layers
 
     start_torch(threads, gpus)
-    chosen = json.loads(settings)
     the_task = scored_task(task, allow_unsandboxed_code).for_family(family(model))
-    chosen["max_new_tokens"] = chosen.get("max_new_tokens") or the_task.max_new_tokens
+    chosen = training_settings(settings, the_task.max_new_tokens)
     out.mkdir(parents=True, exist_ok=True)
     inputs = {
         "model": read_json(model / "manifest.json")["sha256"],
@@ -157,6 +165,21 @@ def train(
         trainer.save()
 
 
+def training_settings(text: str, max_new_tokens: int) -> dict[str, Any]:
+    """The settings of a training, from JSON: the keys of `config.Training`, and `max_new_tokens` (null or missing: the
+    number given here).
+
+    Raises:
+        ValueError: it is not JSON, a key is unknown, or a value cannot be.
+    """
+    given = json_option("--settings", text)
+    tokens = given.pop("max_new_tokens", None)
+    if tokens is not None and not (type(tokens) is int and tokens > 0):
+        raise ValueError(f"--settings: max_new_tokens is {tokens!r}; it must be a whole number of at least 1")
+    chosen = configuration.parse_training(given).model_dump()
+    return chosen | {"max_new_tokens": max_new_tokens if tokens is None else tokens}
+
+
 @app.command()
 def select(candidates: list[Path], out: File) -> None:
     """Choose the expert with the best validation among the points of a sweep."""
@@ -168,9 +191,13 @@ def select(candidates: list[Path], out: File) -> None:
 @app.command()
 def kit(expert: Experts, out: File) -> None:
     """Copy experts into subfolders of one folder, each under its name: what --experts takes."""
+    from transformer2.experts import read_expert
     from transformer2.training.selection import copy_expert
 
-    for name, folder in named(expert).items():
+    experts = named(expert)
+    for folder in experts.values():
+        read_expert(folder)
+    for name, folder in experts.items():
         copy_expert(folder, out / name)
 
 
@@ -185,13 +212,14 @@ def carry_over(expert: File, out: File) -> None:
 @app.command()
 def generate(
     model: File, task: Text, data: File, out: File, expert: Path | None = None, basis: Path | None = None,
-    dtype: str = "float32", max_new_tokens: int | None = None, batch_rows: int = 64, threads: Threads = 1,
+    dtype: str = "float32", max_new_tokens: Tokens = None, batch_rows: Rows = 64, threads: Threads = 1,
     engine: EngineName = "hf", gpus: Gpus = None,
     best: Annotated[Path | None, typer.Option(help="an expert whose answers are taken if it is the same one")] = None,
     best_answers: Annotated[Path | None, typer.Option(help="its answers to the same data")] = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split greedily, with the base model or with an expert."""
     from transformer2.evaluation import answer
+    from transformer2.experts import check_base
     from transformer2.models import family, load_expert, load_model, load_tokenizer
     from transformer2.rollout.hf import HFEngine
     from transformer2.training.selection import same_expert
@@ -202,6 +230,8 @@ def generate(
     facts |= {"engine": engine}
     same = expert is not None and best is not None and same_expert(expert, best)
     facts |= {"answers_of": str(best) if same else None}
+    if expert:
+        check_base(expert, model)
     with manifest(out.with_suffix(".manifest.json"), **facts) as record:
         if same and best_answers:
             record |= _write_answers(read_jsonl(best_answers), out)
@@ -221,7 +251,7 @@ def generate(
         else:
             base = load_model(model, dtype)
             answering = HFEngine(load_expert(base, expert, basis) if expert else base, tokenizer, batch_rows)
-        tokens = max_new_tokens or the_task.max_new_tokens
+        tokens = the_task.max_new_tokens if max_new_tokens is None else max_new_tokens
         record |= _write_answers(list(answer(answering, tokenizer, the_task, rows, tokens, batch_rows)), out)
 
 
@@ -234,7 +264,7 @@ def _write_answers(answers: list[dict[str, Any]], out: Path) -> dict[str, Any]:
 
 @app.command()
 def classes(rows: Annotated[list[str], typer.Option(help="<task>=<file with its rows>, repeated")], split: Text,
-            out: File, limit: int | None = None, seed: int = 0) -> None:  # fmt: skip
+            out: File, limit: Annotated[int | None, typer.Option(min=1)] = None, seed: int = 0) -> None:  # fmt: skip
     """Write the rows of one split of the task `classify`: prompts of other tasks, and everyday requests."""
     from transformer2.tasks.classify import labelled
 
@@ -250,7 +280,7 @@ def export(
     expert: File, model: File, out: File, form: Annotated[str, typer.Option("--as", help="adapter | merged | lora")],
     rank: Annotated[int | None, typer.Option(help="of the LoRA")] = None, basis: Path | None = None,
     hub_id: Annotated[str | None, typer.Option(help="of the base model, where its source does not say it")] = None,
-    dtype: str = "float32", threads: Threads = 1, templates: Path = Path("paper_tables/templates"),
+    dtype: str = "float32", threads: Threads = 1, templates: Path = PAPER_TABLES / "templates",
 ) -> None:  # fmt: skip
     """Write an expert for others, with a model card: as a PEFT adapter, as merged weights, or as a LoRA of rank k."""
     from transformer2.export import FORMS
@@ -276,7 +306,7 @@ def score(
     from transformer2.frames import IDENTITY
     from transformer2.scoring import score_answers
 
-    who = json.loads(identity)
+    who = identity_of(identity, IDENTITY)
     the_task = scored_task(task, allow_unsandboxed_code)
     items = score_answers(the_task, rows_of(the_task, data, pictures=False), read_jsonl(answers))
     write_json(out, {key: who[key] for key in IDENTITY} | {"task_version": the_task.version, "items": items})

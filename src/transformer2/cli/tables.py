@@ -1,6 +1,5 @@
 """Commands that render what a run measured beside what the documents report."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +8,12 @@ import typer
 
 from transformer2 import config as configuration
 from transformer2.cli.options import (
+    PAPER_TABLES,
     Experts,
     File,
     Text,
     app,
+    json_option,
     named,
     one_of,
     rows_of,
@@ -44,7 +45,8 @@ def settings(ledger: File, run: Text, methods: Text, out: File) -> None:
     """Render a table of hyper-parameters: the document's beside a run's; `methods` is JSON, as in config.yaml."""
     from transformer2.paper.settings import render
 
-    of_run = {name: configuration.Method.model_validate(method) for name, method in json.loads(methods).items()}
+    given = json_option("--methods", methods)
+    of_run = {name: configuration.Method.model_validate(method) for name, method in given.items()}
     for path in render(ledger, run, of_run, out):
         print(path)
 
@@ -66,7 +68,7 @@ def spectrum(
     from transformer2.frames import write_frame
     from transformer2.spectrum import spectra
 
-    write_frame(spectra(named(basis), json.loads(whose)), out)
+    write_frame(spectra(named(basis), json_option("--whose", whose)), out)
 
 
 @app.command()
@@ -82,7 +84,7 @@ def curves(selections: list[Path], whose: Text, out: File) -> None:
     """Put the learning curves of a run into one tidy frame; `whose` as in `spectrum`."""
     from transformer2.frames import curves, write_frame
 
-    write_frame(curves(selections, json.loads(whose)), out)
+    write_frame(curves(selections, json_option("--whose", whose)), out)
 
 
 @app.command()
@@ -101,7 +103,8 @@ def illustrate(model: File, expert: Experts, task: Text, data: File, settings: T
     """Take what the schematic figures show from a run's own objects; `settings` is JSON: what they say besides."""
     from transformer2.illustration import illustration
 
-    write_json(out, illustration(model, named(expert), task, rows_of(task_of(task), data)[0], json.loads(settings)))
+    facts = json_option("--settings", settings)
+    write_json(out, illustration(model, named(expert), task, rows_of(task_of(task), data)[0], facts))
 
 
 @app.command()
@@ -132,7 +135,7 @@ def study(scores: File, reference: Text, out: File) -> None:
 
 
 @app.command()
-def audit(out: File, ledger: File = Path("paper_tables")) -> None:
+def audit(out: File, ledger: File = PAPER_TABLES) -> None:
     """Check the documents' numbers against each other: writes <out>.csv and <out>.md."""
     from transformer2.paper.audit import audit
 
@@ -140,7 +143,7 @@ def audit(out: File, ledger: File = Path("paper_tables")) -> None:
 
 
 @app.command()
-def claims(frames: list[Path], out: File, ledger: File = Path("paper_tables")) -> None:
+def claims(frames: list[Path], out: File, ledger: File = PAPER_TABLES) -> None:
     """Judge the documents' sentences by the frames of a run (scores.csv.gz, and of decisions.csv.gz, alphas.csv.gz,
     timings.csv, spectra.csv those that it has): writes <out>.csv and <out>.md."""
     from transformer2.paper.evidence import judge
@@ -157,11 +160,11 @@ def record(run: File, command: Text, out: File) -> None:
 
 
 @app.command()
-def explain(cell: str, results: Path | None = None, ledger: Path = Path("paper_tables")) -> None:
+def explain(cell: str, results: Path | None = None, ledger: Path = PAPER_TABLES) -> None:
     """Follow a cell of a table (arxiv/table1/llama3-8b/svf/gsm8k) back to the answers that it is counted from."""
     from transformer2.paper.explain import explain
 
-    folder = results or Path("results") / configuration.load(Path("config.yaml")).run
+    folder = Path("results") / configuration.load(Path("config.yaml")).run if results is None else results
     print(explain(cell, folder, ledger), end="")
 
 
@@ -174,11 +177,18 @@ def crate(files: list[Path], run: File, settings: Text, snakemake: Text, out: Fi
     """
     from transformer2.paper.crate import crate
 
-    crate(run, files, configuration.parse(json.loads(settings)).model_dump(mode="json"), root, snakemake, out)
+    crate(
+        run,
+        files,
+        configuration.parse(json_option("--settings", settings)).model_dump(mode="json"),
+        root,
+        snakemake,
+        out,
+    )
 
 
 @app.command()
-def import_scores(scores: Path, run: Text, out: File, ledger: Path = Path("paper_tables")) -> None:
+def import_scores(scores: Path, run: Text, out: File, ledger: Path = PAPER_TABLES) -> None:
     """Put scores that were measured elsewhere (docs/own-scores.md) into the tidy frame of a run."""
     from transformer2.elsewhere import MANIFEST, read
     from transformer2.frames import write_frame
@@ -196,7 +206,7 @@ def report(
     run: File,
     out: File,
     command: Text = "snakemake --cores all",
-    templates: Path = Path("paper_tables/templates"),
+    templates: Path = PAPER_TABLES / "templates",
 ) -> None:
     """Say on one page which of the documents' numbers and claims a run (results/<run>) bears out.
 

@@ -20,7 +20,7 @@ from transformer2.config.names import (
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
 from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Some, path, validated
 from transformer2.config.sources import DataSource, check_folder
-from transformer2.config.training import Method
+from transformer2.config.training import Method, Training
 from transformer2.config.yaml_files import read_yaml
 
 
@@ -339,6 +339,11 @@ def parse(raw: dict[str, Any]) -> Run:
 def parse_search(raw: dict[str, Any]) -> Search:
     """The settings of a search that a mapping describes; ConfigError as `parse`."""
     return validated(Search, raw)
+
+
+def parse_training(raw: dict[str, Any]) -> Training:
+    """The settings of a training that a mapping describes; ConfigError as `parse`."""
+    return validated(Training, raw)
 
 
 def load(file: Path) -> Run:

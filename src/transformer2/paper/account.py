@@ -1,6 +1,5 @@
 """What a finished run says of itself: machine, cost, experts, classification of prompts, mixes; read from its files."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,8 +43,6 @@ def manifest(path: Path) -> dict[str, Any]:
         found = read_json(path)
     except FileNotFoundError:
         raise ValueError(f"there is no {path}: make it again") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete what it describes to make it again") from None
     if missing := [key for key in ("started", "seconds", "git", "python", "packages") if key not in found]:
         raise ValueError(f"{path} has no {missing[0]}; delete what it describes to make it again")
     return found

@@ -165,7 +165,8 @@ class Estimator:
     def _longest(self, task: str) -> int:
         from transformer2.tasks import TASKS
 
-        return self.run.data_of[task].max_new_tokens or TASKS[task].max_new_tokens
+        of_run = self.run.data_of[task].max_new_tokens
+        return TASKS[task].max_new_tokens if of_run is None else of_run
 
     def _cards(self, model: str) -> int:
         return max(self.run.models[model].gpus, 1)
@@ -185,7 +186,7 @@ class Estimator:
         scored: bool = False,
     ) -> Cost:  # fmt: skip
         size, prompt = self.sizes[model], TOKENS[task][0]
-        longest = longest or self._longest(task)
+        longest = self._longest(task) if longest is None else longest
         rows = min(self.run.batch_rows(model), n)
         slower = 1.4 if experts > 1 and adapted.adapter == "svf" else 1.0
         seconds = costs.answering_seconds(size, n, rows, prompt, longest, b, self.machine, slower)
@@ -223,7 +224,8 @@ class Estimator:
         once = self._answers(
             job.model, task, search.population * budget.shots, self._experts(job.model), b, 4, None, True
         )
-        return Cost(once.seconds * (budget.iterations or search.iterations), once.gpu_gb, 1e6)
+        iterations = search.iterations if budget.iterations is None else budget.iterations
+        return Cost(once.seconds * iterations, once.gpu_gb, 1e6)
 
     def _mix(self, job: Job, size: Size, b: int) -> Cost:
         memory = costs.answering_gb(size, self._experts(job.model), 1, 1, 1, b, 4, cards=self._cards(job.model))

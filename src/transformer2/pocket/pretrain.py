@@ -168,7 +168,7 @@ def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) 
     Returns:
         parameters, steps, tokens seen, seconds, and the last stages' losses (nats a token of the completions).
     """
-    steps = steps or STEPS
+    steps = STEPS if steps is None else steps
     tokens = tokenizer()
     model = new_model(architecture, tokens, seed)
     facts = fit(model, corpus(tokens, steps, seed, model.config.model_type), steps, architecture)

@@ -106,7 +106,7 @@ def pretrain(backbone: Path, seed: int, out: Path, steps: int | None = None) -> 
 
     Repeats, and returns, as `pretrain.pretrain`.
     """
-    steps = steps or STEPS
+    steps = STEPS if steps is None else steps
     processor = new_processor(AutoTokenizer.from_pretrained(backbone, local_files_only=True))
     tokens: Any = processor.tokenizer
     tokens.processor = processor

@@ -7,12 +7,20 @@ from transformer2.tasks.base import Prompt, Row, Score, Split, Task, Text
 
 
 def prompt(row: Row) -> Prompt:
-    """The prompt as user message, without a system message."""
+    """The prompt as user message, without a system message; ValueError if there are no words in it."""
+    if not str(row["prompt"]).strip():
+        raise ValueError("the prompt is empty: there is nothing to answer")
     return Prompt(({"role": "user", "content": row["prompt"]},))
 
 
 def _score(row: Row, completion: str) -> Score:
-    """Strict: the reply is the answer. Lenient: its last line with words holds the answer, in any case and spacing."""
+    """Strict: the reply is the answer. Lenient: its last line with words holds the answer, in any case and spacing.
+
+    Raises:
+        ValueError: the row's answer is empty.
+    """
+    if not str(row["answer"]).strip():
+        raise ValueError(f"the answer to {row['prompt']!r} is empty: any reply would hold it")
     lines = [line for line in completion.splitlines() if re.search(r"\w", line)]
     last = lines[-1].strip() if lines else ""
     words = r"\s+".join(map(re.escape, str(row["answer"]).split()))
