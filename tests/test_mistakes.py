@@ -12,11 +12,13 @@ from pathlib import Path
 
 import huggingface_hub.errors
 import pytest
+from typer.testing import CliRunner
 
 from conftest import ROOT
 from helpers import model, settings, tokenizer
+from test_adaptation import save_expert
 from transformer2 import models, provenance
-from transformer2.cli import HINTS, main, mistake
+from transformer2.cli import HINTS, app, main, mistake
 from transformer2.cli.options import json_option
 from transformer2.provenance import read_json, read_jsonl, whole_file, write_json, write_jsonl
 from transformer2.scoring import score_answers
@@ -220,15 +222,11 @@ def test_an_empty_prompt_is_not_answered(prompt):
 
 
 def test_export_finds_its_template_from_any_folder_and_says_where_it_must_be(base, said, tmp_path):
-    from test_adaptation import save_expert
-
     expert = save_expert(base, tmp_path / "expert", 0)
     export = ("export", "--model", base, "--expert", expert, "--as", "adapter", "--out", tmp_path / "export")
     assert "holds no model_card.md.j2: give --templates" in said(*export, "--templates", tmp_path)
     assert not (tmp_path / "export").exists()
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-m", "transformer2", *map(str, export)]
-    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert CliRunner().invoke(app, list(map(str, export)), catch_exceptions=False).exit_code == 0
     assert (tmp_path / "export" / "README.md").is_file()
 
 
@@ -244,6 +242,7 @@ def limited(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_with_the_file_and_leaves_nothing_behind(base, tmp_path):
     for arguments in (
         ["schema", "--root", str(tmp_path)],
