@@ -3,14 +3,19 @@
 import json
 import math
 import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model
 from typer.testing import CliRunner
 
 from helpers import WORDS, model, rows, tokenizer
+from transformer2 import evaluation
 from transformer2.adaptation import cem, dispatch, few_shot
 from transformer2.adaptation.choice import choose, shots
 from transformer2.adaptation.model import SelfAdaptiveModel
@@ -21,8 +26,9 @@ from transformer2.provenance import read_json, write_jsonl
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.svf import SVFConfig
-from transformer2.tasks import TASKS, everyday
-from transformer2.tasks.classify import CLASSES, adaptation_prompt, labelled, read_class, strict_class
+from transformer2.tasks import TASKS, Score, everyday
+from transformer2.tasks.classify import CLASSES, adaptation_prompt, labelled, read_class, shares, strict_class
+from transformer2.training.samples import step_rows
 
 PROMPTS = [[0, 10, 11, 12], [0, 13], [0, 14, 15, 16, 17, 18, 19], [0, 20, 21]]
 EXPERTS = ("code", "math", "reasoning")
@@ -512,20 +518,67 @@ def test_a_choice_among_different_items_is_refused():
         choose({"a": scored("11"), "b": scored("111")}, {"0"}, "shots")
 
 
-def test_classes_are_balanced_and_no_everyday_request_is_in_two_splits():
-    task_rows = [
-        (TASKS["gsm8k"], [{"question": f"q{i}"} for i in range(50)]),
-        (TASKS["math"], [{"problem": f"p{i}"} for i in range(50)]),
+def prompts_of(**sizes: int) -> list:
+    """Rows of tasks whose prompts are of the classes math, code and reasoning."""
+    return [
+        (
+            TASKS[name],
+            [{"question": f"q{i}", "prompt": f'"""q{i}\nassert f"""', "choices": {"text": []}} for i in range(n)],
+        )
+        for name, n in sizes.items()
     ]
-    made = labelled(task_rows, "train", 40)
-    assert sorted(row["class"] for row in made) == ["math"] * 20 + ["others"] * 20
-    assert len({row["item"] for row in made}) == 40
+
+
+def test_equal_classes_have_no_weights_and_no_everyday_request_is_in_two_splits():
+    made = labelled(prompts_of(gsm8k=50), "train", 40)
+    assert Counter(row["class"] for row in made) == {"math": 20, "others": 20}
+    assert len({row["item"] for row in made}) == 40 and not any("weight" in row for row in made)
     splits = [set(everyday.prompts(split)) for split in everyday.BUCKETS]
     assert all(splits) and sum(map(len, splits)) == len(set().union(*splits))
-    assert len(labelled(task_rows, "test", None)) == 2 * len(everyday.rows("test"))
-    for limit in (1, 4000):
-        with pytest.raises(ValueError, match="test has 35 of class 'others': set between 2 and 70"):
-            labelled(task_rows, "test", limit)
+    assert sum(map(len, splits[:3])) > 1000
+
+
+def test_a_small_class_gives_all_that_it_has_and_weighs_as_much_as_the_others():
+    made = labelled(prompts_of(gsm8k=900, mbpp_pro=20, arc_easy=900), "train", 500)
+    n = Counter(row["class"] for row in made)
+    assert n == {"code": 20, "math": 160, "reasoning": 160, "others": 160}
+    weight = {name: sum(row["weight"] for row in made if row["class"] == name) for name in n}
+    assert list(weight.values()) == pytest.approx([125] * 4)  # a mean of 1 over 500 rows
+    drawn = Counter(row["class"] for step in range(20) for row in step_rows(made, 100, step, seed=0))
+    assert all(abs(drawn[name] - 500) < 5 * (2000 * 0.25 * 0.75) ** 0.5 for name in n), drawn
+    assert step_rows(made, 100, 3, seed=0) == step_rows(made, 100, 3, seed=0) != step_rows(made, 100, 3, seed=1)
+
+
+def test_without_a_limit_every_prompt_is_taken():
+    made = labelled(prompts_of(gsm8k=50), "test", None)
+    assert Counter(row["class"] for row in made) == {"math": 50, "others": len(everyday.prompts("test"))}
+
+
+def test_validation_is_the_mean_over_classes(engine, monkeypatch):
+    made = labelled(prompts_of(gsm8k=3), "validation", 12)
+    right = [Score(row["class"] == "math", True, None) for row in made]
+    assert Counter(row["class"] for row in made) == {"math": 3, "others": 9}
+    task = replace(TASKS["classify"], score=lambda rows, completions: right)
+    assert evaluation.accuracy(engine, engine.tokenizer, task, made, 1, "strict") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("limit", [1, 4000])
+def test_more_prompts_than_there_are_or_fewer_than_classes_are_refused(limit):
+    there = len(everyday.prompts("test"))
+    with pytest.raises(
+        ValueError, match=rf"{limit} prompts of 2 classes: set between 2 and {there + 50} \(math 50, others"
+    ):
+        labelled(prompts_of(gsm8k=50), "test", limit)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.data())
+def test_shares_make_the_limit_and_no_class_gets_fewer_than_a_larger_share(sizes, data):
+    named = {str(i): n for i, n in enumerate(sizes)}
+    limit = data.draw(st.integers(len(sizes), sum(sizes)))
+    taken = shares(named, limit)
+    assert sum(taken.values()) == limit and all(0 < taken[name] <= named[name] for name in named)
+    most = max(taken.values())
+    assert all(taken[name] == named[name] or taken[name] >= most - 1 for name in named)
 
 
 # As a user ------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,13 @@ def test_generated_files_are_not_stale():
     )
 
 
+HUB = {
+    "data": "hub",
+    "tasks": {"gsm8k": {}, "mbpp_pro": {}, "arc_easy": {}},
+    "unseen": {"humaneval": {}},
+    "methods": {"svf": {}},
+    "models": {"m": {"source": "dir:x", "row": "llama3-8b"}},
+}
 ADAPTATION = {"classifier": {}, "prompts": {"train": 8, "validation": 8, "test": 8}}
 
 
@@ -136,6 +143,26 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"unseen": {"humanevil": {}}}, "unseen: unknown task 'humanevil'; did you mean 'humaneval'?"),
         ({"seeds": ["one"]}, "seeds[0]: must be a valid integer (got 'one')"),
         ({"run": "a/b"}, "run: 'a/b' cannot name files: use letters"),
+        (
+            HUB | {"tasks": {"gsm8k": {"test": 2000}}, "adaptation": None},
+            "tasks.gsm8k.test: 2000 items are asked for; the data set has 1319",
+        ),
+        (
+            HUB | {"unseen": {"humaneval": {"test": 165}}, "adaptation": ADAPTATION | {"compared": []}},
+            "unseen.humaneval.test: 165 items are asked for; the data set has 164",
+        ),
+        (
+            HUB | {"adaptation": ADAPTATION | {"compared": [], "budgets": {"10": {"shots": 164}}}},
+            "adaptation.budgets.10.shots: 164 shots of 164 items of humaneval leave none to test",
+        ),
+        (
+            HUB | {"adaptation": ADAPTATION | {"compared": [], "prompts": {"train": 20000}}},
+            "adaptation.prompts.train: 20000 prompts of 4 classes: set between 4 and ",
+        ),
+        (
+            HUB | {"adaptation": ADAPTATION | {"compared": [], "prompts": {"train": 3}}},
+            "adaptation.prompts.train: 3 prompts of 4 classes: set between 4 and ",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_place_and_the_nearest_name(raw, message):

@@ -79,8 +79,13 @@ def answer_in_two_passes(
 def accuracy(
     engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Sequence[Row], max_new_tokens: int, which: str
 ) -> float:
-    """Mean score `which` (strict | lenient) of the greedy answers to `rows`: the share that is right, as a rule."""
+    """Mean score `which` (strict | lenient) of the greedy answers to `rows`: the share that is right, as a rule.
+
+    Rows of classes of unequal size have a `weight`, which makes it the mean over the classes.
+    """
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
     completions = engine.generate(prompts, Sampling(max_new_tokens, stop=task.stop))
     scores = task.score(rows, [completion.text for completion in completions])
-    return sum(getattr(score, which) for score in scores) / len(scores)
+    weights = [row.get("weight", 1.0) for row in rows]
+    right = sum(weight * getattr(score, which) for weight, score in zip(weights, scores, strict=True))
+    return right / sum(weights)

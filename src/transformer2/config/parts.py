@@ -168,7 +168,8 @@ class Adaptation(Section):
     classifier: Method
     """How the classification expert is trained."""
     prompts: TaskData
-    """Prompts that it is trained on, chosen by, and tested with; all classes together, a quarter of each."""
+    """Prompts that it is trained on, chosen by, and tested with: all classes together, equal parts of each. A class
+    that has fewer gives all, and is drawn more often; null takes every prompt."""
     class_tokens: Tokens = 64
     """Longest reply of the first pass."""
     configurations: Some[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore

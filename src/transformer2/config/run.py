@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from transformer2.config import default
+from transformer2.config.limits import check_sizes, known_items
 from transformer2.config.mistakes import ConfigError, unknown
 from transformer2.config.names import (
     CLASSIFIER,
@@ -167,7 +168,7 @@ class Run(Section):
                 place = f"adaptation.budgets.{name}"
                 if task not in self.unseen:
                     raise ValueError(f"{place}.tasks: {unknown('unseen task', task, self.unseen)}")
-                if (n := self.unseen[task].test) is not None and n <= budget.shots:
+                if (n := known_items(self, task, "test")) is not None and n <= budget.shots:
                     raise ValueError(f"{place}.shots: {budget.shots} shots of {n} items of {task} leave none to test")
         return self
 
@@ -223,6 +224,12 @@ class Run(Section):
         for part, task, split in splits + [("unseen", task, "test") for task in self.data_of if task in self.unseen]:
             if getattr(getattr(self, part)[task], split) is None:
                 raise ValueError(f"{part}.{task}.{split}: missing; pocket data has no end, so say how many rows to use")
+        return self
+
+    @model_validator(mode="after")
+    def _data_suffice(self) -> "Run":
+        if self.scores is None:
+            check_sizes(self)
         return self
 
     @property

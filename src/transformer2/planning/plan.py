@@ -22,17 +22,6 @@ TOKENS = {
 }  # fmt: skip
 """Task -> mean tokens of a prompt and of a reference answer, counted on 150 items each with SmolLM2's tokenizer; those
 about pictures are LLaVA-NeXT's usual number of tiles."""
-ITEMS = {
-    "gsm8k": {"train": 3737, "validation": 3736, "test": 1319},
-    "mbpp_pro": {"train": 200, "validation": 100, "test": 99},
-    "arc_easy": {"train": 1126, "validation": 1125, "test": 2376},
-    "textvqa": {"train": 17301, "validation": 17301, "test": 5000},
-    "math": {"test": 5000},
-    "humaneval": {"test": 164},
-    "arc_challenge": {"test": 1172},
-    "okvqa": {"test": 5046},
-}
-"""Task -> items of its splits on the hub."""
 NOT_ESTIMATED = "not estimated"
 
 
@@ -158,8 +147,10 @@ class Estimator:
         return {"float32": 4, "bfloat16": 2}[self.run.models[model].dtype]
 
     def _items(self, task: str, split: str) -> int:
+        from transformer2.tasks.sizes import SOURCE_ROWS, available
+
         limit = getattr(self.run.data_of[task], split)
-        full = ITEMS[task][split] if self.run.data != "pocket" and task in ITEMS else limit
+        full = available(task, split) if self.run.data != "pocket" and task in SOURCE_ROWS else limit
         return full if limit is None else min(limit, full)
 
     def _longest(self, task: str) -> int:

@@ -8,7 +8,7 @@ trains on test prompts of GSM8K and ARC-Challenge and has no others.)
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from transformer2.tasks import everyday
@@ -56,34 +56,57 @@ def strict_class(reply: str) -> str:
     return found[1] if found and found[1] in CLASSES else OTHERS
 
 
+def shares(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
+    """How many prompts of each class make `limit` in all: equal parts, and all that a smaller class has.
+
+    Args:
+        sizes: prompts of each class that there are.
+        limit: of all classes together; None takes every prompt.
+
+    Raises:
+        ValueError: the classes have fewer prompts than `limit`, or `limit` is too small for one of each.
+    """
+    total, rest, taken = sum(sizes.values()), limit, {}
+    if rest is None:
+        rest = total
+    if not len(sizes) <= rest <= total:
+        have = ", ".join(f"{name} {n}" for name, n in sorted(sizes.items()))
+        raise ValueError(f"{rest} prompts of {len(sizes)} classes: set between {len(sizes)} and {total} ({have})")
+    for number, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        taken[name] = min(sizes[name], rest // (len(sizes) - number))
+        rest -= taken[name]
+    if empty := [name for name, n in sizes.items() if not n]:
+        raise ValueError(f"there is no prompt of class {empty[0]!r}")
+    return taken
+
+
 def labelled(
     task_rows: Iterable[tuple[Task, Sequence[Row]]], split: str, limit: int | None, seed: int = 0
 ) -> list[Row]:
-    """Rows of one split, as many of each class: prompts of the given tasks by domain, and everyday requests.
+    """Rows of one split: prompts of the given tasks by domain, and everyday requests.
+
+    Classes of unequal size get a `weight` on each row, with a mean of 1: training draws rows by it, and validation
+    averages with it, so that every class counts the same.
 
     Args:
         task_rows: rows of that split of each training task.
         split: of the everyday requests.
-        limit: rows in all; None takes as many as the smallest class has.
+        limit: rows in all, divided as `shares` does; None takes every prompt.
         seed: of the choice and the order.
 
     Raises:
-        ValueError: a class has too few prompts for the limit, or the limit is too small for one of each class.
+        ValueError: see `shares`.
     """
     pools: dict[str, list[Row]] = {OTHERS: everyday.rows(split)}
     for task, rows in task_rows:
         pools.setdefault(task.domain, []).extend({"text": task.question(row), "class": task.domain} for row in rows)
+    each = shares({name: len(pool) for name, pool in pools.items()}, limit)
     rng = random.Random(seed)
-    smallest = min(pools, key=lambda name: len(pools[name]))
-    each = len(pools[smallest]) if limit is None else limit // len(pools)
-    if not 0 < each <= len(pools[smallest]):
-        raise ValueError(
-            f"{limit} prompts of {len(pools)} classes are {each} of each; "
-            f"{split} has {len(pools[smallest])} of class {smallest!r}: set between {len(pools)} and "
-            f"{len(pools) * len(pools[smallest])}"
-        )
-    chosen = [row for name in sorted(pools) for row in rng.sample(pools[name], each)]
+    chosen = [row for name in sorted(pools) for row in rng.sample(pools[name], each[name])]
     rng.shuffle(chosen)
+    if len(set(each.values())) > 1:
+        weights = {name: len(chosen) / len(each) / n for name, n in each.items()}
+        chosen = [row | {"weight": weights[row["class"]]} for row in chosen]
     return [row | {"item": f"classify/{split}/{i}"} for i, row in enumerate(chosen)]
 
 

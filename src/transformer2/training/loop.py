@@ -31,7 +31,7 @@ from transformer2.tasks import Row, Task
 from . import checkpoint
 from .objective import Sample, accumulate_gradients
 from .recompute import learning
-from .samples import Rollout, batch_indices, derive_seed, references, rollout
+from .samples import Rollout, derive_seed, references, rollout, step_rows
 from .selection import LAST
 
 COLLAPSE_STEPS = 10
@@ -113,8 +113,7 @@ class Trainer:
 
     def _step(self) -> dict[str, Any]:
         step, started = self.progress.step, time.perf_counter()
-        indices = batch_indices(len(self.train), self.settings["batch_size"], step, self.seed)
-        samples, seen = self._samples([self.train[i] for i in indices])
+        samples, seen = self._samples(step_rows(self.train, self.settings["batch_size"], step, self.seed))
         generated = time.perf_counter()
         line = {"step": step, "learning_rate": self.learning_rate(step)} | _describe(samples, seen)
         line |= self._update(samples, line["learning_rate"])

@@ -34,6 +34,20 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> list[int]:
     return stream[offset : offset + size]
 
 
+def weighted_indices(weights: Sequence[float], batch_size: int, step: int, seed: int) -> list[int]:
+    """The rows of step `step` (from 0), each drawn with a probability in proportion to its weight, with replacement."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, step))
+    size = min(batch_size, len(weights))
+    return torch.multinomial(torch.tensor(weights), size, replacement=True, generator=generator).tolist()
+
+
+def step_rows(rows: Sequence[Row], batch_size: int, step: int, seed: int) -> list[Row]:
+    """The rows of one step: drawn by their weights, or in shuffled epochs where rows have none (all count the same)."""
+    if "weight" in rows[0]:
+        return [rows[i] for i in weighted_indices([row["weight"] for row in rows], batch_size, step, seed)]
+    return [rows[i] for i in batch_indices(len(rows), batch_size, step, seed)]
+
+
 @dataclass(frozen=True)
 class Rollout:
     """What one step of REINFORCE saw, for the log."""
