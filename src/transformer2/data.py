@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2 import hub
+from transformer2.config.names import REHEARSAL
 from transformer2.rows import Check, checker, json_lines, picture_file, picture_format
 from transformer2.tasks import Row, Task
 from transformer2.tasks.base import Hub, Release
@@ -77,6 +78,9 @@ def choose_rows(
     part = task.splits[split]
     if source == "pocket":
         opened, places = _pocket(task, split, limit), range(limit or 0)
+    elif source.startswith(REHEARSAL):
+        opened = _rehearsal(task, split, limit)
+        places = range(opened.length)
     else:
         opened = _source(task, source, part.source, revision)
         places = range(opened.length)[part.rows]
@@ -169,6 +173,14 @@ def _pocket(task: Task, split: str, limit: int | None) -> Source:
     if limit is None:
         raise ValueError(f"pocket data has no end: set how many rows of {task.name}/{split} to use")
     return _memory(pocket_rows(task.name, split, limit), f"pocket {task.name}/{split}", {})
+
+
+def _rehearsal(task: Task, split: str, limit: int | None) -> Source:
+    from transformer2.rehearsal.rows import rows as made_up_rows
+    from transformer2.tasks.sizes import available
+
+    length = available(task.name, split) if limit is None else limit
+    return _memory(made_up_rows(task.name, split, length), f"made-up {task.name}/{split}", {})
 
 
 def _memory(rows: Sequence[Row], name: str, facts: dict[str, Any]) -> Source:

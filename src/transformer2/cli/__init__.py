@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from transformer2.cli import adaptation, plan, run, tables  # noqa: F401  (they hold the commands)
+from transformer2.cli import adaptation, plan, rehearse, run, tables  # noqa: F401  (they hold the commands)
 from transformer2.cli.options import app
 from transformer2.sandbox import SandboxError
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, PaperModel
+from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, REHEARSAL, PaperModel
 from transformer2.config.section import (
     Alpha,
     Batch,
@@ -95,7 +95,8 @@ class Model(Section):
 
     @property
     def standin(self) -> bool:
-        return self.source != f"hub:{PAPER_MODELS[self.row]}"
+        real = self.source.split(":", 2)[-1] if self.source.startswith(REHEARSAL) else self.source
+        return real != f"hub:{PAPER_MODELS[self.row]}"
 
 
 class CEM(Section):

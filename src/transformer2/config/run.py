@@ -15,6 +15,7 @@ from transformer2.config.names import (
     CONFIGURATIONS,
     CROSS,
     MODELS_FOLDER,
+    REHEARSAL,
     TASK_MODULES,
     VISION_TASKS,
 )
@@ -286,7 +287,7 @@ class Run(Section):
 
     def standin(self, model: str) -> bool:
         """Whether what runs in the model's row is another model than the paper's, or is tested on other data."""
-        return self.models[model].standin or self.data == "pocket"
+        return self.models[model].standin or self.data.removeprefix(REHEARSAL) == "pocket"
 
     @property
     def data_of(self) -> dict[str, TaskData]:

@@ -1,0 +1,150 @@
+"""A process that has everything imported and forks a child for each command of a job.
+
+Every job of the workflow is a `python -m transformer2 ...` of its own, and the imports of torch, transformers and PEFT
+take it several seconds, many times what it computes in a rehearsal. The jobs of a rehearsal get another `python` first
+in their PATH (`write_client`): it hands its arguments, folder, environment and open files to this process, and ends with
+the status of the child that it forks.
+"""
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import struct
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+CLIENT = """#!{python} -IS
+import json, os, socket, struct, sys
+if sys.argv[1:3] != ["-m", "transformer2"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+call = json.dumps([sys.argv[3:], os.getcwd(), dict(os.environ)]).encode()
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+socket.send_fds(server, [struct.pack("!I", len(call))], [0, 1, 2])
+server.sendall(call)
+status = server.recv(1)
+if not status:
+    print("the process of this command was killed", file=sys.stderr)
+sys.exit(status[0] if status else 1)
+"""
+"""What a job calls as `python`. It imports next to nothing."""
+ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "MPLBACKEND": "agg",
+}
+"""Of the server: a process that has threads, or uses a GPU, cannot be forked safely."""
+NOT_HERE = ("transformer2.rollout.vllm", "transformer2.rollout.vllm_worker", "transformer2.__main__")
+"""Modules that are not imported ahead: they need vLLM, or run something."""
+
+
+def write_client(path: Path, address: Path) -> None:
+    """Writes the program that jobs call as `python`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    path.chmod(0o755)
+
+
+def serve(address: Path) -> None:
+    """Answers calls at the socket `address` until the process is ended; says "ready" on stdout once it does."""
+    import_everything()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(128)
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                _reap()
+                if os.fork() == 0:
+                    listener.close()
+                    _answer(connection)
+
+
+def import_everything() -> None:
+    """Imports what commands import, and makes ready what the first use of it makes ready."""
+    import matplotlib.pyplot as plt
+    from peft import IA3Config, LoraConfig, TinyLoraConfig, VeraConfig  # noqa: F401
+    from transformers import LlamaForCausalLM, LlavaNextForConditionalGeneration, MistralForCausalLM  # noqa: F401
+
+    import transformer2
+
+    for module in pkgutil.walk_packages(transformer2.__path__, "transformer2."):
+        if module.name not in NOT_HERE and not module.name.startswith("transformer2.cli."):
+            importlib.import_module(module.name)
+    importlib.import_module("transformer2.cli")
+    figure = plt.figure()
+    figure.text(0, 0, "$x$")
+    for format in ("svg", "pdf", "png"):
+        with open(os.devnull, "wb") as nowhere:
+            figure.savefig(nowhere, format=format)
+    plt.close(figure)
+    gc.collect()
+    gc.freeze()  # children do not copy these pages to count references in them
+
+
+def _reap() -> None:
+    """Takes note of the children that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _answer(connection: socket.socket) -> None:
+    """The child: runs the command and ends with its status."""
+    status = 1
+    try:
+        arguments, folder, environment = _receive(connection)
+        status = _run(arguments, folder, environment)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.sendall(bytes([status & 255]))
+        os._exit(0)
+
+
+def _receive(connection: socket.socket) -> Any:
+    """A call; its stdin, stdout and stderr become those of this process."""
+    head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    (length,) = struct.unpack("!I", head)
+    with connection.makefile("rb") as file:
+        return json.loads(file.read(length))
+
+
+def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
+    from transformer2.cli import main
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment | ENVIRONMENT)
+    sys.argv = ["transformer2", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
