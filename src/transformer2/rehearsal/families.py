@@ -158,7 +158,8 @@ def new_model(family: Family, tokens: Any) -> Any:
     """An untrained model of a family."""
     special = {"bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id}
     settings = {"tie_word_embeddings": False} | SHAPE | family.more | special | {"vocab_size": len(tokens)}
-    model: Any = family.model(family.config(**settings, pad_token_id=tokens.pad_token_id))
+    config: Any = family.config
+    model: Any = family.model(config(**settings, pad_token_id=tokens.pad_token_id))
     if "<|end_of_text|>" in family.special:  # Llama 3 ends at either
         model.generation_config.eos_token_id = [tokens.convert_tokens_to_ids("<|end_of_text|>"), tokens.eos_token_id]
     return model

@@ -1,4 +1,4 @@
-"""Rehearses a run: Snakemake goes through its real workflow, in a temporary folder, with the rehearsal's configuration."""
+"""Rehearses a run: Snakemake goes through the real workflow in a temporary folder, with a small configuration."""
 
 import os
 import re
@@ -8,15 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import indent
 
 import yaml
 from tqdm import tqdm
 
 from transformer2.config import Run
+from transformer2.config.limits import SPLITS
 from transformer2.rehearsal.server import ENVIRONMENT, write_client
 from transformer2.rehearsal.small import full_data, small_run
 
@@ -37,9 +39,7 @@ class Failure:
     log: str
 
     def __str__(self) -> str:
-        return f"rule {self.rule} ({self.wildcards}) would fail:\n" + "\n".join(
-            f"    {s}" for s in self.log.splitlines()
-        )
+        return f"rule {self.rule} ({self.wildcards}) would fail:\n{indent(self.log, '    ')}"
 
 
 @dataclass
@@ -59,24 +59,25 @@ def rehearse(run: Run, root: Path, cores: int, keep: Path | None = None) -> Outc
     with tempfile.TemporaryDirectory(prefix="transformer2-rehearsal-") as temporary:
         folder = keep or Path(temporary)
         python = Path(temporary) / "bin"
-        with _server(Path(temporary) / "server", root, python):
-            data = Outcome() if run.scores else _snakemake(full_data(run), root, folder / "data", python, cores, True)
-            grid = _snakemake(small_run(run), root, folder / "grid", python, cores)
+        with server(Path(temporary) / "server", root, python):
+            full = full_data(run)
+            data = Outcome()
+            if run.scores is None:
+                data = go_through(full, root, folder / "data", python, cores, data_files(full))
+            grid = go_through(small_run(run), root, folder / "grid", python, cores)
     failures = {str(failure): failure for failure in [*data.failures, *grid.failures]}
     return Outcome(data.done + grid.done, data.total + grid.total, list(failures.values()))
 
 
 def data_files(run: Run) -> list[str]:
     """The files of all rows that a run uses."""
-    splits = {
-        task: ["train", "validation", "test"] if task in (*run.tasks, "classify") else ["test"] for task in run.data_of
-    }
+    splits = {task: SPLITS if task in (*run.tasks, "classify") else ("test",) for task in run.data_of}
     return [f"results/{run.run}/data/{task}/{split}.jsonl" for task in splits for split in splits[task]]
 
 
 @contextmanager
-def _server(address: Path, root: Path, python: Path) -> Iterator[None]:
-    """The server while inside, and the `python` that calls it in the folder `python`; ended with all of its children."""
+def server(address: Path, root: Path, python: Path) -> Iterator[None]:
+    """The server while inside, and the `python` that calls it in the folder `python`; it ends with all its children."""
     write_client(python / "python", address)
     environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "transformer2.rehearsal.server", str(address)]
@@ -97,23 +98,15 @@ def _server(address: Path, root: Path, python: Path) -> Iterator[None]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _snakemake(run: Run, root: Path, folder: Path, python: Path, cores: int, only_data: bool = False) -> Outcome:
-    """Snakemake's way through the workflow for a run, in `folder`."""
+def go_through(run: Run, root: Path, folder: Path, python: Path, cores: int, files: Sequence[str] = ()) -> Outcome:
+    """Snakemake's way through the workflow for a run, in the new folder `folder`, to these files or to the end."""
     folder.mkdir(parents=True)
     for part in PARTS:
         (folder / part).symlink_to(root / part)
     (folder / "rehearsal.yaml").write_text(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
-    options = [
-        "--cores",
-        str(cores),
-        "--configfile",
-        "rehearsal.yaml",
-        "--keep-going",
-        "--nolock",
-        "--scheduler",
-        "greedy",
-    ]
-    command = [sys.executable, "-m", "snakemake", *options, *(data_files(run) if only_data else [])]
+    options = ["--cores", str(cores), "--configfile", "rehearsal.yaml"]
+    options += ["--keep-going", "--nolock", "--scheduler", "greedy"]
+    command = [sys.executable, "-m", "snakemake", *options, *files]
     environment = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
     environment |= {"TRANSFORMER2_PYTHON": str(python), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
@@ -121,7 +114,7 @@ def _snakemake(run: Run, root: Path, folder: Path, python: Path, cores: int, onl
     )
     try:
         assert process.stdout
-        said = _follow(process.stdout, "data" if only_data else "grid")
+        said = _follow(process.stdout, folder.name)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -144,7 +137,7 @@ def _follow(lines: Iterator[str], what: str) -> str:
 def outcome(said: str, status: int, folder: Path) -> Outcome:
     """What Snakemake's output tells of its jobs; logs are read in `folder`."""
     steps = re.findall(r"^(\d+) of (\d+) steps", said, re.MULTILINE)
-    result = Outcome(*map(int, steps[-1])) if steps else Outcome()
+    result = Outcome(int(steps[-1][0]), int(steps[-1][1])) if steps else Outcome()
     wildcards: dict[str, str] = {}
     for block in re.split(r"\n(?=\[|(?:local)?rule |Error in rule )", said):
         facts = dict(re.findall(r"^ {4}(\w+): (.*)$", block, re.MULTILINE))

@@ -2,8 +2,8 @@
 
 Every job of the workflow is a `python -m transformer2 ...` of its own, and the imports of torch, transformers and PEFT
 take it several seconds, many times what it computes in a rehearsal. The jobs of a rehearsal get another `python` first
-in their PATH (`write_client`): it hands its arguments, folder, environment and open files to this process, and ends with
-the status of the child that it forks.
+in their PATH (`write_client`): it hands its arguments, folder, environment and open files to this process, and ends
+with the status of the child that it forks.
 """
 
 import gc

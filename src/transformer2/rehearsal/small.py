@@ -106,7 +106,7 @@ def _items(task: TaskData, shots: int) -> TaskData:
 
 
 def _method(method: Method) -> Method:
-    """The method with few steps, and at most two points of its sweep, which differ in the first setting that has two."""
+    """The method with few steps, and two points of its sweep, which differ in the first setting that has two values."""
     sweep, points = {}, 1
     for key, values in method.sweep.items():
         if key not in SMALL:
