@@ -15,9 +15,12 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 CLIENT = """#!{python} -IS
 import json, os, socket, struct, sys
@@ -45,6 +48,9 @@ NOT_HERE = ("transformer2.rollout.vllm", "transformer2.rollout.vllm_worker", "tr
 """Modules that are not imported ahead: they need vLLM, or run something."""
 
 
+SHORT = ["--max-new-tokens", "2"]
+
+
 def write_client(path: Path, address: Path) -> None:
     """Writes the program that jobs call as `python`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +60,11 @@ def write_client(path: Path, address: Path) -> None:
 
 def serve(address: Path) -> None:
     """Answers calls at the socket `address` until the process is ended; says "ready" on stdout once it does."""
+    tqdm.monitor_interval = 0  # the monitor is a thread
     import_everything()
+    use_everything()
+    gc.collect()
+    gc.freeze()  # children do not copy these pages to count references in them
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address))
         listener.listen(128)
@@ -69,8 +79,7 @@ def serve(address: Path) -> None:
 
 
 def import_everything() -> None:
-    """Imports what commands import, and makes ready what the first use of it makes ready."""
-    import matplotlib.pyplot as plt
+    """Imports what commands import."""
     from peft import IA3Config, LoraConfig, TinyLoraConfig, VeraConfig  # noqa: F401
     from transformers import LlamaForCausalLM, LlavaNextForConditionalGeneration, MistralForCausalLM  # noqa: F401
 
@@ -80,14 +89,46 @@ def import_everything() -> None:
         if module.name not in NOT_HERE and not module.name.startswith("transformer2.cli."):
             importlib.import_module(module.name)
     importlib.import_module("transformer2.cli")
+
+
+def use_everything() -> None:
+    """Uses models and figures once: what the libraries make ready at first use is then ready in all children.
+
+    No backward pass: its threads would not live on in children.
+    """
+    import matplotlib.pyplot as plt
+    from typer.testing import CliRunner
+
+    from transformer2.cli import app
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for family, task in (("llama-3", "gsm8k"), ("llava-next", "textvqa")):
+            model, rows, answers = (str(folder / f"{family}{end}") for end in ("", ".jsonl", ".answers.jsonl"))
+            for command in (
+                ["model", "--source", f"rehearsal:{family}:warm-up", "--out", model],
+                ["data", "--task", task, "--split", "test", "--source", "rehearsal:hub", "--limit", "2", "--out", rows],
+                [
+                    "generate",
+                    "--model",
+                    model,
+                    "--task",
+                    task,
+                    "--data",
+                    rows,
+                    "--out",
+                    answers,
+                    "--max-new-tokens",
+                    "2",
+                ],
+            ):
+                CliRunner().invoke(app, command, catch_exceptions=False)
     figure = plt.figure()
     figure.text(0, 0, "$x$")
-    for format in ("svg", "pdf", "png"):
+    for form in ("svg", "pdf", "png"):
         with open(os.devnull, "wb") as nowhere:
-            figure.savefig(nowhere, format=format)
+            figure.savefig(nowhere, format=form)
     plt.close(figure)
-    gc.collect()
-    gc.freeze()  # children do not copy these pages to count references in them
 
 
 def _reap() -> None:
