@@ -29,6 +29,13 @@ class TwoDevices(backends._DummyBackendModule):
         return 2
 
 
+def composed_without_looking(layers: list[layer.Linear]) -> None:
+    for one in layers:
+        with torch.no_grad():
+            scaled = scale_weight(one.base_weight(), one.svf_q, one.d(one.active_adapters))
+            one.composed = layer.Composed(one._key(), one._vectors(), scaled, divides=True)
+
+
 def move(module: torch.nn.Module, device: Any, *_: Any, **__: Any) -> torch.nn.Module:
     """`Module.to`, which fails on fake tensors."""
     for part in module.modules():
@@ -51,10 +58,8 @@ def devices(adapter: str, rows: bool, hooks: bool = True) -> list[str]:
     """Where the states are that leave each layer of an adapted model, and the logits."""
     backends._setup_privateuseone_for_python_backend("pretended", TwoDevices())
     torch.nn.Module.to = move  # type: ignore[method-assign]
-    # The question whether some z is almost zero has no answer without numbers.
-    layer.Linear._scaled_weight = lambda self: (  # type: ignore[method-assign]
-        scale_weight(self.base_layer.weight, self.svf_q, self.d(self.active_adapters).detach()), True
-    )  # fmt: skip
+    # The question whether a vector has changed, or is almost zero, has no answer without numbers.
+    layer.compose = composed_without_looking
     with FakeTensorMode():
         base = model(320)
         place(base, hooks)

@@ -20,7 +20,7 @@ from transformer2.svf.basis import (
     scale_weight,
     write_basis,
 )
-from transformer2.svf.layer import ScaledLinear, factored_linear
+from transformer2.svf.layer import Linear, ScaledLinear
 
 SHAPES = [(12, 7), (7, 12), (9, 9)]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -78,28 +78,34 @@ def test_scaled_weight_at_z_one_is_the_weight_bit_for_bit(shape, dtype):
     assert torch.equal(scale_weight(w, decompose(w).q, torch.zeros(min(shape))), w)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("tokens", [5, 50])  # fewer and more than r: two ways to the same diagonal
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_from_activations_equal_autograd_through_the_weight(shape):
+def test_gradients_from_activations_equal_autograd_through_the_weight(shape, tokens, biased):
     w = torch.randn(shape, dtype=torch.float64)
+    bias = torch.randn(shape[0], dtype=torch.float64) if biased else None
     q = decompose(w).q
-    x = torch.randn(2, 5, shape[1], dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, tokens, shape[1], dtype=torch.float64, requires_grad=True)
     d = (0.4 * torch.randn(min(shape), dtype=torch.float64)).requires_grad_()
     u, s, vh = torch.linalg.svd(w, full_matrices=False)
     signs = ((vh.T if shape[0] >= shape[1] else u) * q).sum(0).sign()  # same vectors, perhaps another sign
-    naive = F.linear(x, u * signs * (s * (1 + d)) @ (vh.T * signs).T)
+    naive = F.linear(x, u * signs * (s * (1 + d)) @ (vh.T * signs).T, bias)
     upstream = torch.randn_like(naive)
     expected = torch.autograd.grad(naive, (x, d), upstream)
     delta = (w @ q * d.detach()) @ q.T if shape[0] >= shape[1] else (q * d.detach()) @ (q.T @ w)
-    actual = torch.autograd.grad(ScaledLinear.apply(x, d, w + delta, q), (x, d), upstream)
+    actual = torch.autograd.grad(ScaledLinear.apply(x, d, w + delta, q, bias), (x, d), upstream)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_factored_form_equals_the_scaled_weight_for_each_row(shape):
     w = torch.randn(shape)
-    q, x, d = decompose(w).q, torch.randn(4, 5, shape[1]), 0.4 * torch.randn(4, 1, min(shape))
-    naive = torch.stack([F.linear(row, scale_weight(w, q, z[0])) for row, z in zip(x, d, strict=True)])
-    torch.testing.assert_close(factored_linear(x, w, q, d), naive, rtol=1e-4, atol=1e-5)
+    basis, x, d = decompose(w), torch.randn(4, 5, shape[1]), 0.4 * torch.randn(4, 1, min(shape))
+    base = nn.Linear(shape[1], shape[0])
+    base.weight.data = w
+    svf = Linear(base, basis, "default", SVFConfig(target_modules=["x"]))
+    naive = torch.stack([F.linear(row, scale_weight(w, basis.q, z[0]), base.bias) for row, z in zip(x, d, strict=True)])
+    torch.testing.assert_close(svf._factored(x, d), naive, rtol=1e-4, atol=1e-5)
 
 
 def test_a_new_adapter_is_the_base_model_bit_for_bit(inputs):
@@ -281,14 +287,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(inputs):
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_unknown_parametrisation_and_modules_to_save_are_refused():
+def test_an_unknown_parametrisation_and_layers_beside_a_pattern_are_refused():
     with pytest.raises(ValueError, match="parametrisation is 'cubic'"):
         SVFConfig(target_modules=TARGETS, parametrisation="cubic")
-    with pytest.raises(ValueError, match="modules_to_save"):
-        SVFConfig(target_modules=TARGETS, modules_to_save=["lm_head"])
+    for pattern in ("all-linear", ".*mlp.*"):
+        with pytest.raises(ValueError, match="layers_to_transform needs target_modules as a list"):
+            SVFConfig(target_modules=pattern, layers_to_transform=[1])
 
 
 def test_a_module_that_is_not_linear_is_refused():
-    with pytest.raises(TypeError, match=r"SVF adapts torch\.nn\.Linear, not Embedding"):
+    with pytest.raises(ValueError, match=r"SVF adapts torch\.nn\.Linear and transformers' Conv1D, not Embedding"):
         get_peft_model(tiny_llama(), SVFConfig(target_modules=["embed_tokens"]))
     assert isinstance(tiny_llama().model.embed_tokens, nn.Embedding)

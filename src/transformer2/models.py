@@ -221,7 +221,7 @@ def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: i
     match settings["adapter"]:
         case "svf":
             own = {key: settings[key] for key in ("parametrisation", "init_mean", "init_std")}
-            config = SVFConfig(**shared, **own, basis_path=str(basis) if basis else None)
+            config = SVFConfig(**shared, **own, **_bases(basis))
         case "lora" | "dora" as kind:
             own = {key: settings[key] for key in ("lora_alpha", "lora_dropout")}
             config = LoraConfig(**shared, **own, r=settings["rank"], use_dora=kind == "dora")
@@ -264,6 +264,11 @@ def carry_over(expert: Path, out: Path) -> None:
     write_json(out / "adapter_config.json", config)
 
 
+def _bases(basis: Path | None) -> dict[str, Any]:
+    """PEFT's options for bases that were made before, in a file that holds what was written to it."""
+    return {"basis_path": str(intact(basis))} if basis else {}
+
+
 def save_expert(model: PeftModel, out: Path, **options: Any) -> None:
     """Writes a trained adapter as PEFT does, sealed."""
     model.save_pretrained(str(out), **options)
@@ -300,9 +305,8 @@ def load_experts(model: Any, folders: Mapping[str, Path], basis: Path | None) ->
     shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in matrices.items() if weight.ndim > 1}
     for folder in folders.values():
         svf_vectors(folder, shapes)
-    options: Any = {"basis_path": str(basis)} if basis else {}
     (first, folder), *others = folders.items()
-    adapted = PeftModel.from_pretrained(model, folder, adapter_name=first, **options)
+    adapted = PeftModel.from_pretrained(model, folder, adapter_name=first, **_bases(basis))
     for name, folder in others:
         adapted.load_adapter(folder, adapter_name=name)
     return adapted.eval()

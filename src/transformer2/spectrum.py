@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from transformer2.seals import intact
+
 DISCUSSED = Fraction(256, 4096)
 """r that the document discusses, as a share of the largest rank of its two models: a smaller stand-in is looked at with
 the same share of its own."""
@@ -32,7 +34,7 @@ def spectra(bases: Mapping[str, Path], whose: Mapping[str, Mapping[str, Any]]) -
 
     rows = []
     for model, file in bases.items():
-        values = {name: s.double().numpy() for name, s in singular_values(file).items()}
+        values = {name: s.double().numpy() for name, s in singular_values(intact(file)).items()}
         full_rank = max(len(s) for s in values.values())
         who = {"run": whose[model]["run"], "model": model} | {k: whose[model][k] for k in ("stands_in_for", "standin")}
         for name, s in values.items():

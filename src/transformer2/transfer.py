@@ -17,7 +17,7 @@ from torch import Tensor
 
 from transformer2.experts import AFTER, BEFORE, CONFIG, WEIGHTS, svf_vectors
 from transformer2.provenance import whole_file
-from transformer2.seals import seal
+from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import singular_values
 from transformer2.svf.layer import scaling
@@ -121,12 +121,12 @@ def transfer(
     Raises:
         ValueError: as `read_z`, `check_same_matrices` and `resampled`.
     """
-    values = singular_values(source_basis)
+    values = singular_values(intact(source_basis))
     z = read_z(expert, values)
     kinds = {kind(name) for name in z}
     source, target = (
         {name: len(s) for name, s in of_model.items() if kind(name) in kinds}
-        for of_model in (values, singular_values(basis))
+        for of_model in (values, singular_values(intact(basis)))
     )
     if mapping is None:
         check_same_matrices(source, target)

@@ -36,10 +36,11 @@ from transformer2.provenance import (
     manifest,
     read_json,
     read_jsonl,
+    whole_file,
     write_json,
     write_jsonl,
 )
-from transformer2.seals import damaged, seal_folder, sha256
+from transformer2.seals import damaged, intact, seal_folder, sha256
 
 
 @app.command()
@@ -94,7 +95,8 @@ def basis(
     of_type = dtype_of(dtype)
     facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record, reading(model, SafetensorError):
-        record["matrices"] = write_basis(block_matrices(model, of_type, block, blocks), out)
+        with whole_file(out) as temporary:
+            record["matrices"] = write_basis(block_matrices(model, of_type, block, blocks), temporary)
         record["sha256"] = sha256(out)
 
 
@@ -104,7 +106,8 @@ def join_bases(blocks: list[Path], out: File) -> None:
     from transformer2.svf.basis import join_bases
 
     with manifest(out.with_suffix(".manifest.json"), blocks=[str(file) for file in blocks]) as record:
-        record["matrices"] = join_bases(blocks, out)
+        with whole_file(out) as temporary:
+            record["matrices"] = join_bases([intact(file) for file in blocks], temporary)
         record["sha256"] = sha256(out)
 
 
@@ -244,7 +247,7 @@ def generate(
 
             if expert and basis is None:
                 raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
-            experts = {"expert": read_z(expert, singular_values(basis))} if expert and basis else {}
+            experts = {"expert": read_z(expert, singular_values(intact(basis)))} if expert and basis else {}
             answering = VLLMEngine(model, tokenizer, basis, experts, dtype, gpus or 1)
             answering.set_expert("expert" if expert else None)
             batch_rows = len(rows)  # it batches by itself

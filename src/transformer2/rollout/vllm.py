@@ -39,7 +39,8 @@ class VLLMEngine:
             ImportError: vLLM is not installed.
             ValueError: experts or a policy without a basis.
         """
-        self.model, self.basis, self.tokenizer, self.policy = Path(model), basis, tokenizer, policy
+        self.model, self.tokenizer, self.policy = Path(model), tokenizer, policy
+        self.basis = intact(basis) if basis else None
         self._vectors: dict[str, Mapping[str, Tensor]] = dict(experts or {})
         if (self._vectors or policy is not None) and basis is None:
             raise ValueError("experts on vLLM need the bases of their model (transformer2 basis)")

@@ -27,9 +27,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from transformer2.provenance import whole_file
-from transformer2.seals import intact
-
 SOLVER = "gram-eigh-float64"
 DECODER_MATRIX = re.compile(r"(?P<module>(?!.*vision).*\.layers\.\d+\..*_proj)\.weight")
 """Weights that SVF may adapt: the linear maps inside the decoder layers; never embeddings, heads, norms or vision."""
@@ -64,9 +61,13 @@ def is_tall(weight: Tensor) -> bool:
 
 def scale_weight(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
     """W' for d = z - 1 (r,), computed in float32 and cast once; W itself where d = 0."""
+    return (weight.float() + weight_delta(weight, q, d)).to(weight.dtype)
+
+
+def weight_delta(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
+    """W' - W (m, n) in float32 for d = z - 1 (r,)."""
     w, q = weight.float(), q.float()
-    delta = (w @ q * d) @ q.T if is_tall(weight) else (q * d) @ (q.T @ w)
-    return (w + delta).to(weight.dtype)
+    return (w @ q * d) @ q.T if is_tall(weight) else (q * d) @ (q.T @ w)
 
 
 def fingerprint(weight: Tensor) -> str:
@@ -127,7 +128,7 @@ def join_bases(files: Sequence[Path], out: Path) -> int:
     fingerprints: dict[str, str] = {}
     starts, size = [], 0
     for file in files:
-        header, start = _header(intact(file))
+        header, start = _header(file)
         of_file = json.loads(header.pop("__metadata__")["fingerprints"])
         if both := of_file.keys() & fingerprints.keys():
             raise ValueError(f"{file} holds {min(both)}, and so does another of the files")
@@ -139,7 +140,7 @@ def join_bases(files: Sequence[Path], out: Path) -> int:
     metadata = {"solver": SOLVER, "fingerprints": json.dumps(fingerprints)}
     head = json.dumps({"__metadata__": metadata, **tensors}).encode()
     head += b" " * (-len(head) % 8)  # tensors lie at multiples of 8 bytes
-    with whole_file(out) as temporary, open(temporary, "wb") as joined:
+    with open(out, "wb") as joined:
         joined.write(len(head).to_bytes(8, "little") + head)
         for file, start in zip(files, starts, strict=True):
             with open(file, "rb") as block:
@@ -164,14 +165,13 @@ def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
         fingerprints[name] = fingerprint(weight)
     if not tensors:
         raise ValueError("no decoder matrix (…layers.<n>.…_proj.weight) in the model: SVF has nothing to decompose")
-    with whole_file(path) as temporary:
-        save_file(tensors, temporary, {"solver": SOLVER, "fingerprints": json.dumps(fingerprints)})
+    save_file(tensors, path, {"solver": SOLVER, "fingerprints": json.dumps(fingerprints)})
     return len(fingerprints)
 
 
 def singular_values(path: Path) -> dict[str, Tensor]:
     """s (r,) of every matrix in a file of bases, by module name, first layers first."""
-    with safe_open(intact(path), "pt") as file:
+    with safe_open(path, "pt") as file:
         names = [key.removesuffix(".s") for key in file.keys() if key.endswith(".s")]  # noqa: SIM118 (not a dict)
         by_layer = sorted(names, key=lambda name: [int(p) if p.isdigit() else -1 for p in name.split(".")])
         return {name: file.get_tensor(f"{name}.s") for name in by_layer}
@@ -181,7 +181,7 @@ class BasisFile:
     """A basis written by `write_basis`, read matrix by matrix."""
 
     def __init__(self, path: Path):
-        self.path = intact(Path(path))
+        self.path = Path(path)
         with safe_open(self.path, "pt") as file:
             self.fingerprints: dict[str, str] = json.loads(file.metadata()["fingerprints"])
 

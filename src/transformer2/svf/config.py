@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 
 from peft import PeftConfig
 
-PEFT_TYPE = "SVF"
+
+class PeftTypeName(str):
+    """The name of a PEFT method that PEFT's own enum does not have: a string with the `value` of such a member."""
+
+    @property
+    def value(self) -> str:
+        return str(self)
+
+
+PEFT_TYPE = PeftTypeName("SVF")
 PARAMETRISATIONS = ("linear", "sigmoid_nuclear")
 
 
@@ -30,7 +39,13 @@ class SVFConfig(PeftConfig):
         default=None, metadata={"help": "Mean of the trained vector at the start; None: the value that gives z = 1."}
     )
     init_std: float = field(default=0.0, metadata={"help": "Standard deviation of the trained vector at the start."})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "Not supported: SVF saves z alone."})
+    init_weights: bool = field(
+        default=True,
+        metadata={"help": "False: start far from the base model, with a standard deviation of 1; for tests, as in PEFT."},
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Other modules to train and save whole, such as a new classification head."}
+    )
     basis_path: str | None = field(
         default=None,
         metadata={"help": "File with the bases (svf.basis.write_basis); None: decompose on the spot. Never saved."},
@@ -43,11 +58,14 @@ class SVFConfig(PeftConfig):
             raise ValueError(
                 f"parametrisation is {self.parametrisation!r}; it must be one of {', '.join(PARAMETRISATIONS)}"
             )
-        if self.modules_to_save:
-            raise ValueError("SVF saves z alone: modules_to_save must be empty")
+        if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
+            raise ValueError(
+                "layers_to_transform needs target_modules as a list of names: a pattern (or 'all-linear') names layers itself"
+            )
         if isinstance(self.target_modules, list):
             self.target_modules = sorted(self.target_modules)
 
     def to_dict(self) -> dict:
-        """As saved: without `basis_path`, a place on one machine."""
-        return {key: value for key, value in super().to_dict().items() if key != "basis_path"}
+        """As saved: without `basis_path`, a place on one machine; names in order."""
+        fields = {key: value for key, value in super().to_dict().items() if key != "basis_path"}
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in fields.items()}

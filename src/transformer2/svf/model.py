@@ -1,7 +1,7 @@
 """SVF as a PEFT tuner: swaps the targeted linear modules for `layer.Linear`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from .basis import Basis, BasisFile, decompose
 from .config import SVFConfig
-from .layer import BASE_ROW, Linear, SVFLayer
-
-DECODER_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from .layer import BASE_ROW, Linear, SVFLayer, hold
+from .targets import TARGET_MODULES, check_target, dense_weight
 
 
 class SVFModel(BaseTuner):
@@ -23,7 +23,7 @@ class SVFModel(BaseTuner):
 
     prefix = "svf_"
     tuner_layer_cls = SVFLayer
-    target_module_mapping = dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), DECODER_PROJECTIONS)
+    target_module_mapping = TARGET_MODULES
 
     def _create_and_replace(  # type: ignore[override]
         self, peft_config: SVFConfig, adapter_name: str, target: nn.Module, target_name: str, parent: nn.Module,
@@ -32,16 +32,21 @@ class SVFModel(BaseTuner):
         if isinstance(target, Linear):
             target.update_layer(adapter_name, peft_config)
             return
-        if target is self.model.get_output_embeddings():  # type: ignore[operator]
-            raise ValueError(
-                f"{current_key} is the output head; SVF adapts decoder layers only: leave it out of target_modules"
-            )
+        check_target(current_key, target, self.model)
         new_module = Linear(target, self._basis(peft_config, current_key, target), adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)
         self._replace_module(parent, target_name, new_module, target)
 
-    def add_weighted_adapter(self, adapters: Sequence[str], weights: Tensor, adapter_name: str) -> None:
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Leaves vectors in float32, or, without `autocast_adapter_dtype`, casts them to the dtype of the base model."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        for _, layer in [] if autocast_adapter_dtype else self.svf_layers():
+            if adapter_name in layer.svf_z:
+                vector = layer.svf_z[adapter_name]
+                layer.svf_z[adapter_name] = nn.Parameter(vector.to(layer.svf_q.dtype), vector.requires_grad)
+
+    def add_weighted_adapter(self, adapters: Sequence[str], weights: Tensor | list[float], adapter_name: str) -> None:
         """Adds (or overwrites) the adapter z' = sum_k alpha_k z_k of Section 3.2 (C).
 
         Args:
@@ -81,36 +86,70 @@ class SVFModel(BaseTuner):
 
     @staticmethod
     def _basis(config: SVFConfig, name: str, target: nn.Module) -> Basis:
-        weight = target.weight.data  # type: ignore[union-attr]
+        weight = dense_weight(target)
         return decompose(weight) if config.basis_path is None else BasisFile(config.basis_path).load(name, weight)  # type: ignore[arg-type]
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any):
-        """Hands `adapter_names`, one a row of the batch, to every SVF layer for one forward pass."""
-        adapter_names: list[str] | None = kwargs.pop("adapter_names", None)
-        if adapter_names is None:
-            yield
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """PEFT enters this around every forward pass and around `generate`, with their arguments.
+
+        Hands `adapter_names`, one a row of the batch, to every module that can take them. Without them, W' of every
+        layer is made at once.
+        """
+        names: list[str] | None = kwargs.get("adapter_names")
+        if names is None:
+            with hold(module for module in self.modules() if isinstance(module, Linear)):
+                yield
             return
-        if self.training:
-            raise ValueError("adapter_names are for inference: call model.eval() first")
-        unknown = sorted(set(adapter_names) - set(self.peft_config) - {BASE_ROW})
-        if unknown:
-            raise ValueError(
-                f"no adapter named {', '.join(unknown)}; there are {', '.join(self.peft_config)} and {BASE_ROW}"
-            )
-        hooks = [
-            module.register_forward_pre_hook(partial(_add_adapter_names, adapter_names), with_kwargs=True)
+        self._check_rows(names, [*args, *kwargs.values()])
+        hook = partial(_add_adapter_names, names, _repeats(self.model, kwargs))
+        handles = [
+            module.register_forward_pre_hook(hook, with_kwargs=True)
             for module in self.modules()
-            if isinstance(module, Linear)
+            if isinstance(module, Linear | AuxiliaryTrainingWrapper)
         ]
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in handles:
+                handle.remove()
+
+    def _check_rows(self, names: list[str], inputs: Sequence[Any]) -> None:
+        """Raises ValueError unless these adapters can be applied to the rows of these inputs."""
+        if self.training:
+            raise ValueError("adapter_names are for inference: call model.eval() first")
+        if unknown := sorted(set(names) - set(self.peft_config) - {BASE_ROW}):
+            raise ValueError(
+                f"no adapter named {', '.join(unknown)}; there are {', '.join(self.peft_config)} and {BASE_ROW}"
+            )
+        if any(layer.merged for _, layer in self.svf_layers()):
+            raise ValueError("rows cannot have adapters of their own while one is merged: call unmerge_adapter() first")
+        rows = next((len(tensor) for tensor in inputs if isinstance(tensor, Tensor)), len(names))
+        if len(names) != rows:
+            raise ValueError(f"adapter_names has {len(names)} names for {rows} rows; it must have one a row")
 
 
-def mixed_vectors(experts: Mapping[str, Mapping[str, Tensor]], weights: Tensor) -> dict[str, Tensor]:
+def _repeats(model: Any, options: Mapping[str, Any]) -> set[int]:
+    """How often `generate` may repeat each row of a batch: for its beams, or for several answers to one prompt."""
+    config = options.get("generation_config") or getattr(model, "generation_config", None)
+    chosen = (
+        options.get(key) or getattr(config, key, None) or 1 for key in ("num_beams", "num_return_sequences")
+    )
+    return {1, *chosen}
+
+
+def _add_adapter_names(
+    names: Sequence[str], repeats: Collection[int], _module: nn.Module, args: tuple, kwargs: dict
+) -> tuple[tuple, dict]:
+    """Names for the rows that a module is given, each one repeated as `generate` repeats its row."""
+    rows = len(args[0]) if args else len(names)
+    repeat = rows // len(names)
+    if repeat * len(names) != rows or repeat not in repeats:
+        raise ValueError(f"adapter_names has {len(names)} names for {rows} rows; it must have one a row")
+    return args, kwargs | {"adapter_names": [name for name in names for _ in range(repeat)]}
+
+
+def mixed_vectors(experts: Mapping[str, Mapping[str, Tensor]], weights: Tensor | list[float]) -> dict[str, Tensor]:
     """z' = sum_k alpha_k z_k of Section 3.2 (C), by matrix.
 
     Args:
@@ -128,30 +167,28 @@ def mixed_vectors(experts: Mapping[str, Mapping[str, Tensor]], weights: Tensor) 
                 f"{first} and {name} scale other matrices ({sorted(different)[0]} and {len(different) - 1} more are in "
                 "one of them only): they cannot be mixed"
             )
-    layers = sorted({decoder_layer(matrix) for matrix in of_first})
     alpha = torch.as_tensor(weights, dtype=torch.float32)
-    alpha = alpha[:, None].expand(-1, len(layers)) if alpha.ndim == 1 else alpha
-    if alpha.shape != (len(experts), len(layers)):
-        raise ValueError(
-            f"alpha has the shape {tuple(alpha.shape)}; for {len(experts)} experts and {len(layers)} layers "
-            f"it must be ({len(experts)},) or ({len(experts)}, {len(layers)})"
-        )
+    column = dict.fromkeys(of_first, 0)  # of each matrix in alpha
+    if alpha.ndim > 1:
+        layers = sorted({decoder_layer(name) for name in of_first})
+        column = {name: layers.index(decoder_layer(name)) for name in of_first}
+    shape = (len(experts), len(set(column.values())))[: max(alpha.ndim, 1)]
+    if alpha.shape != shape:
+        of = " and ".join(f"{n} {what}" for n, what in zip(shape, ("experts", "layers"), strict=False))
+        raise ValueError(f"alpha has the shape {tuple(alpha.shape)}; for {of} it must be {shape}")
+    alpha = alpha[:, None] if alpha.ndim == 1 else alpha
     if (alpha == 0).all(0).any():
         raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
     found = {}
     for matrix in of_first:
         z = torch.stack([vectors[matrix] for vectors in experts.values()])
-        found[matrix] = alpha[:, layers.index(decoder_layer(matrix))].to(z.device) @ z
+        found[matrix] = alpha[:, column[matrix]].to(z.device) @ z
     return found
 
 
 def decoder_layer(name: str) -> int:
-    """Index of the decoder layer that a module belongs to."""
-    found = re.search(r"\.layers\.(\d+)\.", f".{name}")
+    """Index of the decoder layer that a module belongs to: the first number in its name, as in `layers.3.mlp`."""
+    found = re.search(r"\.(\d+)\.", f".{name}")
     if found is None:
         raise ValueError(f"{name} lies in no decoder layer")
     return int(found[1])
-
-
-def _add_adapter_names(adapter_names: list[str], _module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return args, kwargs | {"adapter_names": adapter_names}
