@@ -1,7 +1,6 @@
 """Singular value fine-tuning as a PEFT method. Importing this package makes PEFT know it."""
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.utils.hotswap import CONFIG_KEYS_TO_CHECK
 
 from .config import PEFT_TYPE, SVFConfig
 from .model import SVFModel
@@ -10,6 +9,5 @@ from .model import SVFModel
 PEFT_TYPE_TO_CONFIG_MAPPING[PEFT_TYPE] = SVFConfig  # type: ignore[index]
 PEFT_TYPE_TO_TUNER_MAPPING[PEFT_TYPE] = SVFModel  # type: ignore[index]
 PEFT_TYPE_TO_PREFIX_MAPPING[PEFT_TYPE] = SVFModel.prefix  # type: ignore[index]
-CONFIG_KEYS_TO_CHECK[PEFT_TYPE] = ["parametrisation"]  # type: ignore[index]  # must be the same for a hotswap
 
 __all__ = ["SVFConfig", "SVFModel"]

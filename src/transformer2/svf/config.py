@@ -41,7 +41,9 @@ class SVFConfig(PeftConfig):
     init_std: float = field(default=0.0, metadata={"help": "Standard deviation of the trained vector at the start."})
     init_weights: bool = field(
         default=True,
-        metadata={"help": "False: start far from the base model, with a standard deviation of 1; for tests, as in PEFT."},
+        metadata={
+            "help": "False: start far from the base model, with a standard deviation of 1; for tests, as in PEFT."
+        },
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Other modules to train and save whole, such as a new classification head."}
@@ -60,7 +62,8 @@ class SVFConfig(PeftConfig):
             )
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError(
-                "layers_to_transform needs target_modules as a list of names: a pattern (or 'all-linear') names layers itself"
+                "layers_to_transform needs target_modules as a list of names: a pattern, or 'all-linear', says itself "
+                "which layers it means"
             )
         if isinstance(self.target_modules, list):
             self.target_modules = sorted(self.target_modules)

@@ -284,7 +284,8 @@ def compose(layers: Sequence[Linear]) -> None:
         if kept:
             before, now = (torch.cat(v) for v in ([w.vectors for _, w in kept], [one._vectors() for one, _ in kept]))
             kept = kept if torch.equal(before, now) else []
-        stale = [layer for layer in layers if layer not in [one for one, _ in kept]]
+        fresh = {layer for layer, _ in kept}
+        stale = [layer for layer in layers if layer not in fresh]
         ds = [layer.d(layer.active_adapters) for layer in stale]
         smallest = torch.stack([(1 + d).abs().min() for d in ds]).tolist() if ds else []
         for layer, d, z in zip(stale, ds, smallest, strict=True):
@@ -316,4 +317,5 @@ def hold(layers: Iterable[Linear]) -> Iterator[None]:
 def _is_sharded(layer: Linear) -> bool:
     """Whether torch's FSDP (either version) has taken the weight apart, as it does between forward passes."""
     weight: Tensor = layer.base_layer.weight  # type: ignore[assignment]
-    return isinstance(weight, DTensor) or oriented(layer.base_layer, weight).shape != (layer.out_features, layer.in_features)
+    shape = layer.out_features, layer.in_features
+    return isinstance(weight, DTensor) or oriented(layer.base_layer, weight).shape != shape

@@ -39,7 +39,7 @@ class SVFModel(BaseTuner):
         self._replace_module(parent, target_name, new_module, target)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """Leaves vectors in float32, or, without `autocast_adapter_dtype`, casts them to the dtype of the base model."""
+        """Leaves vectors in float32; without `autocast_adapter_dtype`, casts them to the dtype of the base model."""
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         for _, layer in [] if autocast_adapter_dtype else self.svf_layers():
             if adapter_name in layer.svf_z:
@@ -132,9 +132,7 @@ class SVFModel(BaseTuner):
 def _repeats(model: Any, options: Mapping[str, Any]) -> set[int]:
     """How often `generate` may repeat each row of a batch: for its beams, or for several answers to one prompt."""
     config = options.get("generation_config") or getattr(model, "generation_config", None)
-    chosen = (
-        options.get(key) or getattr(config, key, None) or 1 for key in ("num_beams", "num_return_sequences")
-    )
+    chosen = (options.get(key) or getattr(config, key, None) or 1 for key in ("num_beams", "num_return_sequences"))
     return {1, *chosen}
 
 

@@ -1,5 +1,6 @@
 """What SVF can be put on: which modules of which architecture, and the weight of such a module."""
 
+from collections import ChainMap
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 DECODER_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "stablelm")
-TARGET_MODULES: dict[str, Any] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING | dict.fromkeys(
-    LLAMA_LIKE, DECODER_PROJECTIONS
+TARGET_MODULES: Any = ChainMap(
+    dict.fromkeys(LLAMA_LIKE, DECODER_PROJECTIONS), TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 )
 """Modules that SVF adapts if `target_modules` is not given: every projection of a decoder layer, as in the paper, where
-the architecture is of Llama's kind; elsewhere those that PEFT chooses for LoRA."""
+the architecture is of Llama's kind; elsewhere those that PEFT chooses for LoRA (a view of its table)."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
