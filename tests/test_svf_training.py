@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel, get_peft_model, inject_adapter_in_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainingArguments
 
@@ -235,18 +236,34 @@ class PackedLinear(nn.Linear):
         self.weight = nn.Parameter(torch.zeros(linear.weight.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
 
 
+class PartitionedLinear(nn.Linear):
+    """As DeepSpeed's ZeRO-3 leaves a weight on a process: nothing of it."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.weight = nn.Parameter(torch.empty(0))
+
+
+class WrappedLinear(nn.Linear):
+    """As torchao does: the parameter is a tensor of another kind, which says that it is of floating point."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.weight = nn.Parameter(TwoTensor(linear.weight.data, linear.weight.data))
+
+
 class Float8Linear(nn.Linear):
     def __init__(self, linear: nn.Linear):
         super().__init__(linear.in_features, linear.out_features, bias=False)
         self.weight = nn.Parameter(linear.weight.data.to(torch.float8_e4m3fn), requires_grad=False)
 
 
-@pytest.mark.parametrize("kind", [Int8Linear, PackedLinear, Float8Linear])
+@pytest.mark.parametrize("kind", [Int8Linear, PackedLinear, PartitionedLinear, WrappedLinear, Float8Linear])
 def test_a_weight_that_is_not_plain_numbers_is_refused_in_one_line(kind):
     base = tiny_llama()
     base.model.layers[1].mlp.up_proj = kind(base.model.layers[1].mlp.up_proj)
     with pytest.raises(
-        ValueError, match=r"cannot decompose model\.layers\.1\.mlp\.up_proj: its weight is a .*8"
+        ValueError, match=r"cannot decompose model\.layers\.1\.mlp\.up_proj: its weight is a .*load the"
     ) as error:
         get_peft_model(base, SVFConfig(target_modules=["up_proj"]))
     assert "\n" not in str(error.value)

@@ -61,7 +61,8 @@ def is_tall(weight: Tensor) -> bool:
 
 def scale_weight(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
     """W' for d = z - 1 (r,), computed in float32 and cast once; W itself where d = 0."""
-    return (weight.float() + weight_delta(weight, q, d)).to(weight.dtype)
+    w = weight.float()
+    return (w + weight_delta(w, q, d)).to(weight.dtype)
 
 
 def weight_delta(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ from .config import SVFConfig
 from .layer import BASE_ROW, Linear, SVFLayer, hold
 from .targets import TARGET_MODULES, check_target, dense_weight
 
+LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+"""The number of a decoder layer in the name of a module: the first one."""
+
 
 class SVFModel(BaseTuner):
     """Singular value fine-tuning (Section 3.2): W' = U diag(s * z) V^T with a trained z for each targeted matrix."""
@@ -166,27 +169,26 @@ def mixed_vectors(experts: Mapping[str, Mapping[str, Tensor]], weights: Tensor |
                 "one of them only): they cannot be mixed"
             )
     alpha = torch.as_tensor(weights, dtype=torch.float32)
-    column = dict.fromkeys(of_first, 0)  # of each matrix in alpha
-    if alpha.ndim > 1:
-        layers = sorted({decoder_layer(name) for name in of_first})
-        column = {name: layers.index(decoder_layer(name)) for name in of_first}
-    shape = (len(experts), len(set(column.values())))[: max(alpha.ndim, 1)]
-    if alpha.shape != shape:
-        of = " and ".join(f"{n} {what}" for n, what in zip(shape, ("experts", "layers"), strict=False))
-        raise ValueError(f"alpha has the shape {tuple(alpha.shape)}; for {of} it must be {shape}")
+    layers = sorted({int(number[1]) for name in of_first if (number := LAYER.search(name))})
+    if alpha.shape not in ((len(experts),), (len(experts), len(layers))):
+        raise ValueError(
+            f"alpha has the shape {tuple(alpha.shape)}; for {len(experts)} experts and {len(layers)} layers "
+            f"it must be ({len(experts)},) or ({len(experts)}, {len(layers)})"
+        )
+    columns = {name: 0 if alpha.ndim == 1 else layers.index(decoder_layer(name)) for name in of_first}
     alpha = alpha[:, None] if alpha.ndim == 1 else alpha
     if (alpha == 0).all(0).any():
         raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
     found = {}
     for matrix in of_first:
         z = torch.stack([vectors[matrix] for vectors in experts.values()])
-        found[matrix] = alpha[:, column[matrix]].to(z.device) @ z
+        found[matrix] = alpha[:, columns[matrix]].to(z.device) @ z
     return found
 
 
 def decoder_layer(name: str) -> int:
     """Index of the decoder layer that a module belongs to: the first number in its name, as in `layers.3.mlp`."""
-    found = re.search(r"\.(\d+)\.", f".{name}")
+    found = LAYER.search(name)
     if found is None:
         raise ValueError(f"{name} lies in no decoder layer")
     return int(found[1])

@@ -8,13 +8,13 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from peft.utils.integrations import get_bnb_param_type
 from peft.utils.quantization_utils import QuantizationBackend, resolve_quantization_backend
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers.pytorch_utils import Conv1D
 
 DECODER_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "stablelm")
-TARGET_MODULES: Any = ChainMap(
-    dict.fromkeys(LLAMA_LIKE, DECODER_PROJECTIONS), TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-)
+PROJECTIONS: dict[str, Any] = dict.fromkeys(LLAMA_LIKE, DECODER_PROJECTIONS)
+TARGET_MODULES: Any = ChainMap(PROJECTIONS, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING)
 """Modules that SVF adapts if `target_modules` is not given: every projection of a decoder layer, as in the paper, where
 the architecture is of Llama's kind; elsewhere those that PEFT chooses for LoRA (a view of its table)."""
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -29,7 +29,7 @@ def check_target(name: str, module: nn.Module, model: nn.Module) -> None:
     if backend_of(module) is not None:
         return
     weight = module.weight
-    plain = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor and weight.dtype in DTYPES
+    plain = weight.dtype in DTYPES and not is_traceable_wrapper_subclass(weight)  # torchao's weights, DTensor
     if not plain or weight.is_meta or tuple(weight.shape) != _shape(module):
         raise ValueError(
             f"SVF cannot decompose {name}: its weight is a {type(weight.data).__name__} of {weight.dtype} with the "
