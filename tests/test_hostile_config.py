@@ -54,6 +54,12 @@ FIELDS = {
 }
 
 
+def reader(name: str) -> TypeAdapter:
+    """Reads the value of one field as its section does."""
+    field = FIELDS[name][0]
+    return TypeAdapter(Annotated[field.annotation, field])  # pyright: ignore
+
+
 def within(value: float, schema: dict[str, Any]) -> bool:
     low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
     above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
@@ -64,8 +70,7 @@ def within(value: float, schema: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("value", [-1, 0, 1, 0.5, 1.5, 10**30, 1e30, -1e30, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_number_is_taken_where_the_schema_says_so_and_refused_elsewhere(name, value):
-    field, schema = FIELDS[name]
-    kind = TypeAdapter(Annotated[field.annotation, field])
+    kind, schema = reader(name), FIELDS[name][1]
     given = [value] if name == "Run.seeds" else value
     try:
         kind.validate_python(given)
@@ -77,9 +82,8 @@ def test_a_number_is_taken_where_the_schema_says_so_and_refused_elsewhere(name, 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_number_has_both_limits_and_a_truth_or_a_word_is_none(name):
-    field, schema = FIELDS[name]
+    kind, schema = reader(name), FIELDS[name][1]
     assert schema.keys() & {"minimum", "exclusiveMinimum"} and schema.keys() & {"maximum", "exclusiveMaximum"}, schema
-    kind = TypeAdapter(Annotated[field.annotation, field])
     for value in (True, False, "one", "", "nan", "inf", "1e400", [1.5], {"a": 1}):
         with pytest.raises(ValidationError):
             kind.validate_python([value] if name == "Run.seeds" else value)
