@@ -24,6 +24,7 @@ from transformer2.config import load
 from transformer2.planning import plan
 from transformer2.provenance import read_json, read_jsonl
 from transformer2.tasks import TASKS
+from transformer2.training.selection import LAST, same_expert
 
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs", "src", "paper_tables", "tests")
 README = ROOT / "README.md"
@@ -304,16 +305,15 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     # The last state of every training, too: on the tasks that its best one is scored on, and in choices of its own.
     last = (6 + 2 + 2) * 12 + 12 + (3 + 1) * (3 * 12 + 12 + 8) + 12 + 3 * (12 + 12 + 8)
     assert len(lines) == 1 + trained + classes + unseen + last
-    copied = [
-        found["answers_of"] is not None
-        for file in results.glob("generations/tiny-llama/*-last/*/*.manifest.json")
-        for found in [read_json(file)]
-    ]
-    assert len(copied) == 6 + 2 + 1 + 1 + 3 * (3 + 1) and {True, False} == set(copied), "a state is answered with once"
+    answered = [read_json(file) for file in results.glob("generations/tiny-llama/*-last/*/*.manifest.json")]
+    assert len(answered) == 6 + 2 + 1 + 1 + 3 * (3 + 1)
+    for found in answered:
+        folder = checkout / found["expert"]
+        assert folder.name == LAST and (found["answers_of"] is not None) == same_expert(folder, folder.parent)
     chosen = read_json(results / "scores/tiny-llama/lora_on_test-last/math/seed0.json")
     assert chosen["state"] == "last" and chosen["chosen"].endswith("-last")
     states = {(row["state"], row["other_state"]) for row in csv_rows(tables / "arxiv" / "table1.csv")}
-    assert ("best", "last") in states
+    assert ("best", "last") in states and "untrained (step 0)" in (tables / "arxiv" / "table1.md").read_text()
     experts = csv_rows(results / "experts.csv")
     assert {row["state"] for row in experts} == {"best", "last"} and len(experts) == 2 * (6 + 2 + 1 + 1)
     for figure in (
