@@ -49,6 +49,7 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"models": {}}, "models: needs at least one entry"),
         ({"methods": {"svf": {"sweep": {"kl_coeficient": [0]}}}}, "did you mean 'kl_coefficient'?"),
         ({"methods": {"svf": {"sweep": {"kl_coefficient": []}}}}, "methods.svf.sweep: kl_coefficient has no value"),
+        ({"methods": {"svf": {"sweep": {"select": ["best", "last"]}}}}, "methods.svf.sweep: select cannot be swept"),
         (
             {"methods": {"svf": {"settings": {"steps": 0}}}},
             "methods.svf.settings.steps: must be greater than or equal to 1 (got 0)",

@@ -175,6 +175,16 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     )
 
 
+def test_a_method_whose_last_state_is_the_expert_is_scored_in_that_state_alone(checkout):
+    text = (checkout / "tests/config/tiny.yaml").read_text()
+    last = checkout / "last.yaml"
+    last.write_text(text.replace("settings: {batch_size: 8, steps: 2, eval_every: 1}", "settings: {select: last}", 1))
+    result = snakemake(checkout, "-n", "--configfile", str(last))
+    adapters = set(re.findall(r"adapter=([\w-]+)", result.stdout + result.stderr))
+    assert {"svf-gsm8k-last", "lora-gsm8k", "lora-gsm8k-last"} <= adapters and "svf-gsm8k" not in adapters
+    assert planned(result)["dispatch"] == 12, "its experts are dispatched to as ever"
+
+
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):
     assert "pocket-mistral" not in (result := snakemake(checkout, "-n", *TINY)).stdout + result.stderr
 
