@@ -4,13 +4,10 @@ import dis
 import errno
 import os
 import sys
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from transformer2.cli import adaptation, plan, rehearse, run, tables  # noqa: F401  (they hold the commands)
+from transformer2.cli.debugging import DEBUG
 from transformer2.cli.options import app
 from transformer2.sandbox import SandboxError
 
@@ -20,25 +17,15 @@ HINTS = {
     errno.ENOENT: "give a path that is there",
     errno.EACCES: "choose another place, or change its permissions",
     errno.EROFS: "choose a place that can be written to",
-    errno.ENOSPC: "free some space, or write to another disk; no file is half written",
-    errno.EDQUOT: "free some space, or write to another disk; no file is half written",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f); no file is half written",
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
 }
 """What to do where the operating system refuses."""
 UNKNOWN = (
     "This is no mistake that the command knows. If your input is right, it is a bug: please report it with this "
     "traceback (--debug before the command, or TRANSFORMER2_DEBUG=1, shows those of known mistakes too)."
 )
-_debug: ContextVar[bool] = ContextVar("debug", default=False)
-
-
-@app.callback()
-def options(
-    debug: Annotated[
-        bool, typer.Option("--debug", envvar="TRANSFORMER2_DEBUG", help="Show the traceback of every error.")
-    ] = False,
-) -> None:
-    _debug.set(debug)
 
 
 def main() -> None:
@@ -54,7 +41,7 @@ def main() -> None:
         error = caught
     else:
         return
-    if not _debug.get():
+    if not DEBUG.get():
         if said := mistake(error):
             print(f"error: {said}", file=sys.stderr)
             raise SystemExit(MISTAKE)
