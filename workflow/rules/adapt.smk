@@ -3,24 +3,24 @@
 
 rule dispatch:
     input:
-        unpack(lambda wc: with_prefix("expert_", experts_by_class(wc))),
+        unpack(experts_by_class),
         classifier=lambda wc: (
-            expert(wc.model, "classify", "cls", wc.seed)
-            if STRATEGIES[wc.adapter][0] == "cls"
+            GRID.expert(wc.model, "classify", "cls", wc.seed)
+            if configuration.STRATEGIES[wc.adapter][0] == "cls"
             else []
         ),
         model=rules.model.output,
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
     output:
-        answers=f"{ANSWERS}.jsonl",
-        decisions=f"{ANSWERS}.decisions.json",
+        answers=paths.ANSWERS.pattern,
+        decisions=paths.DECISIONS.pattern,
     log:
-        f"{ANSWERS}.log",
+        f"{paths.ANSWERS.stem}.log",
     benchmark:
-        f"{ANSWERS}.benchmark.tsv"
+        f"{paths.ANSWERS.stem}.benchmark.tsv"
     wildcard_constraints:
-        adapter=one_of(STRATEGIES),
+        adapter=one_of(GRID.of_kind("dispatch")),
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -30,11 +30,11 @@ rule dispatch:
         gpu=of_model("gpus"),
     params:
         code=code("dispatch"),
-        experts=lambda wc: named_folders(experts_by_class(wc)),
+        experts=lambda wc: named_folders(GRID.experts_by_class(wc.model, wc.seed)),
         classifier=lambda wc, input: option(
             "classifier", Path(input.classifier).parent if input.classifier else None
         ),
-        first_pass=lambda wc: STRATEGIES[wc.adapter][1],
+        first_pass=lambda wc: configuration.STRATEGIES[wc.adapter][1],
         identity=identity,
         dtype=of_model("dtype"),
         max_new_tokens=lambda wc: option(
@@ -53,24 +53,26 @@ rule dispatch:
 rule carry_over:
     # The experts of a vision-language model on tasks of text are those of its backbone.
     input:
-        adapter=lambda wc: expert(
+        adapter=lambda wc: GRID.expert(
             RUN.models[wc.model].backbone, wc.task, wc.method, wc.seed
         ),
-        last=lambda wc: expert(
+        last=lambda wc: GRID.expert(
             RUN.models[wc.model].backbone, wc.task, wc.method, wc.seed, f"{LAST}/"
         ),
     output:
-        adapter=f"{EXPERT}/adapter_model.safetensors",
-        config=f"{EXPERT}/adapter_config.json",
+        adapter=f"{paths.EXPERT}/adapter_model.safetensors",
+        config=f"{paths.EXPERT}/adapter_config.json",
         last=multiext(
-            f"{EXPERT}/{LAST}/", "adapter_model.safetensors", "adapter_config.json"
+            f"{paths.EXPERT}/{LAST}/",
+            "adapter_model.safetensors",
+            "adapter_config.json",
         ),
     log:
-        f"{EXPERT}/carry_over.log",
+        f"{paths.EXPERT}/carry_over.log",
     benchmark:
-        f"{EXPERT}/benchmark.tsv"
+        f"{paths.EXPERT}/benchmark.tsv"
     wildcard_constraints:
-        model=one_of(set(RUN.models) - set(LANGUAGE_MODELS)),
+        model=one_of(set(RUN.models) - set(GRID.language_models)),
         task=one_of(RUN.text_tasks),
     localrule: True
     conda:
@@ -83,7 +85,7 @@ rule carry_over:
     params:
         code=code("carry-over"),
         expert=lambda wc, input: Path(input.adapter).parent,
-        out=EXPERT,
+        out=paths.EXPERT.pattern,
     shell:
         "(python -m transformer2 carry-over --expert {params.expert:q} --out {params.out:q}"
         " && python -m transformer2 carry-over --expert {params.expert:q}/last --out {params.out:q}/last) > {log:q} 2>&1"
@@ -94,19 +96,19 @@ ruleorder: carry_over > select
 
 rule adapt:
     input:
-        unpack(experts_to_mix),
+        unpack(lambda wc: GRID.experts_to_mix(wc.model, wc.budget, wc.seed)),
         model=rules.model.output,
         basis=rules.basis.output,
         data="results/{run}/data/{task}/test.jsonl",
         pictures=pictures("test"),
     output:
-        f"{MIX}/adapter_model.safetensors",
-        f"{MIX}/adapter_config.json",
-        f"{MIX}/adaptation.json",
+        f"{paths.MIX}/adapter_model.safetensors",
+        f"{paths.MIX}/adapter_config.json",
+        f"{paths.MIX}/adaptation.json",
     log:
-        f"{MIX}/adapt.log",
+        f"{paths.MIX}/adapt.log",
     benchmark:
-        f"{MIX}/benchmark.tsv"
+        f"{paths.MIX}/benchmark.tsv"
     wildcard_constraints:
         configuration=one_of(configuration.CONFIGURATIONS),
     conda:
@@ -118,15 +120,16 @@ rule adapt:
         gpu=of_model("gpus"),
     params:
         code=code("adapt"),
-        out=MIX,
-        experts=lambda wc: named_folders(experts_to_mix(wc)),
-        shots=lambda wc: BUDGETS[wc.budget].shots,
+        out=paths.MIX.pattern,
+        experts=lambda wc: named_folders(
+            GRID.experts_to_mix(wc.model, wc.budget, wc.seed)
+        ),
+        shots=lambda wc: GRID.budgets[wc.budget].shots,
         settings=lambda wc: json.dumps(RUN.search(wc.budget, wc.configuration, wc.task)),
-        identity=lambda wc: whose(
-            wc,
-            budget=wc.budget,
-            granularity=configuration.CONFIGURATIONS[wc.configuration][0],
-            normalised=configuration.CONFIGURATIONS[wc.configuration][1],
+        identity=lambda wc: json.dumps(
+            GRID.search_identity(
+                wc.model, wc.task, int(wc.seed), wc.budget, wc.configuration
+            )
         ),
         dtype=of_model("dtype"),
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
@@ -146,13 +149,13 @@ rule train_on_shots:
         pictures=pictures("test"),
     output:
         # As for `train`, the checkpoint beside these is no output.
-        f"{MIX}/adapter_model.safetensors",
-        f"{MIX}/adapter_config.json",
-        f"{MIX}/training.json",
+        f"{paths.MIX}/adapter_model.safetensors",
+        f"{paths.MIX}/adapter_config.json",
+        f"{paths.MIX}/training.json",
     log:
-        f"{MIX}/train.log",
+        f"{paths.MIX}/train.log",
     benchmark:
-        f"{MIX}/benchmark.tsv"
+        f"{paths.MIX}/benchmark.tsv"
     wildcard_constraints:
         configuration=one_of(ADAPT.trained if ADAPT else []),
     conda:
@@ -164,7 +167,7 @@ rule train_on_shots:
         gpu=of_model("gpus"),
     params:
         code=code("train"),
-        out=MIX,
+        out=paths.MIX.pattern,
         dtype=of_model("dtype"),
         checkpointing=checkpointing,
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
@@ -186,23 +189,21 @@ rule train_on_shots:
 
 rule choose:
     input:
-        scores=lambda wc: score_files(wc.model, CHOSEN[wc.adapter][0], wc.task, wc.seed),
+        scores=lambda wc: GRID.score_files(GRID.candidates(cell(wc))),
         adaptation=lambda wc: [
-            f"{MIX}/adaptation.json".format(
-                budget=MIXES[name][0], configuration=MIXES[name][1], **wc
-            )
-            for name in CHOSEN[wc.adapter][0]
-            if name in MIXES
+            f"{GRID.mix_folder(candidate)}/adaptation.json"
+            for candidate in GRID.candidates(cell(wc))
+            if GRID.adapters[candidate.adapter].kind == "mix"
         ],
         data="results/{run}/data/{task}/test.jsonl",
     output:
-        f"{SCORES}.json",
+        paths.SCORES.pattern,
     log:
-        f"{SCORES}.log",
+        f"{paths.SCORES.stem}.log",
     benchmark:
-        f"{SCORES}.benchmark.tsv"
+        f"{paths.SCORES.stem}.benchmark.tsv"
     wildcard_constraints:
-        adapter=one_of(CHOSEN),
+        adapter=one_of(GRID.of_kind("choice")),
     localrule: True
     conda:
         "../../envs/core.yaml"
@@ -214,8 +215,8 @@ rule choose:
     params:
         code=code("choose"),
         identity=identity,
-        shots=lambda wc: CHOSEN[wc.adapter][1],
-        by=lambda wc: CHOSEN[wc.adapter][2],
+        shots=lambda wc: GRID.adapters[wc.adapter].shots,
+        by=lambda wc: GRID.adapters[wc.adapter].chosen_by,
         which=ADAPT and ADAPT.score,
         adaptation=lambda wc, input: options("adaptation", input.adaptation),
     shell:
@@ -225,26 +226,8 @@ rule choose:
 
 rule gather:
     input:
-        decisions=[
-            f"{ANSWERS}.decisions.json".format(
-                run=RUN.run, model=model, adapter=adapter, task=task, seed=RUN.seeds[0]
-            )
-            for adapter, (strategy, _) in STRATEGIES.items()
-            for model in adaptive(strategy)
-            for task in UNSEEN[model]
-        ],
-        mixes=[
-            f"{MIX}/adaptation.json".format(
-                run=RUN.run,
-                model=model,
-                task=task,
-                budget=budget,
-                configuration=configuration,
-                seed=RUN.seeds[0],
-            )
-            for model, task, budget in mixed()
-            for configuration in ADAPT.configurations
-        ],
+        decisions=GRID.decision_files(),
+        mixes=[f"{folder}/adaptation.json" for folder in GRID.search_folders()],
     output:
         decisions="results/{run}/decisions.csv.gz",
         timings="results/{run}/timings.csv",
@@ -272,18 +255,18 @@ rule gather:
 rule kit:
     # What `transformer2 ask --experts` takes: the expert of each class, and the classification expert.
     input:
-        unpack(lambda wc: with_prefix("expert_", experts_by_class(wc))),
+        unpack(experts_by_class),
         expert_cls=lambda wc: (
-            expert(wc.model, "classify", "cls", wc.seed)
+            GRID.expert(wc.model, "classify", "cls", wc.seed)
             if "cls" in RUN.models[wc.model].strategies
             else []
         ),
     output:
-        touch(f"{KIT}/done"),
+        touch(f"{paths.EXPERT_BUNDLE}/done"),
     log:
-        f"{KIT}/kit.log",
+        f"{paths.EXPERT_BUNDLE}/kit.log",
     benchmark:
-        f"{KIT}/benchmark.tsv"
+        f"{paths.EXPERT_BUNDLE}/benchmark.tsv"
     localrule: True
     conda:
         "../../envs/core.yaml"
@@ -294,7 +277,7 @@ rule kit:
         gpu=0,
     params:
         code=code("kit"),
-        out=KIT,
+        out=paths.EXPERT_BUNDLE.pattern,
         experts=lambda wc, input: named_folders(
             {
                 name.removeprefix("expert_"): file

@@ -129,8 +129,8 @@ rule illustrate:
     input:
         model=rules.model.output[0].replace("{model}", ILLUSTRATED),
         experts=[
-            expert(model, task, method, RUN.seeds[0])
-            for model, method, task in TRAINED
+            GRID.expert(model, task, method, RUN.seeds[0])
+            for model, method, task in GRID.trained
             if ADAPT and (model, method) == (ILLUSTRATED, ADAPT.experts)
         ],
         data="results/{run}/data/gsm8k/train.jsonl",

@@ -10,7 +10,11 @@ rule data:
         "results/{run}/data/{task}/{split}.benchmark.tsv"
     wildcard_constraints:
         task=one_of(
-            [task for task in BENCHMARKS if task not in configuration.VISION_TASKS]
+            [
+                task
+                for task in GRID.benchmarks
+                if task not in configuration.VISION_TASKS
+            ]
         ),
     conda:
         "../../envs/core.yaml"

@@ -3,18 +3,18 @@
 
 rule generate:
     input:
-        unpack(expert_files),
+        unpack(lambda wc: GRID.files_to_answer(cell(wc))),
         model=rules.model.output,
         data="results/{run}/data/{task}/test.jsonl",
         pictures=pictures("test"),
     output:
-        f"{ANSWERS}.jsonl",
+        paths.ANSWERS.pattern,
     log:
-        f"{ANSWERS}.log",
+        f"{paths.ANSWERS.stem}.log",
     benchmark:
-        f"{ANSWERS}.benchmark.tsv"
+        f"{paths.ANSWERS.stem}.benchmark.tsv"
     wildcard_constraints:
-        adapter=one_of([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED]),
+        adapter=one_of(GRID.answering),
     conda:
         ENGINE_ENV
     threads: of_model("threads")
@@ -42,7 +42,7 @@ rule generate:
             "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
         ),
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
-        engine=lambda wc: engine(wc.model, [method_of(wc.adapter)]),
+        engine=lambda wc: engine(wc.model, [GRID.method_of(wc.adapter)]),
     shell:
         "python -m transformer2 generate --model {input.model:q} {params.expert:q} {params.basis:q} {params.best:q}"
         " --task {wildcards.task:q} --data {input.data:q} --dtype {params.dtype:q} {params.max_new_tokens:q}"
@@ -51,16 +51,16 @@ rule generate:
 
 rule score:
     input:
-        answers=f"{ANSWERS}.jsonl",
+        answers=paths.ANSWERS.pattern,
         data="results/{run}/data/{task}/test.jsonl",
     output:
-        f"{SCORES}.json",
+        paths.SCORES.pattern,
     log:
-        f"{SCORES}.log",
+        f"{paths.SCORES.stem}.log",
     benchmark:
-        f"{SCORES}.benchmark.tsv"
+        f"{paths.SCORES.stem}.benchmark.tsv"
     wildcard_constraints:
-        adapter=one_of([*ADAPTERS, *MIXES, *FEW_SHOT_TRAINED, *STRATEGIES]),
+        adapter=one_of([*GRID.answering, *GRID.of_kind("dispatch")]),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -79,7 +79,7 @@ rule score:
 
 rule collect_scores:
     input:
-        scores=all_scores if RUN.scores is None else RUN.scores,
+        scores=GRID.score_files(GRID.cells) if RUN.scores is None else RUN.scores,
         ledger=[] if RUN.scores is None else LEDGER_FILES,
     output:
         "results/{run}/scores.csv.gz",

@@ -12,15 +12,15 @@ rule train:
     output:
         # checkpoint.safetensors, metrics.jsonl and rollouts.jsonl lie beside these and are no outputs on purpose:
         # Snakemake deletes the outputs of a job that was killed, and the training would have to start again.
-        f"{SWEEP}/adapter_model.safetensors",
-        f"{SWEEP}/adapter_config.json",
-        f"{SWEEP}/{LAST}/adapter_model.safetensors",
-        f"{SWEEP}/{LAST}/adapter_config.json",
-        summary=f"{SWEEP}/training.json",
+        f"{paths.SWEEP}/adapter_model.safetensors",
+        f"{paths.SWEEP}/adapter_config.json",
+        f"{paths.SWEEP}/{LAST}/adapter_model.safetensors",
+        f"{paths.SWEEP}/{LAST}/adapter_config.json",
+        summary=f"{paths.SWEEP}/training.json",
     log:
-        f"{SWEEP}/train.log",
+        f"{paths.SWEEP}/train.log",
     benchmark:
-        f"{SWEEP}/benchmark.tsv"
+        f"{paths.SWEEP}/benchmark.tsv"
     conda:
         ENGINE_ENV
     threads: of_model("threads")
@@ -30,7 +30,7 @@ rule train:
         gpu=of_model("gpus"),
     params:
         code=code("train"),
-        out=SWEEP,
+        out=paths.SWEEP.pattern,
         dtype=of_model("dtype"),
         checkpointing=checkpointing,
         batch_rows=lambda wc: RUN.batch_rows(wc.model),
@@ -50,22 +50,22 @@ rule train:
 rule select:
     input:
         summaries=lambda wc: collect(
-            rules.train.output.summary, point=POINTS[wc.method], **wc
+            rules.train.output.summary, point=RUN.trained[wc.method].points(), **wc
         ),
     output:
-        adapter=f"{EXPERT}/adapter_model.safetensors",
-        config=f"{EXPERT}/adapter_config.json",
-        selection=f"{EXPERT}/selection.json",
+        adapter=f"{paths.EXPERT}/adapter_model.safetensors",
+        config=f"{paths.EXPERT}/adapter_config.json",
+        selection=f"{paths.EXPERT}/selection.json",
         last=multiext(
-            f"{EXPERT}/{LAST}/",
+            f"{paths.EXPERT}/{LAST}/",
             "adapter_model.safetensors",
             "adapter_config.json",
             "selection.json",
         ),
     log:
-        f"{EXPERT}/select.log",
+        f"{paths.EXPERT}/select.log",
     benchmark:
-        f"{EXPERT}/benchmark.tsv"
+        f"{paths.EXPERT}/benchmark.tsv"
     localrule: True
     conda:
         "../../envs/core.yaml"
@@ -76,7 +76,7 @@ rule select:
         gpu=0,
     params:
         code=code("select"),
-        out=EXPERT,
+        out=paths.EXPERT.pattern,
         candidates=lambda wc, input: [
             str(Path(file).parent) for file in input.summaries
         ],

@@ -3,11 +3,11 @@
 
 rule transfer:
     input:
-        expert=lambda wc: expert(
+        expert=lambda wc: GRID.expert(
             RUN.models[wc.model].transfer.experts_of,
             wc.task,
             ADAPT.experts,
-            RUN.seeds[0] if is_shuffled(wc) else wc.seed,
+            RUN.seeds[0] if GRID.is_shuffled(wc.method) else wc.seed,
         ),
         source_basis=lambda wc: rules.basis.output[0].format(
             model=RUN.models[wc.model].transfer.experts_of
@@ -15,14 +15,14 @@ rule transfer:
         model=rules.model.output,
         basis=rules.basis.output,
     output:
-        f"{TRANSFER}/adapter_model.safetensors",
-        f"{TRANSFER}/adapter_config.json",
+        f"{paths.TRANSFER}/adapter_model.safetensors",
+        f"{paths.TRANSFER}/adapter_config.json",
     log:
-        f"{TRANSFER}/transfer.log",
+        f"{paths.TRANSFER}/transfer.log",
     benchmark:
-        f"{TRANSFER}/benchmark.tsv"
+        f"{paths.TRANSFER}/benchmark.tsv"
     wildcard_constraints:
-        method=one_of(sorted(TRANSFERRED)),
+        method=one_of(GRID.transferred_methods),
     conda:
         "../../envs/core.yaml"
     threads: 1
@@ -32,10 +32,12 @@ rule transfer:
         gpu=0,
     params:
         code=code("transfer"),
-        out=TRANSFER,
+        out=paths.TRANSFER.pattern,
         expert=lambda wc, input: Path(input.expert).parent,
         mapping=lambda wc: option("mapping", RUN.models[wc.model].transfer.mapping),
-        shuffle=lambda wc: option("shuffle", wc.seed if is_shuffled(wc) else None),
+        shuffle=lambda wc: option(
+            "shuffle", wc.seed if GRID.is_shuffled(wc.method) else None
+        ),
     shell:
         "python -m transformer2 transfer --expert {params.expert:q} --source-basis {input.source_basis:q}"
         " --model {input.model:q} --basis {input.basis:q} {params.mapping:q} {params.shuffle:q} --out {params.out:q} > {log:q} 2>&1"
@@ -44,16 +46,16 @@ rule transfer:
 rule mix:
     # alpha_k = 1/K: what few-shot adaptation must beat to be worth its search.
     input:
-        unpack(experts_to_adapt),
+        unpack(lambda wc: GRID.experts_to_adapt(wc.model, wc.seed)),
         model=rules.model.output,
         basis=rules.basis.output,
     output:
-        f"{EQUAL}/adapter_model.safetensors",
-        f"{EQUAL}/adapter_config.json",
+        f"{paths.UNIFORM_MIX}/adapter_model.safetensors",
+        f"{paths.UNIFORM_MIX}/adapter_config.json",
     log:
-        f"{EQUAL}/mix.log",
+        f"{paths.UNIFORM_MIX}/mix.log",
     benchmark:
-        f"{EQUAL}/benchmark.tsv"
+        f"{paths.UNIFORM_MIX}/benchmark.tsv"
     conda:
         "../../envs/core.yaml"
     threads: of_model("threads")
@@ -63,8 +65,8 @@ rule mix:
         gpu=of_model("gpus"),
     params:
         code=code("mix"),
-        out=EQUAL,
-        experts=lambda wc: named_folders(experts_to_adapt(wc)),
+        out=paths.UNIFORM_MIX.pattern,
+        experts=lambda wc: named_folders(GRID.experts_to_adapt(wc.model, wc.seed)),
         dtype=of_model("dtype"),
     shell:
         "python -m transformer2 mix --model {input.model:q} {params.experts:q} --basis {input.basis:q}"

@@ -1,0 +1,59 @@
+"""Every place under `results/`, once: the pattern that the workflow uses, and the reading of it back."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path with fields in braces, such as `results/{run}/scores.csv.gz`."""
+
+    pattern: str
+
+    def __str__(self) -> str:
+        return self.pattern
+
+    @property
+    def stem(self) -> str:
+        """The pattern without the ending of the file, for what lies beside it."""
+        return self.pattern.rpartition(".")[0]
+
+    def of(self, **fields: object) -> str:
+        """The path with all of its fields filled in. Raises KeyError if one is missing."""
+        return self.pattern.format(**fields)
+
+    def read(self, path: Path | str) -> dict[str, str]:
+        """The fields of a path, whatever folder `results/` lies in.
+
+        Raises:
+            ValueError: the path does not follow the pattern.
+        """
+        match = self._expression.fullmatch(Path(path).as_posix())
+        if match is None:
+            raise ValueError(f"{path} is not a path of the form {self.pattern}")
+        return match.groupdict()
+
+    @cached_property
+    def _expression(self) -> re.Pattern[str]:
+        fields = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.pattern))
+        return re.compile(f"(?:.*/)?{fields}")
+
+
+BASE = Place("results/models/{model}/base")
+BASIS = Place("results/models/{model}/basis.safetensors")
+BASIS_BLOCK = Place("results/models/{model}/basis/{block}-of-{blocks}.safetensors")
+
+DATA = Place("results/{run}/data/{task}/{split}.jsonl")
+SWEEP = Place("results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}")
+EXPERT = Place("results/{run}/experts/{model}/{task}/{method}/seed{seed}")
+MIX = Place("results/{run}/mixes/{model}/{task}/{budget}/{configuration}/seed{seed}")
+UNIFORM_MIX = Place("results/{run}/mixes/{model}/uniform/seed{seed}")
+TRANSFER = Place("results/{run}/transfers/{model}/{task}/{method}/seed{seed}")
+EXPERT_BUNDLE = Place("results/{run}/kits/{model}/seed{seed}")
+ANSWERS = Place("results/{run}/generations/{model}/{adapter}/{task}/seed{seed}.jsonl")
+DECISIONS = Place("results/{run}/generations/{model}/{adapter}/{task}/seed{seed}.decisions.json")
+SCORES = Place("results/{run}/scores/{model}/{adapter}/{task}/seed{seed}.json")
+WEIGHTS = "adapter_model.safetensors"
+"""Of an expert, in its folder."""
