@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -273,7 +274,8 @@ def test_the_command_names_the_rule_that_fails_and_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in CONFIGS if "tests" not in path.parts], ids=lambda path: path.name)
-def test_every_configuration_of_the_project_goes_through(path, capsys):
-    found = rehearse.rehearse(load(path), ROOT, cores=2)
+def test_every_configuration_of_the_project_goes_through(path, python):
+    with TemporaryDirectory() as folder:
+        found = rehearse.both_parts(load(path), ROOT, Path(folder), Path(python).parent, cores=2)
     assert not found.failures, "\n".join(map(str, found.failures))
     assert found.done == found.total > 100

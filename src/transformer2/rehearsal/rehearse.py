@@ -57,14 +57,17 @@ def rehearse(run: Run, root: Path, cores: int, keep: Path | None = None) -> Outc
     First come the data with the numbers of items that the run asks for, then the whole grid, small.
     """
     with tempfile.TemporaryDirectory(prefix="transformer2-rehearsal-") as temporary:
-        folder = keep or Path(temporary)
         python = Path(temporary) / "bin"
         with server(Path(temporary) / "server", root, python):
-            full = full_data(run)
-            data = Outcome()
-            if run.scores is None:
-                data = go_through(full, root, folder / "data", python, cores, data_files(full))
-            grid = go_through(small_run(run), root, folder / "grid", python, cores)
+            return both_parts(run, root, keep or Path(temporary), python, cores)
+
+
+def both_parts(run: Run, root: Path, folder: Path, python: Path, cores: int) -> Outcome:
+    """As `rehearse`, in `folder`, with the server that the program in the folder `python` calls."""
+    full, data = full_data(run), Outcome()
+    if run.scores is None:
+        data = go_through(full, root, folder / "data", python, cores, data_files(full))
+    grid = go_through(small_run(run), root, folder / "grid", python, cores)
     failures = {str(failure): failure for failure in [*data.failures, *grid.failures]}
     return Outcome(data.done + grid.done, data.total + grid.total, list(failures.values()))
 

@@ -8,7 +8,7 @@ from transformer2.config.names import PAPER_MODELS, REHEARSAL
 
 STEPS = 2
 """Of a training, and iterations of a search."""
-BATCH, TOKENS, REST = 4, 6, 4
+BATCH, TOKENS, REST = 4, 3, 4
 """Rows of a training step; tokens of an answer; items that are answered beside the shots."""
 SMALL: dict[str, Any] = {"steps": STEPS, "eval_every": 1, "batch_size": BATCH, "micro_batch_tokens": 4096}
 POINTS, SEEDS = 2, 2
