@@ -58,6 +58,14 @@ def test_the_papers_models_are_rehearsed_by_their_classes_and_count_as_themselve
     assert "lora: 2 of 12 points of its sweep, which go the same way" in differences(load(ROOT / "config/paper.yaml"))
 
 
+def test_a_revision_of_a_data_set_is_not_asked_for():
+    raw = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    run = parse(raw | {"tasks": raw["tasks"] | {"gsm8k": {"revision": "0" * 40, "test": 100}}})
+    for made in (small_run(run), parse(full_data(run).model_dump(mode="json"))):
+        assert made.tasks["gsm8k"].revision is None
+    assert full_data(run).tasks["gsm8k"].test == 100
+
+
 def test_what_is_not_rehearsed_is_said():
     raw = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
     raw["models"]["llama3-8b"]["source"] = "hub:some/model"

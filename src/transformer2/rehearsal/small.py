@@ -52,6 +52,9 @@ def full_data(run: Run) -> Run:
     changes: dict[str, Any] = {"run": _name(run)}
     if run.data == "hub":
         changes["data"] = f"{REHEARSAL}hub"
+        for part in ("tasks", "unseen"):
+            tasks = getattr(run, part).items()
+            changes[part] = {name: task.model_copy(update={"revision": None}) for name, task in tasks}
     elif run.data.startswith("dir:"):
         changes["data"] = f"dir:{Path(run.data.removeprefix('dir:')).resolve()}"
     return run.model_copy(update=changes)
@@ -101,7 +104,7 @@ def _family(model: Model) -> str:
 
 
 def _items(task: TaskData, shots: int) -> TaskData:
-    few = {"validation": REST, "test": shots + REST, "max_new_tokens": TOKENS}
+    few = {"validation": REST, "test": shots + REST, "max_new_tokens": TOKENS, "revision": None}
     return task.model_copy(update=few)
 
 
