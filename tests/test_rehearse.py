@@ -15,7 +15,8 @@ from conftest import ROOT
 from test_config import CONFIGS
 from transformer2.cli import app
 from transformer2.config import load, parse
-from transformer2.models import carry_over, check_fit, load_model, load_tokenizer, new_expert, save_expert
+from transformer2.experts import svf_vectors
+from transformer2.models import carry_over, load_model, load_tokenizer, new_expert, save_expert
 from transformer2.rehearsal import families, rehearse
 from transformer2.rehearsal.rows import rows
 from transformer2.rehearsal.server import write_client
@@ -123,8 +124,8 @@ def test_experts_of_the_language_model_fit_the_vision_language_model(folders, tm
     save_expert(expert, tmp_path / "text")
     carry_over(tmp_path / "text", tmp_path / "carried")
     llava = load_model(folders["llava-next"])
-    shapes = {name: tuple(weight.shape) for name, weight in llava.named_parameters()}
-    assert len(check_fit(shapes, tmp_path / "carried")) == 14
+    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in llava.named_parameters()}
+    assert len(svf_vectors(tmp_path / "carried", shapes)[1]) == 14
     question = encode_prompt(
         load_tokenizer(folders["llava-next"]), TASKS["textvqa"].prompt(rows("textvqa", "test", 1)[0])
     )
