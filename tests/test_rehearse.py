@@ -284,7 +284,7 @@ def test_the_command_names_the_rule_that_fails_and_leaves_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_of_the_project_goes_through(path, python):
-    """Under eight minutes in all on two cores; the default run, which is no file of config/, would take half as long."""
+    """All of them together are to take less than eight minutes on two cores that do nothing else."""
     with TemporaryDirectory() as folder:
         found = rehearse.both_parts(load(path), ROOT, Path(folder), Path(python).parent, cores=2)
     assert not found.failures, "\n".join(map(str, found.failures))
