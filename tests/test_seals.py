@@ -6,12 +6,16 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from transformer2 import seals
 from transformer2.cli import app
+from transformer2.models import load_expert
 from transformer2.provenance import read_json, read_jsonl, whole_file, whole_folder, write_json, write_jsonl
 from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
+from transformer2.spectrum import spectra
+from transformer2.svf.basis import write_basis
 
 
 def truncate(path):
@@ -118,3 +122,20 @@ def test_the_command_verifies_and_names_what_is_damaged(tmp_path, monkeypatch):
     found = CliRunner().invoke(app, ["verify", str(tmp_path)])
     assert f"{tmp_path / 'b.json'} is damaged: its sha256" in found.output and "1 of 2" in str(found.exception)
     assert [path.name for path, _ in damaged(tmp_path)] == ["b.json"], "now that its time is another one"
+
+
+def test_a_damaged_basis_is_read_by_no_command(tmp_path):
+    basis, expert = tmp_path / "basis.safetensors", tmp_path / "expert"
+    expert.mkdir()
+    with whole_file(basis) as temporary:
+        write_basis([("model.layers.0.mlp.up_proj", torch.eye(3))], temporary)
+    assert len(spectra({"m": basis}, {"m": {"run": "r", "stands_in_for": None, "standin": False}})) > 0
+    flip(basis)
+
+    def join(file):
+        raise CliRunner().invoke(app, ["join-bases", str(file), "--out", str(tmp_path / "joined")]).exception
+
+    for read in (lambda file: spectra({"m": file}, {}), lambda file: load_expert(None, expert, file), join):
+        with pytest.raises(ValueError, match=rf"{re.escape(str(basis))} is damaged"):
+            read(basis)
+    assert not (tmp_path / "joined").exists()
