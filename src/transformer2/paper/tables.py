@@ -105,9 +105,11 @@ class _Experts:
         """After how many steps the state of each seed was kept; empty where no single training is behind the cell."""
         if self._experts is None or not cell.entry.trained_on:
             return []
-        place = (ours.model, cell.entry.method, cell.entry.trained_on, ours.state)
-        here = (self._experts[["model", "method", "trained_on", "state"]] == place).all(axis=1)
-        return self._experts.loc[here].sort_values("seed")["kept_step"].tolist()
+        place = {"model": ours.model, "method": cell.entry.method, "trained_on": cell.entry.trained_on}
+        of_cell = self._experts
+        for column, value in (place | {"state": ours.state}).items():
+            of_cell = of_cell.loc[of_cell[column] == value]
+        return of_cell.sort_values("seed")["kept_step"].tolist()
 
     def untrained(self, cell: Cell, ours: Measured) -> str:
         """That the expert is the state before the first step, and with how many seeds."""
