@@ -220,8 +220,8 @@ def test_commands_get_folder_environment_files_and_status(python, tmp_path):
     assert len((tmp_path / "here.jsonl").read_text().splitlines()) == 3
     assert json.loads((tmp_path / "here.manifest.json").read_text())["command"][:3] == ["data", "--task", "gsm8k"]
     wrong = call("-m", "transformer2", "data", "--task", "gsm8", "--split", "test", "--source", "hub", "--out", "x")
-    assert wrong.returncode == 1 and wrong.stderr.strip().endswith("did you mean 'gsm8k'?") and not wrong.stdout
-    assert call("-m", "transformer2", "nonsense").returncode == 2
+    assert wrong.returncode == 2 and wrong.stderr.strip().endswith("did you mean 'gsm8k'?") and not wrong.stdout
+    assert call("-m", "transformer2", "basis", "--model", "x").returncode == 2
     assert call("-c", "import sys; print(sys.flags.isolated)").stdout == "0\n"  # not a command: the real Python
 
 
