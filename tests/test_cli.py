@@ -91,6 +91,10 @@ def test_an_expert_that_is_another_one_answers_with_what_that_one_said(tmp_path,
     said = [{"item": "gsm8k/test/0", "completion": "1", "token_ids": [4, 5], "seconds": 2.0}]
     write_jsonl(tmp_path / "best.jsonl", said)
 
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "model/model.safetensors").touch()
+
     class Asked(Exception):
         """The model was to be loaded."""
 

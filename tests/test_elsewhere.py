@@ -109,7 +109,7 @@ def test_only_the_model_of_the_row_is_no_standin(tmp_path, row):
             [LISTED | {"items": {"a": True}}, LISTED | SVF | {"correct": None, "n": None, "items": ITEMS}],
             "scores[1].items: the base model, scores[0], has no 'gsm8k/test/0'",
         ),
-        ([SVF | {"state": "first"}], "scores[0].state: Input should be '', 'best' or 'last' (got 'first')"),
+        ([SVF | {"state": "first"}], "scores[0].state: must be '', 'best' or 'last' (got 'first')"),
         ([SVF, SVF | {"state": "last"}], "scores[1].state: is given in one of scores[0] and scores[1] alone"),
         ([BASE, BASE | {"seed": 1}, SVF], "scores[2].seed: seeds [0], but its base model has [0, 1]"),
     ],

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from conftest import ROOT
 from helpers import model, settings, tokenizer
 from test_adaptation import save_expert
-from transformer2 import models, provenance
+from transformer2 import hub, provenance
 from transformer2.cli import HINTS, app, main, mistake
 from transformer2.cli.options import json_option
 from transformer2.provenance import read_json, read_jsonl, whole_file, write_json, write_jsonl
@@ -122,9 +122,9 @@ def test_a_hub_that_cannot_be_reached_is_named(said, tmp_path, monkeypatch, erro
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(models, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
     line = said("model", "--source", "hub:org/tiny", "--out", tmp_path / "model")
-    assert "the hub cannot be reached for org/tiny" in line and "HF_HUB_OFFLINE" in line
+    assert "cannot download org/tiny from the hub" in line and "HF_HUB_OFFLINE" in line
 
 
 # ---- options

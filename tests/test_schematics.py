@@ -42,6 +42,7 @@ def expert(folder: Path) -> Path:
 def facts(tmp_path) -> Path:
     model = tmp_path / "model"
     model.mkdir()
+    (model / "config.json").write_text('{"model_type": "llama"}')
     tokenizer().save_pretrained(model)
     save_file({"a": torch.zeros(100, 8), "b": torch.zeros(5)}, model / "model.safetensors")
     experts = {name: expert(tmp_path / name) for name in ("gsm8k", "mbpp_pro")}

@@ -20,10 +20,11 @@ from transformer2.cli.options import (
     task_of,
 )  # fmt: skip
 from transformer2.provenance import (
+    atomic_write,
     manifest,
     write_json,
 )
-from transformer2.seals import sha256
+from transformer2.seals import seal_of, sha256
 
 
 @app.command()
@@ -238,4 +239,5 @@ def schema(
         if check and (not (root / name).exists() or (root / name).read_text(encoding="utf-8") != make()):
             raise ValueError(f"{name} is stale: run `python -m transformer2 schema`")
         if not check:
-            (root / name).write_text(make(), encoding="utf-8")
+            atomic_write(root / name, make())
+            seal_of(root / name).unlink()  # checksums are for the files of runs
