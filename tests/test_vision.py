@@ -11,12 +11,14 @@ from transformers import LlavaNextForConditionalGeneration
 from helpers import model as language_model
 from helpers import settings, tokenizer, vision_model, vision_tokenizer
 from transformer2.adaptation.few_shot import score_mixes
+from transformer2.adaptation.model import described
 from transformer2.models import carry_over, fetch, load_expert, load_experts, load_model, load_tokenizer, new_expert
 from transformer2.paper.measured import read_spectra
 from transformer2.pocket import corpus, pictures, pretrain, vision
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.rollout.pictures import PicturePrompt, decode_picture, picture_inputs, prompt_text
+from transformer2.rows import read_rows, write_rows
 from transformer2.spectrum import spectra
 from transformer2.svf.basis import decoder_matrices, write_basis
 from transformer2.tasks import TASKS, VISION, Prompt, Row, vqa
@@ -294,3 +296,14 @@ def test_the_language_model_starts_from_the_weights_of_its_backbone():
     started = vision.new_model(backbone, words.processor, seed=0)
     for name, weight in started.model.language_model.layers.state_dict().items():
         assert torch.equal(weight, wanted[name])
+
+
+def test_a_search_knows_its_shots_by_their_pictures_wherever_these_lie(tmp_path):
+    """What was scored before is looked up by the shots, as JSON."""
+    drawn = corpus.rows("okvqa", "test", 3)
+    write_rows(tmp_path / "test.jsonl", drawn, pictures=True)
+    read = read_rows(TASKS["okvqa"], tmp_path / "test.jsonl")
+    assert not isinstance(read[0]["image"], bytes)
+    assert json.loads(json.dumps(described(read))) == described(drawn)
+    assert described([read[0] | {"image": drawn[1]["image"]}]) != described(read[:1])
+    assert described([{"prompt": "?"}]) == [{"prompt": "?"}]

@@ -15,6 +15,7 @@ from transformer2.experts import check_base
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
+from transformer2.rollout.pictures import picture_bytes
 from transformer2.svf.basis import fingerprint
 from transformer2.tasks import Prompt, Row, Task
 from transformer2.tasks.classify import CLASSES, OTHERS
@@ -25,6 +26,14 @@ from .cem import Result
 from .dispatch import Decision, FirstPass, classify, synchronise
 
 Strategy = Literal["prompt", "cls", "few-shot"]
+
+
+def described(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as JSON can hold them: a picture by the checksum of its file, wherever that lies."""
+    return [
+        row | {"image": hashlib.sha256(picture_bytes(row["image"])).hexdigest()} if "image" in row else row
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,7 @@ class SelfAdaptiveModel:
         weights = {name: fingerprint(weight) for name, weight in model.named_parameters() if "candidate" not in name}
         whole = hashlib.sha256(json.dumps(weights).encode()).hexdigest()
         task_version = {"task": task.name, "version": task.version}
-        return task_version | {"weights": whole, "shots": list(shots), "settings": settings, "seed": seed}
+        return task_version | {"weights": whole, "shots": described(shots), "settings": settings, "seed": seed}
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 512, streamer: Any = None) -> Answers:
         """Answers to users' prompts, greedily; a streamer of transformers shows the answer to a single one."""

@@ -23,6 +23,11 @@ class PicturePrompt(list[int]):
         self.picture, self.image_processor = picture, image_processor
 
 
+def picture_bytes(picture: Picture) -> bytes:
+    """What a picture file holds."""
+    return picture if isinstance(picture, bytes) else picture.read_bytes()
+
+
 def decode_picture(picture: Picture) -> Image.Image:
     """The pixels of a picture file.
 
@@ -30,8 +35,7 @@ def decode_picture(picture: Picture) -> Image.Image:
         ValueError: it is gone, damaged or no picture.
     """
     try:
-        content = picture if isinstance(picture, bytes) else picture.read_bytes()
-        return Image.open(io.BytesIO(content)).convert("RGB")
+        return Image.open(io.BytesIO(picture_bytes(picture))).convert("RGB")
     except (OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         name = "a picture" if isinstance(picture, bytes) else f"the picture {picture}"
         raise ValueError(f"{name} cannot be read ({error}): make the data again") from None
