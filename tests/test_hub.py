@@ -145,7 +145,7 @@ def test_a_data_set_that_cannot_be_had_is_one_line(tmp_path: Path, options: list
     publish_gsm8k(tmp_path / "hub")
     with serve(tmp_path / "hub") as (address, _):
         done = get_rows(address, tmp_path / "train.jsonl", *options, **more)
-    assert done.returncode == 1 and said in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 2 and said in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and not [*tmp_path.glob("train*")]
 
 
@@ -160,7 +160,7 @@ def test_a_connection_that_breaks_is_one_line_and_the_next_one_serves(tmp_path: 
     publish_gsm8k(tmp_path / "hub")
     with serve(tmp_path / "hub", breaks=True) as (address, _):
         done = get_rows(address, tmp_path / "train.jsonl", "--revision", COMMIT)
-    assert done.returncode == 1 and "cannot download openai/gsm8k" in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 2 and "cannot download openai/gsm8k" in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and not [*tmp_path.glob("train*")]
     with serve(tmp_path / "hub") as (address, _):
         assert get_rows(address, tmp_path / "train.jsonl", "--revision", COMMIT).returncode == 0
