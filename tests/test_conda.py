@@ -72,7 +72,7 @@ def environments_of_commands(folder: Path) -> dict[str, str]:
         environment = re.search(r'conda:\n +(?:"../../envs/(\w+)\.yaml"|ENGINE_ENV)\n', rule)
         command = re.search(r'"[^"\n]*python -m transformer2 (\S+)', rule)
         if environment and command:
-            named[command[1].replace("{params.command}", "collect")] = environment[1] or "core"
+            named[command[1].replace("{params.command:q}", "collect")] = environment[1] or "core"
     return named
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from transformer2 import seals
 from transformer2.cli import app
-from transformer2.models import load_expert
+from transformer2.models import _bases
 from transformer2.provenance import read_json, read_jsonl, whole_file, whole_folder, write_json, write_jsonl
 from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
 from transformer2.spectrum import spectra
@@ -125,8 +125,7 @@ def test_the_command_verifies_and_names_what_is_damaged(tmp_path, monkeypatch):
 
 
 def test_a_damaged_basis_is_read_by_no_command(tmp_path):
-    basis, expert = tmp_path / "basis.safetensors", tmp_path / "expert"
-    expert.mkdir()
+    basis = tmp_path / "basis.safetensors"
     with whole_file(basis) as temporary:
         write_basis([("model.layers.0.mlp.up_proj", torch.eye(3))], temporary)
     assert len(spectra({"m": basis}, {"m": {"run": "r", "stands_in_for": None, "standin": False}})) > 0
@@ -135,7 +134,7 @@ def test_a_damaged_basis_is_read_by_no_command(tmp_path):
     def join(file):
         raise CliRunner().invoke(app, ["join-bases", str(file), "--out", str(tmp_path / "joined")]).exception
 
-    for read in (lambda file: spectra({"m": file}, {}), lambda file: load_expert(None, expert, file), join):
+    for read in (lambda file: spectra({"m": file}, {}), _bases, join):
         with pytest.raises(ValueError, match=rf"{re.escape(str(basis))} is damaged"):
             read(basis)
     assert not (tmp_path / "joined").exists()

@@ -28,7 +28,9 @@ if sys.argv[1:3] != ["-m", "transformer2"]:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 call = json.dumps([sys.argv[3:], os.getcwd(), dict(os.environ)]).encode()
 server = socket.socket(socket.AF_UNIX)
-server.connect({address!r})
+folder = os.open({folder!r}, os.O_PATH)
+server.connect("/proc/self/fd/%d/" % folder + {name!r})
+os.close(folder)
 socket.send_fds(server, [struct.pack("!I", len(call))], [0, 1, 2])
 server.sendall(call)
 status = server.recv(1)
@@ -56,7 +58,7 @@ SHORT = ["--max-new-tokens", "2"]
 def write_client(path: Path, address: Path) -> None:
     """Writes the program that jobs call as `python`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    path.write_text(CLIENT.format(python=sys.executable, folder=str(address.parent), name=address.name))
     path.chmod(0o755)
 
 
@@ -68,7 +70,9 @@ def serve(address: Path) -> None:
     gc.collect()
     gc.freeze()  # children do not copy these pages to count references in them
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
+        folder = os.open(address.parent, os.O_PATH)  # by its number: the address of a socket has 108 bytes at most
+        listener.bind(f"/proc/self/fd/{folder}/{address.name}")
+        os.close(folder)
         listener.listen(128)
         print("ready", flush=True)
         while True:

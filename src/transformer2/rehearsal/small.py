@@ -56,8 +56,17 @@ def full_data(run: Run) -> Run:
             tasks = getattr(run, part).items()
             changes[part] = {name: task.model_copy(update={"revision": None}) for name, task in tasks}
     elif run.data.startswith("dir:"):
-        changes["data"] = f"dir:{Path(run.data.removeprefix('dir:')).resolve()}"
+        changes["data"] = _absolute(run.data)
+    changes["models"] = {
+        name: model.model_copy(update={"source": _absolute(model.source)}) for name, model in run.models.items()
+    }
     return run.model_copy(update=changes)
+
+
+def _absolute(source: str) -> str:
+    """A source whose folder, if it is one, is found from everywhere."""
+    kind, _, name = source.partition(":")
+    return f"dir:{Path(name).resolve()}" if kind == "dir" else source
 
 
 def differences(run: Run) -> list[str]:
@@ -84,14 +93,13 @@ def _name(run: Run) -> str:
 
 
 def _model(model: Model) -> Model:
-    kind, _, name = model.source.partition(":")
+    kind = model.source.partition(":")[0]
     changes: dict[str, Any] = {"gpus": 0, "threads": 1, "mem_mb": 1000, "revision": None}
     changes["basis_blocks"] = min(model.basis_blocks, 2)
     if kind == "pocket":
         changes["pretraining_steps"] = STEPS
     else:
-        real = f"dir:{Path(name).resolve()}" if kind == "dir" else model.source
-        changes["source"] = f"{REHEARSAL}{_family(model)}:{real}"
+        changes["source"] = f"{REHEARSAL}{_family(model)}:{_absolute(model.source)}"
     return model.model_copy(update=changes)
 
 
