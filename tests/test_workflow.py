@@ -34,7 +34,7 @@ TINY = ("--configfile", "tests/config/tiny.yaml")
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000)
 
 
 def test_jobs_have_the_package_and_what_pythonpath_names(checkout, tmp_path):
