@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 # Snakemake 9.27 limits submissions, and for that looks at all waiting jobs again a second after each look: with every
 # job that ends there is one look a second more, until they take the most of a core. Jobs of one machine need no limit.
 onstart:
+    atomic_write(Path(run_file(RUN)), f"{RUN.model_dump_json(indent=1)}\n")
     if not workflow.non_local_exec:
         workflow.scheduler.job_rate_limiter = None
 
@@ -22,8 +23,6 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/adapt.smk"
-include: "workflow/rules/transfer.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 
@@ -32,8 +31,8 @@ rule all:
     default_target: True
     input:
         redo_damaged,
-        ALL_KITS,
-        ALL_EXPERTS,  # asked for by name, so that one that was deleted is made again
+        EXPERT_RECORDS,
+        DERIVED_RECORDS,
         collect(
             "results/{run}/paper_tables/{table}.{ext}",
             run=RUN.run,

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from transformer2 import models
 from transformer2.cli.run import generate
 from transformer2.frames import IDENTITY
 from transformer2.provenance import read_json, read_jsonl, write_jsonl
+from transformer2.stages import loaded
 from transformer2.training.selection import ADAPTER_FILES
 
 
@@ -101,7 +101,7 @@ def test_an_expert_that_is_another_one_answers_with_what_that_one_said(tmp_path,
     def load(*_):
         raise Asked
 
-    monkeypatch.setattr(models, "load_tokenizer", load)
+    monkeypatch.setattr(loaded, "load_model", load)
     folders = {"expert": tmp_path / "last", "best": tmp_path / "best", "best_answers": tmp_path / "best.jsonl"}
     out = tmp_path / "out.jsonl"
     with nullcontext() if same else pytest.raises(Asked):

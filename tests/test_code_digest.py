@@ -18,13 +18,13 @@ from transformer2.config import Training
 from transformer2.frames import IDENTITY
 
 RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
-GENERATE = {"command": "generate", "task": "gsm8k", "without": ("sandbox",), "unused": ("score",)}
+ANSWER = {"command": "stages.work.answer", "task": "gsm8k", "without": ("sandbox",), "unused": ("score",)}
 STEPS = {
-    "train": {"command": "train", "task": "gsm8k", "without": ("sandbox",)},
-    "train arc": {"command": "train", "task": "arc_easy", "without": ("sandbox",)},
-    "generate": GENERATE,
-    "score": {"command": "score", "task": "gsm8k", "without": ("sandbox",)},
-    "score math": {"command": "score", "task": "math", "without": ("sandbox",)},
+    "train": {"command": "stages.work.train", "task": "gsm8k", "without": ("sandbox",)},
+    "train arc": {"command": "stages.work.train", "task": "arc_easy", "without": ("sandbox",)},
+    "answer": ANSWER,
+    "score": {"command": "stages.work.score", "task": "gsm8k", "without": ("sandbox",)},
+    "score math": {"command": "stages.work.score", "task": "math", "without": ("sandbox",)},
     "hub model": {"command": "model", "without": ("pocket",)},
     "pocket model": {"command": "model", "unused": ("score",)},
     "basis": {"command": "basis"},
@@ -44,7 +44,10 @@ def source(tmp_path, monkeypatch):
 
 
 def forget() -> None:
-    for cached in (code_digest._digest, code_digest.read, code_digest._path):
+    for cached in (
+        code_digest._digest, code_digest._read_definition, code_digest._definition_of_task, code_digest.read,
+        code_digest._path,
+    ):  # fmt: skip
         cached.cache_clear()
 
 
@@ -68,9 +71,9 @@ def changed_by(source: Path, file: str, old: str, new: str) -> set[str]:
     [
         ("config/names.py", '"mlp": ("gate_proj",', '"mlp": ("o_proj",', {"train", "train arc", "table"}),
         ("tasks/gsm8k.py", "MAX_EXPRESSION = 80", "MAX_EXPRESSION = 90", {"train", "score"}),
-        ("tasks/gsm8k.py", 'SYSTEM = "Below', 'SYSTEM = "Above', {"train", "generate", "score", "pocket model"}),
+        ("tasks/gsm8k.py", 'SYSTEM = "Below', 'SYSTEM = "Above', {"train", "answer", "score", "pocket model"}),
         ("tasks/math.py", "SYSTEM = ", "MORE = SYSTEM = ", {"score math", "pocket model"}),
-        ("frames.py", 'IDENTITY = ("run"', 'IDENTITY = ("more", "run"', {"score", "score math"}),
+        ("scoring.py", "stand more than once", "stand twice", {"score", "score math"}),
         ("pocket/muon.py", "ITERATIONS = 5", "ITERATIONS = 6", {"pocket model"}),
         ("svf/basis.py", '"gram-eigh-float64"', '"svd"', {"basis"}),
         ("provenance.py", "indent=1", "indent=2", set()),
@@ -97,7 +100,7 @@ def test_comments_docstrings_and_annotations_of_functions_do_not_count(source):
 
 def test_a_class_that_a_library_imports_by_its_name_counts(source):
     """vLLM's workers import their extension."""
-    vllm, without_it = GENERATE | {"without": ()}, GENERATE | {"without": ("rollout.vllm", "rollout.vllm_worker")}
+    vllm, without_it = ANSWER | {"without": ()}, ANSWER | {"without": ("rollout.vllm", "rollout.vllm_worker")}
     before = digest(**vllm), digest(**without_it)
     worker = source / "rollout/vllm_worker.py"
     worker.write_text(worker.read_text().replace("class SVFWorker:", "class SVFWorker:\n    more = 1\n"))
@@ -120,7 +123,11 @@ def test_each_rule_names_the_command_that_it_runs(file):
     for rule in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
         named = re.search(r"\bcode=code\((.*?)\),\n", rule)
         runs = re.search(r"-m transformer2 (\S+)", rule)
-        if runs:
+        if stage := re.search(r"-m transformer2 stage (\w+)", rule):
+            name = rule.splitlines()[0].strip(":")
+            assert stage[1] == name and set(re.findall(r"_of\(\"(\w+)\"\)", rule)) >= {name}
+            assert f'settings_of("{name}")' in rule
+        elif runs:
             assert named, f"rule {rule.splitlines()[0]} has no `code`"
             expected = runs[1].strip('"')
             assert f'"{expected}"' in named[1] or expected == "{params.command:q}"
@@ -144,6 +151,7 @@ def test_no_command_runs_code_that_its_digest_leaves_out(tmp_path, monkeypatch):
     gsm8k, data = {"task": "gsm8k", "without": ("sandbox", "rollout.vllm")}, "--task gsm8k --source pocket --limit 4"
     answers, said = gsm8k | {"unused": ("score",)}, ["--identity", identity]
     expert = "--model model --basis basis.safetensors --task gsm8k"
+    of_work = {"train": "train", "select": "select", "generate": "answer", "score": "score"}
     for arguments, json_options, step in [
         ("model --source pocket:llama --steps 2 --out model", [], {"unused": ("score",)}),
         ("basis --model model --out basis.safetensors", [], {}),
@@ -159,6 +167,9 @@ def test_no_command_runs_code_that_its_digest_leaves_out(tmp_path, monkeypatch):
         without = BOOKKEEPING | {f"transformer2.{name}" for name in step.get("without", ())}
         choice = Choice(step.get("task"), without, frozenset(step.get("unused", ())))
         command = arguments.split()[0]
+        if command in of_work:  # what a stage runs of it
+            work = f"stages.work.{of_work[command]}"
+            assert closure(work, choice).keys() <= closure(command, choice).keys()
         followed = {name for name in ran if name[0] not in BOOKKEEPING}
         assert len(followed) > 1 and followed <= closure(command, choice).keys(), command
 

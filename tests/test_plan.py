@@ -15,30 +15,16 @@ from transformer2.paper import ledger
 from transformer2.planning import costs, plan
 from transformer2.planning.costs import Adapted, Size
 from transformer2.planning.machines import MACHINES
+from transformer2.provenance import write_json
+from transformer2.stages.runner import key_of
+from transformer2.stages.steps import Stages
 from transformer2.svf.basis import decoder_matrices, write_basis
 
 SHAPES = ledger.read_all(ROOT / "paper_tables").shapes
 SMALL = {"hidden_size": 64, "intermediate_size": 224, "num_attention_heads": 8, "num_key_value_heads": 2}
-DRY_RUN = """Building DAG of jobs...
-
-[Sun Nov  1 10:00:00 2026]
-rule train:
-    input: results/models/one/base
-    output: results/mine/sweeps/one/gsm8k/svf/seed0/kl_coefficient-0.0/training.json
-    jobid: 4
-    benchmark: results/mine/sweeps/one/gsm8k/svf/seed0/kl_coefficient-0.0/benchmark.tsv
-    wildcards: run=mine, model=one, task=gsm8k, method=svf, seed=0, point=kl_coefficient-0.0
-    resources: tmpdir=/tmp, mem_mb=1000, gpu=2
-[Sun Nov  1 10:00:00 2026]
-localrule audit:
-    input: paper_tables/claims.yaml
-    output: results/mine/audit.csv
-    jobid: 5
-    benchmark: results/mine/audit.benchmark.tsv
-    wildcards: run=mine
-    resources: tmpdir=/tmp, mem_mb=1000, gpu=0
-
-"""
+TRAIN = plan.Job("train", {"model": "one", "task": "gsm8k", "method": "svf", "point": "kl_coefficient-0.0"}, gpus=2)
+AUDIT = plan.Job("audit", {})
+NO_LOADS = plan.Loads(0, 0, 0, 0)
 
 
 def small(layers: int = 4) -> Any:
@@ -145,33 +131,50 @@ def test_recomputed_layers_keep_their_inputs_and_cost_another_forward_pass():
     assert twice - once == pytest.approx(1000 * 2 * size.parameters / MACHINES["h100"].compute)
 
 
-def test_jobs_are_read_from_a_dry_run():
-    train, audit = plan.jobs_of(DRY_RUN)
-    assert (train.rule, train.model, train.gpus) == ("train", "one", 2)
-    assert train.wildcards["point"] == "kl_coefficient-0.0" and train.wildcards["task"] == "gsm8k"
-    assert (audit.rule, audit.gpus, audit.benchmark) == ("audit", 0, "results/mine/audit.benchmark.tsv")
-
-
-def test_what_was_measured_goes_before_the_formula(tmp_path: Path):
-    train, audit = plan.jobs_of(DRY_RUN)
-    file = tmp_path / train.benchmark
-    file.parent.mkdir(parents=True)
-    file.write_text("s\th:m:s\tmax_rss\n7200\t2:00:00\t100\n")
-    seconds = plan.measured([train, audit], tmp_path)
-    assert seconds == {train.kind: 7200.0}
+def test_what_was_measured_goes_before_the_formula():
     estimator: Any = SimpleNamespace(cost=lambda job: plan.Cost(3600.0, 10.0 if job.gpus else None, 5.0))
-    by_rule = {line.rule: line for line in plan.lines([train, train, audit], estimator, seconds)}
+    lines = plan.lines([TRAIN, TRAIN, AUDIT], estimator, {TRAIN.kind: 7200.0})
+    by_rule = {line.rule: line for line in lines}
     assert (by_rule["train"].jobs, by_rule["train"].gpu_hours, by_rule["train"].how) == (2, 2 * 2 * 2, {"measured"})
     assert (by_rule["audit"].cpu_hours, by_rule["audit"].how) == (1, {"formula"})
     assert by_rule["train"].gpu_gb == 10 and by_rule["audit"].gpu_gb is None
 
 
+def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stages = Stages(load(ROOT / "tests/config/tiny.yaml"))
+    jobs, seconds, loads = plan.jobs(stages)
+    rules = [job.rule for job in jobs]
+    assert seconds == {} and {"model", "basis", "data", "train", "answer", "score", "choose", "report"} <= set(rules)
+    with_model = [job for job in jobs if job.rule in plan.WITH_MODEL_RULES]
+    assert loads == plan.Loads(len(with_model), 10, 0, 0), "five stages of two models"
+    step = stages.steps("select", "tiny-llama")[0]
+    for path in (*step.inputs, *step.outputs):
+        write_json(path, path.name)
+    write_json(step.manifest, {"seconds": 3.0, "key": key_of(step)})
+    left, seconds, _ = plan.jobs(stages)
+    assert len(left) == len(jobs) - 1 and seconds == {plan.job_of(step, stages.run).kind: 3.0}
+    write_json(step.inputs[0], "another")
+    assert len(plan.jobs(stages)[0]) == len(jobs)
+
+
+def test_the_papers_run_loads_each_model_a_few_times(monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    run = load(ROOT / "config/paper.yaml")
+    jobs, _, loads = plan.jobs(Stages(run))
+    assert {(job.model, job.gpus) for job in jobs if job.rule == "train"} == {
+        (name, model.gpus) for name, model in run.models.items()
+    }
+    assert loads.steps > 500 and loads.processes < loads.steps / 3
+    assert f"{loads.processes} loads of a model ({loads.steps}, " in plan.page([], run, "h100", MACHINES["h100"], loads)
+
+
 def test_a_model_whose_sizes_are_not_known_yet_is_not_estimated():
     run = load(ROOT / "config.yaml")
-    jobs = plan.jobs_of(DRY_RUN.replace("model=one", "model=pocket-llama"))
-    (line, _) = plan.lines(jobs, plan.Estimator(run, {}, MACHINES["h100"]), {})
+    job = plan.Job("train", dict(TRAIN.of) | {"model": "pocket-llama"}, 1)
+    (line,) = plan.lines([job], plan.Estimator(run, {}, MACHINES["h100"]), {})
     assert line.how == {plan.NOT_ESTIMATED} and line.gpu_hours == 0
-    assert plan.NOT_ESTIMATED in plan.page([line], run, "h100", MACHINES["h100"])
+    assert plan.NOT_ESTIMATED in plan.page([line], run, "h100", MACHINES["h100"], NO_LOADS)
 
 
 def estimated(gpu_gb_of: str = "") -> Any:
@@ -182,7 +185,7 @@ def estimated(gpu_gb_of: str = "") -> Any:
 
 
 def job(rule: str, **wildcards: str) -> plan.Job:
-    return plan.Job(rule, {"run": "paper", "seed": "0", **wildcards}, gpus=1)
+    return plan.Job(rule, {"seed": "0", **wildcards}, gpus=1)
 
 
 def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_order():
@@ -191,7 +194,7 @@ def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_
     train = job("train", method="svf", point="kl_coefficient-0.1", **of_8b)
     lora = job("train", method="lora", point="learning_rate-0.0002_clip_norm-1.0", **of_8b)
     jobs = {
-        "svf": train, "lora": lora, "generate": job("generate", adapter="base", **of_8b),
+        "svf": train, "lora": lora, "answer": job("answer", adapter="base", **of_8b),
         "adapt": job("adapt", model="llama3-8b", task="math", budget="10", configuration="vector"),
         "light": job("adapt", model="llama3-8b", task="arc_challenge", budget="light", configuration="vector"),
         "shots": job("train_on_shots", model="llama3-8b", task="arc_challenge", budget="3", configuration="ia3_100"),
@@ -201,15 +204,15 @@ def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_
     assert all(of.seconds > 1 and 16 < of.gpu_gb < 80 for of in cost.values()), cost
     assert cost["lora"].seconds < cost["svf"].seconds, "answering costs more than learning"
     assert cost["light"].seconds < cost["adapt"].seconds / 10
-    assert cost["generate"].gpu_gb < cost["svf"].gpu_gb
+    assert cost["answer"].gpu_gb < cost["svf"].gpu_gb
     weights, basis = estimator.cost(job("model", model="llama3-8b")), estimator.cost(job("basis", model="llama3-8b"))
     assert weights.disk == pytest.approx(16.06e9, rel=0.01) and basis.disk == pytest.approx(5.5e9, rel=0.01)
 
 
 def test_what_fits_names_the_rows_and_the_jobs_that_do_not():
     run, _ = estimated()
-    lines = [plan.Line("generate", "llama3-8b", 1, 1.0, 0, 20.0), plan.Line("train", "llama3-8b", 1, 1.0, 0, 60.0)]
+    lines = [plan.Line("answer", "llama3-8b", 1, 1.0, 0, 20.0), plan.Line("train", "llama3-8b", 1, 1.0, 0, 60.0)]
     said = plan.what_fits(lines, run, 24)
-    assert "llama3-8b (llama3-8b): does not fit on 1 card: train (60 GB); generate would" in said
+    assert "llama3-8b (llama3-8b): does not fit on 1 card: train (60 GB); answer would" in said
     assert "llama3-8b (llama3-8b): every job fits on 1 card" in plan.what_fits(lines, run, 80)
     assert "mistral-7b (mistral-7b): no job of it that is still to run asks for a card" in said

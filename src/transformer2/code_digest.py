@@ -22,6 +22,8 @@ COMMANDS = ("adaptation", "plan", "rehearse", "run", "tables")
 
 Name = tuple[str, str]
 """A module and a name that it defines at its top level."""
+Reference = tuple[str, str, tuple[str, ...]]
+"""A name in a module, and the attributes of it that are used."""
 
 
 @dataclass
@@ -79,17 +81,24 @@ def closure(command: str, choice: Choice) -> dict[Name, str]:
         name = waiting.pop()
         if name in reached or _left_out(name[0], choice):
             continue
-        statements = [_trimmed(statement, choice) for statement in _statements(name, choice)]
-        reached[name] = "\n".join(map(ast.unparse, statements))
-        for statement in statements:
-            waiting += references(statement, name[0], choice)
+        code, referred = _read_definition(name, choice.task is None, choice.unused)
+        reached[name] = code
+        for reference in referred:
+            waiting += _resolve(*reference, choice)
         module, _, _ = name[0].rpartition(".")
         waiting += [(name[0], ""), *([(module, "")] if module else [])]  # importing it imports its package, too
     return reached
 
 
 def command_function(command: str) -> Name:
-    """Where the function of a command is. Raises ValueError if there is none."""
+    """Where the function of a command is: of the command line, or a function of a module (`stages.work.train`).
+
+    Raises:
+        ValueError: there is none.
+    """
+    module, _, function = f"{PACKAGE}.{command}".rpartition(".")
+    if module != PACKAGE and _path(module) and function in read(module).definitions:
+        return module, function
     function = command.replace("-", "_")
     for module in (f"{PACKAGE}.cli.{name}" for name in COMMANDS):
         for statement in read(module).definitions.get(function, []):
@@ -98,7 +107,15 @@ def command_function(command: str) -> Name:
     raise ValueError(f"there is no command {command!r}")
 
 
-def references(statement: ast.stmt, module: str, choice: Choice) -> Iterator[Name]:
+@cache
+def _read_definition(name: Name, any_task: bool, unused: frozenset[str]) -> tuple[str, list[Reference]]:
+    """The code behind a name, and what it refers to."""
+    statements = [_trimmed(statement, unused) for statement in _statements(name, any_task)]
+    referred = [reference for statement in statements for reference in references(statement, name[0])]
+    return "\n".join(map(ast.unparse, statements)), referred
+
+
+def references(statement: ast.stmt, module: str) -> Iterator[Reference]:
     """What a statement of a module refers to in this package."""
     imports = dict(read(module).imports)
     visible = _global_names(symtable(ast.unparse(statement), module, "exec"))
@@ -110,11 +127,11 @@ def references(statement: ast.stmt, module: str, choice: Choice) -> Iterator[Nam
     within: set[int] = set()  # nodes that are part of a longer dotted name
     for node in ast.walk(statement):  # outer nodes first
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}."):
-            yield from _resolve(*_named(node.value), [], choice)  # what a library imports by its name
+            yield (*_named(node.value), ())  # what a library imports by its name
         elif isinstance(node, ast.Attribute | ast.Name) and id(node) not in within:
             first, *attributes = _parts(node, within)
             if first in visible:
-                yield from _resolve(*imports.get(first, (module, first)), attributes, choice)
+                yield (*imports.get(first, (module, first)), tuple(attributes))
 
 
 def _parts(node: ast.expr, within: set[int]) -> list[str]:
@@ -145,7 +162,7 @@ def _global_names(scope: SymbolTable) -> set[str]:
     return names.union(*map(_global_names, scope.get_children()))
 
 
-def _resolve(module: str, name: str, attributes: list[str], choice: Choice) -> Iterator[Name]:
+def _resolve(module: str, name: str, attributes: tuple[str, ...], choice: Choice) -> Iterator[Name]:
     """Where `name.attribute...` of a module is defined; nothing if that is outside of this package."""
     inner = f"{module}.{name}" if name else module
     if choice.task is not None and inner == f"{PACKAGE}.tasks.TASKS":
@@ -162,13 +179,13 @@ def _resolve(module: str, name: str, attributes: list[str], choice: Choice) -> I
             yield from _resolve(*read(module).imports[name], attributes, choice)
 
 
-def _statements(name: Name, choice: Choice) -> list[ast.stmt]:
+def _statements(name: Name, any_task: bool) -> list[ast.stmt]:
     """The statements behind a name; those that run on import for the empty name."""
     module, defined = name
     found = read(module)
     if not defined:
         return found.effects
-    if name == (f"{PACKAGE}.tasks", "_task") and choice.task is None:  # looks tasks up by the names of their modules
+    if name == (f"{PACKAGE}.tasks", "_task") and any_task:  # looks tasks up by the names of their modules
         return [*found.definitions[defined], *map(_import_of, map(_definition_of_task, _task_modules()))]
     return found.definitions[defined]
 
@@ -177,6 +194,7 @@ def _import_of(name: Name) -> ast.stmt:
     return ast.parse(f"def look_up():\n    from {name[0]} import {name[1]}\n    return {name[1]}").body[0]
 
 
+@cache
 def _definition_of_task(task: str) -> Name:
     """Where a `Task` is defined, by its name."""
     module = f"{PACKAGE}.tasks.{_task_modules().get(task, task)}"
@@ -195,9 +213,9 @@ def _task_modules() -> dict[str, str]:
     return ast.literal_eval(assignment.value)
 
 
-def _trimmed(statement: ast.stmt, choice: Choice) -> ast.stmt:
+def _trimmed(statement: ast.stmt, unused: frozenset[str]) -> ast.stmt:
     """A statement without docstrings, annotations of functions, and the fields of a `Task` that are not used."""
-    return ast.fix_missing_locations(_Trim(choice.unused).visit(ast.parse(ast.unparse(statement)).body[0]))
+    return ast.fix_missing_locations(_Trim(unused).visit(ast.parse(ast.unparse(statement)).body[0]))
 
 
 class _Trim(ast.NodeTransformer):

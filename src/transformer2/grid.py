@@ -18,6 +18,9 @@ from transformer2.tasks import TASKS
 MAIN_BUDGET = "10"
 """Name of the few-shot adaptation of the paper's tables."""
 UNIFORM = "uniform"
+IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "state", "task", "seed")
+"""What a file of scores says of itself: columns of the tidy frame. `state` is that of the trainings behind it, best (on
+validation) or last; empty where no training is, or where several are mixed or dispatched to."""
 Kind = Literal["base", "expert", "transferred", "uniform", "mix", "on_shots", "dispatch", "choice"]
 
 
@@ -164,7 +167,7 @@ class Grid:
             yield from self._of_budget(budget)
         for method in self.search.compared:
             for state in self.run.states_of(method):
-                candidates = tuple(in_state(f"{method}-{task}", state) for task in self._compared_tasks(method))
+                candidates = tuple(in_state(f"{method}-{task}", state) for task in self.compared_tasks(method))
                 for by, shots in (("test", 0), ("shots", main)):
                     name = f"{method}_on_{by}"
                     yield Adapter(
@@ -192,7 +195,7 @@ class Grid:
             yield Adapter(trained, "on_shots", trained, budget=budget, configuration=method)
             yield Adapter(choice, "choice", choice, candidates=(trained,), shots=shots, chosen_by="shots")
 
-    def _compared_tasks(self, method: str) -> list[str]:
+    def compared_tasks(self, method: str) -> list[str]:
         """Text tasks whose experts of a method are compared on the unseen ones."""
         tasks = self.run.methods[method].tasks
         return [task for task in self.run.text_tasks if tasks is None or task in tasks]
@@ -294,7 +297,7 @@ class Grid:
         return (Cell(m, a, t, s) for m in models for a in adapters for t in tasks for s in seeds)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
-        """What a file of scores says of itself (`frames.IDENTITY`)."""
+        """What a file of scores says of itself (`IDENTITY`)."""
         adapter = self.adapters[cell.adapter]
         of_training = {"method": adapter.method, "trained_on": adapter.trained_on, "state": adapter.state}
         return self.result_identity(cell.model, cell.task, cell.seed) | of_training

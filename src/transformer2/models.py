@@ -1,5 +1,6 @@
 """Base models and experts on disk: getting, loading, adapting."""
 
+import json
 import os
 import re
 import shutil
@@ -270,8 +271,14 @@ def _bases(basis: Path | None) -> dict[str, Any]:
 
 
 def save_expert(model: PeftModel, out: Path, **options: Any) -> None:
-    """Writes a trained adapter as PEFT does, sealed."""
+    """Writes a trained adapter as PEFT does, sealed; the same adapter gives the same bytes."""
     model.save_pretrained(str(out), **options)
+    config = out / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    for name, value in settings.items():  # PEFT writes sets in the order of a hash that is another one in each process
+        if name in ("target_modules", "feedforward_modules") and isinstance(value, list):
+            settings[name] = sorted(value)
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True))
     for file in (out / "adapter_config.json", out / "adapter_model.safetensors"):
         seal(file)
 

@@ -55,5 +55,9 @@ EXPERT_BUNDLE = Place("results/{run}/kits/{model}/seed{seed}")
 ANSWERS = Place("results/{run}/generations/{model}/{adapter}/{task}/seed{seed}.jsonl")
 DECISIONS = Place("results/{run}/generations/{model}/{adapter}/{task}/seed{seed}.decisions.json")
 SCORES = Place("results/{run}/scores/{model}/{adapter}/{task}/seed{seed}.json")
+RECORD = Place("results/{run}/stages/{stage}/{model}/{block}-of-{blocks}.json")
+"""What a stage made, and from what: one file for Snakemake to see."""
+RUN = Place("results/{run}/run.json")
+"""The resolved configuration."""
 WEIGHTS = "adapter_model.safetensors"
 """Of an expert, in its folder."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -188,19 +188,37 @@ def _version(package: str) -> str | None:
         return None
 
 
+def forget_peak_memory() -> None:
+    """From now on the peaks of memory are those of what comes."""
+    with suppress(OSError):  # a system that does not let a process do so: then peaks are of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mb() -> int:
+    """The most memory (resident, MB) that this process has had since `forget_peak_memory`."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) // 1024
+
+
 @contextmanager
 def manifest(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
     """Times the block and writes `facts`, what the block adds to the yielded dict, and the environment to `path`.
 
-    Peak memory is of the whole process in MB (resident) and, where there is a GPU, of its allocator.
+    Peak memory is of the process in MB (resident) while in the block and, where there is a GPU, of its allocator.
     """
     started = time.time()
     record: dict[str, Any] = dict(facts)
+    forget_peak_memory()
     yield record
     record |= {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": peak_memory_mb(),
         **environment(),
     }
     torch = sys.modules.get("torch")  # a step that never imported torch has no GPU to report

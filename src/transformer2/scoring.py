@@ -2,9 +2,28 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from transformer2.tasks import Row, Task
+from transformer2.config import unknown
+from transformer2.sandbox import detect
+from transformer2.tasks import TASKS, Row, Task
+
+
+def task_of(name: str) -> Task:
+    """The task of that name; ValueError if there is none."""
+    if name not in TASKS:
+        raise ValueError(unknown("task", name, TASKS))
+    return TASKS[name]
+
+
+def scored_task(name: str, allow_unsandboxed_code: bool) -> Task:
+    """The task; one that runs code is tied to the isolation that works here, found before anything is generated."""
+    task = task_of(name)
+    if not task.runs_code:
+        return task
+    return replace(task, score=partial(task.score, isolation=detect(accept_unsandboxed=allow_unsandboxed_code)))
 
 
 def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

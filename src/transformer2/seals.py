@@ -66,6 +66,18 @@ def seal(path: Path, content: Path | None = None) -> str:
     return record["sha256"]
 
 
+def checksum(path: Path) -> str:
+    """The sha256 of a file, from its seal where it holds what was written to it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    intact(path)
+    mark = seal_of(path)
+    return json.loads(mark.read_text())["sha256"] if mark.is_file() else sha256(path)
+
+
 def seal_folder(folder: Path) -> dict[str, str]:
     """Seals every file in a folder (not below it) but manifests, which seal themselves; returns sha256 by name."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != "manifest.json"]

@@ -65,7 +65,7 @@ rule spectrum_figure:
 
 rule curves:
     input:
-        selections=[str(Path(file).with_name("selection.json")) for file in ALL_EXPERTS],
+        EXPERT_RECORDS,
     output:
         "results/{run}/curves.csv.gz",
     log:
@@ -82,9 +82,10 @@ rule curves:
         gpu=0,
     params:
         code=code("curves"),
+        selections=[str(Path(file).with_name("selection.json")) for file in ALL_EXPERTS],
         whose=whose_models(RUN.standin),
     shell:
-        "python -m transformer2 curves {input.selections:q} --whose {params.whose:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 curves {params.selections:q} --whose {params.whose:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule learning_figure:
@@ -128,11 +129,7 @@ rule learning_figure:
 rule illustrate:
     input:
         model=rules.model.output[0].replace("{model}", ILLUSTRATED),
-        experts=[
-            GRID.expert(model, task, method, RUN.seeds[0])
-            for model, method, task in GRID.trained
-            if ADAPT and (model, method) == (ILLUSTRATED, ADAPT.experts)
-        ],
+        experts=EXPERT_RECORDS,
         data="results/{run}/data/gsm8k/train.jsonl",
     output:
         "results/{run}/illustration.json",
@@ -149,8 +146,12 @@ rule illustrate:
         gpu=0,
     params:
         code=code("illustrate"),
-        experts=lambda wc, input: named_folders(
-            {Path(file).parts[-4]: file for file in input.experts}
+        experts=named_folders(
+            {
+                task: GRID.expert(model, task, method, RUN.seeds[0])
+                for model, method, task in GRID.trained
+                if ADAPT and (model, method) == (ILLUSTRATED, ADAPT.experts)
+            }
         ),
         settings=lambda wc: json.dumps(
             json.loads(whose_models(RUN.standin))[ILLUSTRATED]

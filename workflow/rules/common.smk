@@ -32,11 +32,13 @@ from transformer2 import (
     config as configuration,
 )  # not its names: Snakemake has a `parse` of its own
 from transformer2 import code_digest, paths
-from transformer2.grid import Cell, Grid
+from transformer2.grid import Grid
 from transformer2.paper import ledger
+from transformer2.provenance import atomic_write
 from transformer2.seals import damaged, made_with
+from transformer2.stages.runner import settings_digest
+from transformer2.stages.steps import ALL_MODELS, Stages
 from transformer2.tasks import TASKS
-from transformer2.training.selection import LAST
 
 CONFIG_FILES = workflow.overwrite_configfiles or ["config.yaml"]
 """The files that the configuration is read from: config.yaml, or those that `--configfile` names, which stand alone."""
@@ -101,7 +103,8 @@ TIMES = [f"{table.document}/{table.name}" for table in LEDGER.times]
 """Tables of seconds."""
 SETTINGS = [f"{table.document}/{table.name}" for table in LEDGER.settings]
 """Tables of hyper-parameters."""
-GRID = Grid(RUN)
+STAGES = Stages(RUN)
+GRID = STAGES.grid
 ADAPT = RUN.adaptation
 EVERY_TASK = RUN.data_of
 
@@ -150,15 +153,17 @@ SCHEMATICS = {
 """Figure -> what it shows, of self-adaptation and of a sample of GSM8K."""
 ALL_SCHEMATICS = list(SCHEMATICS) if ADAPT and "gsm8k" in RUN.tasks else []
 STUDY = ["study"] if RUN.reference else []
-ALL_KITS = collect(
-    f"{paths.EXPERT_BUNDLE}/done",
-    run=RUN.run,
-    model=GRID.language_models if ADAPT else [],
-    seed=RUN.seeds,
+ADAPT_RECORDS, EXPERT_RECORDS, SCORE_RECORDS = (
+    [record for model in RUN.models for record in STAGES.records(stage, model)]
+    for stage in ("adapt", "select", "score")
 )
+DERIVED_RECORDS = [
+    record for model in RUN.models for record in STAGES.records("derive", model)
+]
+SCORE_RECORDS += STAGES.records("choose", ALL_MODELS)
 
 if RUN.scores is not None:  # what needs models, or what only they leave behind
-    ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = ALL_KITS = []
+    ALL_EXPERTS = ALL_TIMES = ALL_ADAPTATION_FIGURES = []
     ALL_SPECTRA = ALL_LEARNING = ALL_SCHEMATICS = []
 ALL_TABLES = TABLES + ALL_TIMES + (SETTINGS if RUN.scores is None else [])
 ALL_FIGURES = TABLES + ALL_ADAPTATION_FIGURES + ALL_SPECTRA + ALL_LEARNING
@@ -174,15 +179,8 @@ wildcard_constraints:
     run=one_of([RUN.run]),
     model=one_of(RUN.models),
     task=one_of(EVERY_TASK),
-    method=one_of(RUN.trained),
-    adapter=one_of(GRID.adapters),
-    budget=one_of(GRID.budgets),
-    configuration=one_of(
-        [*configuration.CONFIGURATIONS, *(ADAPT.trained if ADAPT else [])]
-    ),
     split="train|validation|test",
     table=one_of([*TABLES, *TIMES, *SETTINGS]),
-    point=r"[\w.,=+-]+",
     seed=r"\d+",
     block=r"\d+",
     blocks=r"\d+",
@@ -214,16 +212,14 @@ def redo_damaged(wildcards):
 
     Without a target alone; a job by itself does not read a damaged file, either, and says so.
     """
+    made_in = {str(path): record for record in STAGES.all_records() for path in steps_outputs(record)}
     folders = [Path("results/models") / name for name in RUN.models]
     for folder in [Path("results") / RUN.run, *folders]:
         for file, what in damaged(folder):
             logger.warning(f"{file} is damaged ({what}): it is made again.")
-            workflow.dag.forcefiles.update(str(path) for path in made_with(file))
+            again = [made_in[str(file)]] if str(file) in made_in else made_with(file)
+            workflow.dag.forcefiles.update(map(str, again))
     return []
-
-
-UNSCORED = ("model", "data", "classes", "generate", "dispatch")
-"""Commands that score no answer."""
 
 
 def code(command):
@@ -233,17 +229,16 @@ def code(command):
     """
 
     def digest(wildcards):
-        task = wildcards.get("task")
+        unused = {"score"} if command in ("model", "data", "classes") else set()
         without = unused_modules(command, wildcards)
-        unused = {"score"} if command in UNSCORED else set()
-        return code_digest.digest(command, task, without, unused)
+        return code_digest.digest(command, wildcards.get("task"), without, unused)
 
     return digest
 
 
 def unused_modules(command, wildcards):
     """Modules that the code of a command could import and that this job has no use for."""
-    modules = [] if RUN.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker"]
+    modules = []
     if "task" in wildcards.keys() and not TASKS[wildcards.task].runs_code:
         modules.append("sandbox")
     if command == "model" and not RUN.models[wildcards.model].source.startswith(
@@ -253,15 +248,6 @@ def unused_modules(command, wildcards):
     if command == "data" and RUN.data != "pocket":
         modules.append("pocket")
     return modules
-
-
-def pictures(*splits):
-    """The pictures that rows of these splits are about, where a task has any."""
-    return lambda wildcards: [
-        f"results/{RUN.run}/data/{wildcards.task}/{split}.images.zip"
-        for split in splits
-        if wildcards.task in configuration.VISION_TASKS
-    ]
 
 
 def of_model(field):
@@ -289,21 +275,55 @@ def options(name, values):
     return [word for value in values for word in option(name, value)]
 
 
-def checkpointing(wildcards):
-    """How a training of the model keeps what its backward pass needs."""
-    recomputes = RUN.models[wildcards.model].gradient_checkpointing
-    return "--gradient-checkpointing" if recomputes else ""
+def record_of(stage):
+    """The record of a block of a stage, with wildcards."""
+    return paths.RECORD.pattern.replace("{stage}", stage)
 
 
-def cell(wildcards):
-    """The cell of a job."""
-    return Cell(wildcards.model, wildcards.adapter, wildcards.task, wildcards.seed)
+def log_of(stage):
+    return record_of(stage).replace(".json", ".log")
 
 
-def experts_by_class(wildcards):
-    """The expert that answers each class of prompts, as inputs."""
-    files = GRID.experts_by_class(wildcards.model, wildcards.seed)
-    return {f"expert_{name}": file for name, file in files.items()}
+def benchmark_of(stage):
+    return record_of(stage).replace(".json", ".benchmark.tsv")
+
+
+def inputs_of(stage):
+    """What a stage of a model needs. If one of its own results is missing, it is done again."""
+
+    def inputs(wildcards):
+        record = record_of(stage).format(**wildcards)
+        if Path(record).exists():
+            missing = [path for path in steps_outputs(record) if not path.exists()]
+            if missing:
+                logger.warning(f"{missing[0]} is missing: it is made again.")
+                workflow.dag.forcefiles.add(record)
+        return STAGES.inputs(stage, wildcards.model)
+
+    return inputs
+
+
+def steps_outputs(record):
+    """The files that the steps of a block make."""
+    names = paths.RECORD.read(record)
+    return [path for step in steps_of(names) for path in step.outputs]
+
+
+def steps_of(names):
+    block, blocks = int(names["block"]), int(names["blocks"])
+    return STAGES.block(names["stage"], names["model"], block, blocks)
+
+
+def settings_of(stage):
+    """Digest of the settings and the code of a block of a stage: a change lets its process look what is to be done."""
+    return lambda wildcards: settings_digest(
+        steps_of({"stage": stage, **dict(wildcards)})
+    )
+
+
+def run_file(wildcards):
+    """The resolved configuration, which is written when a run starts."""
+    return paths.RUN.of(run=wildcards.run)
 
 
 def whose_models(standin=lambda name: RUN.models[name].standin):
@@ -316,19 +336,8 @@ def whose_models(standin=lambda name: RUN.models[name].standin):
     )
 
 
-def engine(model, methods):
-    """`--engine`, where answers come from another engine than transformers' own generation."""
-    chosen = RUN.engine_for(model, [name for name in methods if name != "base"])
-    return option("engine", None if chosen == "hf" else chosen)
-
-
 def named_folders(files):
     """`--expert <name>=<folder>` for each expert, as words."""
     return options(
         "expert", [f"{name}={Path(file).parent}" for name, file in files.items()]
     )
-
-
-def identity(wildcards):
-    """What a file of scores says of itself, as JSON."""
-    return json.dumps(GRID.identity(cell(wildcards)._replace(seed=int(wildcards.seed))))

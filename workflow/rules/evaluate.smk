@@ -1,85 +1,132 @@
-# Answers and scores are two rules: a new scorer never costs a generation.
+# Answers and scores are two stages: a new scorer never costs a generation.
 
 
-rule generate:
+rule answer:
     input:
-        unpack(lambda wc: GRID.files_to_answer(cell(wc))),
-        model=rules.model.output,
-        data="results/{run}/data/{task}/test.jsonl",
-        pictures=pictures("test"),
+        inputs_of("answer"),
     output:
-        paths.ANSWERS.pattern,
+        record_of("answer"),
     log:
-        f"{paths.ANSWERS.stem}.log",
+        log_of("answer"),
     benchmark:
-        f"{paths.ANSWERS.stem}.benchmark.tsv"
-    wildcard_constraints:
-        adapter=one_of(GRID.answering),
+        benchmark_of("answer")
     conda:
         ENGINE_ENV
     threads: of_model("threads")
     resources:
         mem_mb=memory,
-        runtime=4 * 60,
+        runtime=12 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code("generate"),
-        expert=lambda wc, input: option(
-            "expert",
-            str(Path(input.expert).parent) if "expert" in input.keys() else None,
-        ),
-        basis=lambda wc, input: option("basis", input.get("basis")),
-        best=lambda wc, input: (
-            [
-                *option("best", Path(input.best).parent),
-                *option("best-answers", input.best_answers),
-            ]
-            if "best" in input.keys()
-            else []
-        ),
-        dtype=of_model("dtype"),
-        max_new_tokens=lambda wc: option(
-            "max-new-tokens", EVERY_TASK[wc.task].max_new_tokens
-        ),
-        batch_rows=lambda wc: RUN.batch_rows(wc.model),
-        engine=lambda wc: engine(wc.model, [GRID.method_of(wc.adapter)]),
+        settings=settings_of("answer"),
+        run=run_file,
     shell:
-        "python -m transformer2 generate --model {input.model:q} {params.expert:q} {params.basis:q} {params.best:q}"
-        " --task {wildcards.task:q} --data {input.data:q} --dtype {params.dtype:q} {params.max_new_tokens:q}"
-        " --batch-rows {params.batch_rows:q} --out {output:q} --threads {threads} --gpus {resources.gpu} {params.engine:q} > {log:q} 2>&1"
+        "python -m transformer2 stage answer --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+
+
+rule adapt:
+    # Two-pass dispatch, few-shot searches, and trainings on the same shots.
+    input:
+        inputs_of("adapt"),
+    output:
+        record_of("adapt"),
+    log:
+        log_of("adapt"),
+    benchmark:
+        benchmark_of("adapt")
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=24 * 60,
+        gpu=of_model("gpus"),
+    params:
+        settings=settings_of("adapt"),
+        run=run_file,
+    shell:
+        "python -m transformer2 stage adapt --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+
+
+rule answer_adapted:
+    input:
+        inputs_of("answer_adapted"),
+    output:
+        record_of("answer_adapted"),
+    log:
+        log_of("answer_adapted"),
+    benchmark:
+        benchmark_of("answer_adapted")
+    conda:
+        ENGINE_ENV
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=12 * 60,
+        gpu=of_model("gpus"),
+    params:
+        settings=settings_of("answer_adapted"),
+        run=run_file,
+    shell:
+        "python -m transformer2 stage answer_adapted --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule score:
     input:
-        answers=paths.ANSWERS.pattern,
-        data="results/{run}/data/{task}/test.jsonl",
+        inputs_of("score"),
     output:
-        paths.SCORES.pattern,
+        record_of("score"),
     log:
-        f"{paths.SCORES.stem}.log",
+        log_of("score"),
     benchmark:
-        f"{paths.SCORES.stem}.benchmark.tsv"
-    wildcard_constraints:
-        adapter=one_of([*GRID.answering, *GRID.of_kind("dispatch")]),
+        benchmark_of("score")
     conda:
         "../../envs/core.yaml"
     threads: 1
     resources:
         mem_mb=lambda wc, attempt: megabytes(1500, attempt),
-        runtime=60,
+        runtime=4 * 60,
         gpu=0,
     params:
-        code=code("score"),
-        identity=identity,
-        risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
+        settings=settings_of("score"),
+        run=run_file,
     shell:
-        "python -m transformer2 score --task {wildcards.task:q} --data {input.data:q} --answers {input.answers:q}"
-        " --identity {params.identity:q} --out {output:q} {params.risk:q} > {log:q} 2>&1"
+        "python -m transformer2 stage score --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        " --blocks {wildcards.blocks:q} > {log:q} 2>&1"
+
+
+rule choose:
+    input:
+        inputs_of("choose"),
+    output:
+        record_of("choose"),
+    log:
+        log_of("choose"),
+    benchmark:
+        benchmark_of("choose")
+    wildcard_constraints:
+        model=ALL_MODELS,
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=30,
+        gpu=0,
+    params:
+        settings=settings_of("choose"),
+        run=run_file,
+    shell:
+        "python -m transformer2 stage choose --run {params.run:q} --model {wildcards.model:q} > {log:q} 2>&1"
 
 
 rule collect_scores:
     input:
-        scores=GRID.score_files(GRID.cells) if RUN.scores is None else RUN.scores,
+        scores=SCORE_RECORDS if RUN.scores is None else RUN.scores,
         ledger=[] if RUN.scores is None else LEDGER_FILES,
     output:
         "results/{run}/scores.csv.gz",
@@ -98,17 +145,17 @@ rule collect_scores:
     params:
         code=code("collect" if RUN.scores is None else "import-scores"),
         command=(
-            ["collect"] if RUN.scores is None else ["import-scores", "--run", RUN.run]
+            ["collect", *GRID.score_files(GRID.cells)]
+            if RUN.scores is None
+            else ["import-scores", "--run", RUN.run, RUN.scores]
         ),
     shell:
-        "python -m transformer2 {params.command:q} {input.scores:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 {params.command:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule collect_experts:
     input:
-        experts=lambda wc: [
-            f"{Path(file).parent}/selection.json" for file in ALL_EXPERTS
-        ],
+        EXPERT_RECORDS,
     output:
         "results/{run}/experts.csv",
     log:
@@ -125,5 +172,35 @@ rule collect_experts:
         gpu=0,
     params:
         code=code("experts"),
+        experts=[f"{Path(file).parent}/selection.json" for file in ALL_EXPERTS],
     shell:
-        "python -m transformer2 experts {input.experts:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 experts {params.experts:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule gather:
+    input:
+        ADAPT_RECORDS,
+    output:
+        decisions="results/{run}/decisions.csv.gz",
+        timings="results/{run}/timings.csv",
+        alphas="results/{run}/alphas.csv.gz",
+    log:
+        "results/{run}/gather.log",
+    benchmark:
+        "results/{run}/gather.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        code=code("gather"),
+        decisions=options("decisions", GRID.decision_files()),
+        mixes=options(
+            "mixes", [f"{folder}/adaptation.json" for folder in GRID.search_folders()]
+        ),
+    shell:
+        "python -m transformer2 gather {params.decisions:q} {params.mixes:q} --out results/{wildcards.run:q} > {log:q} 2>&1"

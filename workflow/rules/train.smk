@@ -1,26 +1,20 @@
-# Experts: every point of a method's sweep is trained, the best on validation is the expert. The last states of trainings
-# are kept beside the best ones, and chosen among on their own.
+# Experts: every point of a method's sweep is trained, the best on validation is the expert. Others are made of these:
+# for another model, or of all with equal weights.
+#
+# A stage is one process (or several that share its steps in blocks) that loads a model once. Snakemake sees a small
+# record of what it made; the files themselves stay where they are when a job fails, and are made again one by one when
+# what they are made of changes.
 
 
 rule train:
     input:
-        model=rules.model.output,
-        basis=rules.basis.output,
-        train="results/{run}/data/{task}/train.jsonl",
-        validation="results/{run}/data/{task}/validation.jsonl",
-        pictures=pictures("train", "validation"),
+        inputs_of("train"),
     output:
-        # checkpoint.safetensors, metrics.jsonl and rollouts.jsonl lie beside these and are no outputs on purpose:
-        # Snakemake deletes the outputs of a job that was killed, and the training would have to start again.
-        f"{paths.SWEEP}/adapter_model.safetensors",
-        f"{paths.SWEEP}/adapter_config.json",
-        f"{paths.SWEEP}/{LAST}/adapter_model.safetensors",
-        f"{paths.SWEEP}/{LAST}/adapter_config.json",
-        summary=f"{paths.SWEEP}/training.json",
+        record_of("train"),
     log:
-        f"{paths.SWEEP}/train.log",
+        log_of("train"),
     benchmark:
-        f"{paths.SWEEP}/benchmark.tsv"
+        benchmark_of("train")
     conda:
         ENGINE_ENV
     threads: of_model("threads")
@@ -29,43 +23,22 @@ rule train:
         runtime=24 * 60,
         gpu=of_model("gpus"),
     params:
-        code=code("train"),
-        out=paths.SWEEP.pattern,
-        dtype=of_model("dtype"),
-        checkpointing=checkpointing,
-        batch_rows=lambda wc: RUN.batch_rows(wc.model),
-        engine=lambda wc: engine(wc.model, [wc.method]),
-        risk="--allow-unsandboxed-code" if RUN.allow_unsandboxed_code else "",
-        settings=lambda wc: json.dumps(
-            RUN.training(wc.model, wc.method, wc.point)
-            | {"max_new_tokens": EVERY_TASK[wc.task].max_new_tokens}
-        ),
+        settings=settings_of("train"),
+        run=run_file,
     shell:
-        "python -m transformer2 train --model {input.model:q} --basis {input.basis:q} --task {wildcards.task:q}"
-        " --train {input.train:q} --validation {input.validation:q} --settings {params.settings:q}"
-        " --seed {wildcards.seed:q} --dtype {params.dtype:q} --batch-rows {params.batch_rows:q} --out {params.out:q}"
-        " --threads {threads} --gpus {resources.gpu} {params.checkpointing:q} {params.engine:q} {params.risk:q} > {log:q} 2>&1"
+        "python -m transformer2 stage train --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule select:
     input:
-        summaries=lambda wc: collect(
-            rules.train.output.summary, point=RUN.trained[wc.method].points(), **wc
-        ),
+        inputs_of("select"),
     output:
-        adapter=f"{paths.EXPERT}/adapter_model.safetensors",
-        config=f"{paths.EXPERT}/adapter_config.json",
-        selection=f"{paths.EXPERT}/selection.json",
-        last=multiext(
-            f"{paths.EXPERT}/{LAST}/",
-            "adapter_model.safetensors",
-            "adapter_config.json",
-            "selection.json",
-        ),
+        record_of("select"),
     log:
-        f"{paths.EXPERT}/select.log",
+        log_of("select"),
     benchmark:
-        f"{paths.EXPERT}/benchmark.tsv"
+        benchmark_of("select")
     localrule: True
     conda:
         "../../envs/core.yaml"
@@ -75,10 +48,31 @@ rule select:
         runtime=10,
         gpu=0,
     params:
-        code=code("select"),
-        out=paths.EXPERT.pattern,
-        candidates=lambda wc, input: [
-            str(Path(file).parent) for file in input.summaries
-        ],
+        settings=settings_of("select"),
+        run=run_file,
     shell:
-        "python -m transformer2 select {params.candidates:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m transformer2 stage select --run {params.run:q} --model {wildcards.model:q} > {log:q} 2>&1"
+
+
+rule derive:
+    input:
+        inputs_of("derive"),
+    output:
+        record_of("derive"),
+    log:
+        log_of("derive"),
+    benchmark:
+        benchmark_of("derive")
+    conda:
+        "../../envs/core.yaml"
+    threads: of_model("threads")
+    resources:
+        mem_mb=memory,
+        runtime=4 * 60,
+        gpu=of_model("gpus"),
+    params:
+        settings=settings_of("derive"),
+        run=run_file,
+    shell:
+        "python -m transformer2 stage derive --run {params.run:q} --model {wildcards.model:q} --threads {threads}"
+        " --gpus {resources.gpu} > {log:q} 2>&1"

@@ -68,6 +68,20 @@ def check_names(experts: Iterable[str], strategy: Strategy) -> None:
         raise ValueError(f"{dotted[0]!r} has a full stop, which names of PEFT's adapters cannot have")
 
 
+def check_experts(
+    base: str | Path, experts: Mapping[str, str | Path], strategy: Strategy, classifier: str | Path | None
+) -> None:
+    """Raises ValueError where there is no expert, where one has a name that it cannot have or belongs to another base
+    model, and where the classifier does not go with the strategy."""
+    if not experts:
+        raise ValueError("a self-adaptive model needs at least one expert")
+    if (strategy == "cls") != (classifier is not None):
+        raise ValueError("strategy 'cls', and no other, needs a classifier: the folder of a classification expert")
+    check_names(experts, strategy)
+    for folder in experts.values():
+        check_base(Path(folder), Path(base))
+
+
 class SelfAdaptiveModel:
     """A base model with SVF experts, one of which (or a mix of which) answers each prompt (Section 3.2).
 
@@ -108,18 +122,24 @@ class SelfAdaptiveModel:
         Raises:
             ValueError: an expert does not fit the model, a class is unknown, no expert or no classifier is given.
         """
-        if not experts:
-            raise ValueError("a self-adaptive model needs at least one expert")
-        if (strategy == "cls") != (classifier is not None):
-            raise ValueError("strategy 'cls', and no other, needs a classifier: the folder of a classification expert")
-        check_names(experts, strategy)
+        check_experts(base, experts, strategy, classifier)
+        return cls.on_base(
+            load_model(Path(base), dtype), load_tokenizer(Path(base)), base, experts, strategy, classifier=classifier,
+            basis=basis, first_pass=first_pass, batch_rows=batch_rows,
+        )  # fmt: skip
+
+    @classmethod
+    def on_base(
+        cls, model: Any, tokenizer: Any, base: str | Path, experts: Mapping[str, str | Path],
+        strategy: Strategy = "prompt", *, classifier: str | Path | None = None, basis: str | Path | None = None,
+        first_pass: FirstPass = "generation", batch_rows: int = 64,
+    ) -> "SelfAdaptiveModel":  # fmt: skip
+        """As `from_pretrained`, on a base model that is loaded already; `base` is its folder."""
+        check_experts(base, experts, strategy, classifier)
         folders = {name: Path(folder) for name, folder in experts.items()}
-        for folder in folders.values():
-            check_base(folder, Path(base))
         folders |= {CLASSIFIER: Path(classifier)} if classifier else {}
-        model = load_experts(load_model(Path(base), dtype), folders, Path(basis) if basis else None)
-        tokenizer = load_tokenizer(Path(base))
-        return cls(HFEngine(model, tokenizer, batch_rows), tokenizer, list(experts), strategy, first_pass)
+        adapted = load_experts(model, folders, Path(basis) if basis else None)
+        return cls(HFEngine(adapted, tokenizer, batch_rows), tokenizer, list(experts), strategy, first_pass)
 
     @property
     def family(self) -> str:

@@ -10,6 +10,7 @@ from transformer2.cli import adaptation, plan, rehearse, run, tables  # noqa: F4
 from transformer2.cli.debugging import DEBUG
 from transformer2.cli.options import app
 from transformer2.sandbox import SandboxError
+from transformer2.stages.runner import StepsFailed
 
 MISTAKE = 2
 """Exit status where the user can mend what is wrong, as for a wrong option."""
@@ -37,6 +38,9 @@ def main() -> None:
         if not isinstance(broken, EOFError):  # of a file: typer takes it for the end of what somebody types
             raise
         error: Exception = broken
+    except StepsFailed as failed:  # what went wrong in each of them is said already
+        print(f"error: {failed}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Exception as caught:
         error = caught
     else:

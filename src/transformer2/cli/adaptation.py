@@ -23,20 +23,12 @@ from transformer2.cli.options import (
     json_option,
     named,
     one_of,
-    rows_of,
-    scored_task,
     start_torch,
-    task_of,
 )  # fmt: skip
 from transformer2.config import CLASSIFIER
-from transformer2.provenance import (
-    alone,
-    manifest,
-    read_json,
-    write_json,
-    write_jsonl,
-)
-from transformer2.seals import remove, sha256
+from transformer2.grid import IDENTITY
+from transformer2.provenance import manifest
+from transformer2.stages import work
 
 
 @app.command()
@@ -48,22 +40,14 @@ def dispatch(
     threads: Threads = 1, gpus: Gpus = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split in two passes: classify the prompt, then answer with the expert of its class."""
-    from transformer2.adaptation.model import SelfAdaptiveModel
-    from transformer2.evaluation import answer_in_two_passes
-
     start_torch(threads, gpus)
     who = identity_of(identity)
-    the_task, rows, experts = task_of(task), rows_of(task_of(task), data), named(expert)
-    with manifest(out.with_suffix(".manifest.json"), model=str(model), task=task, experts=expert) as record:
-        adaptive = SelfAdaptiveModel.from_pretrained(
-            model, experts, "cls" if classifier else "prompt", classifier=classifier, basis=basis,
-            first_pass=one_of("first pass", first_pass, ("generation", "labels")), dtype=dtype, batch_rows=batch_rows,
+    with manifest(out.with_suffix(".manifest.json")) as facts:
+        facts |= work.dispatch(
+            model=model, experts=named(expert), task=task, data=data, out=out, decisions=decisions, identity=who,
+            classifier=classifier, basis=basis, first_pass=one_of("first pass", first_pass, ("generation", "labels")),
+            dtype=dtype, max_new_tokens=max_new_tokens, class_tokens=class_tokens, batch_rows=batch_rows,
         )  # fmt: skip
-        tokens = the_task.max_new_tokens if max_new_tokens is None else max_new_tokens
-        answers, found, seconds = answer_in_two_passes(adaptive, the_task, rows, tokens, class_tokens)
-        write_jsonl(out, answers)
-        write_json(decisions, who | {"domain": the_task.domain} | seconds | {"items": found})
-        record |= seconds | {"answers": len(answers), "sha256": sha256(out)}
 
 
 @app.command()
@@ -76,31 +60,18 @@ def adapt(
     threads: Threads = 1, gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
 ) -> None:  # fmt: skip
     """Search the mix of experts that answers a few shots best (CEM), and save it as an expert that PEFT loads."""
-    from transformer2.adaptation.choice import shots as shots_of
-    from transformer2.adaptation.model import SelfAdaptiveModel
-    from transformer2.models import save_expert
-
     start_torch(threads, gpus)
     chosen, who = json_option("--settings", settings), identity_of(identity)
-    the_task = scored_task(task, allow_unsandboxed_code)
-    rows = rows_of(the_task, shots)
     folders = experts_of(expert, experts)
     folders.pop(CLASSIFIER, None)  # it answers nothing
-    rows = rows if n is None else shots_of(the_task, rows, n)
-    with manifest(out / "manifest.json", task=task, seed=seed, settings=chosen) as facts:
-        base = base_of(folders) if model is None else model
-        adaptive = SelfAdaptiveModel.from_pretrained(
-            base, folders, "few-shot", basis=basis, dtype=dtype, batch_rows=batch_rows
-        )
-        with alone(out / ".lock"):
-            result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **chosen)
-            remove(out / "candidates.jsonl")
-        save_expert(adaptive.engine.model, out, selected_adapters=["default"])
-        found = {"experts": list(folders), "alpha": result.alpha.tolist(), "stopped": result.stopped}
-        found |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
-        write_json(out / "adaptation.json", who | found | {"history": result.history})
-        facts |= found
-    print(f"{result.score[0]:.0%} of {len(rows)} shots right; {result.stopped}; alpha {found['alpha']}; saved to {out}")
+    with manifest(out / "manifest.json") as facts:
+        facts |= work.adapt(
+            model=base_of(folders) if model is None else model, experts=folders, task=task, shots=shots, out=out, n=n,
+            settings=chosen, identity=who, basis=basis, dtype=dtype, seed=seed, batch_rows=batch_rows,
+            allow_unsandboxed_code=allow_unsandboxed_code,
+        )  # fmt: skip
+    right = f"{facts['accuracy']:.0%} of {facts['shots']} shots right"
+    print(f"{right}; {facts['stopped']}; alpha {facts['alpha']}; saved to {out}")
 
 
 @app.command()
@@ -114,18 +85,9 @@ def mix(
     gpus: Gpus = None,
 ) -> None:
     """Mix experts with equal weights, without a search, and save the mix as an expert that PEFT loads."""
-    import torch
-
-    from transformer2.adaptation.model import SelfAdaptiveModel
-    from transformer2.models import save_expert
-
     start_torch(threads, gpus)
-    folders = named(expert)
-    alpha = [1 / len(folders)] * len(folders)
-    with manifest(out / "manifest.json", experts=expert, alpha=alpha):
-        adaptive = SelfAdaptiveModel.from_pretrained(model, folders, "few-shot", basis=basis, dtype=dtype)
-        adaptive.engine.mix("default", list(folders), torch.tensor(alpha))
-        save_expert(adaptive.engine.model, out, selected_adapters=["default"])
+    with manifest(out / "manifest.json") as facts:
+        facts |= work.mix(model=model, experts=named(expert), out=out, basis=basis, dtype=dtype)
 
 
 @app.command()
@@ -139,14 +101,13 @@ def transfer(
     `source_basis` is the decomposition of the model that the expert was trained on, `basis` that of `model`
     (`transformer2 basis`). Models with other matrices are refused, with the list of those that do not fit.
     """
-    from transformer2.transfer import transfer
-
     if mapping is not None:
         one_of("mapping", mapping, ("resampled",))
-    facts = {"expert": str(expert), "mapping": mapping, "shuffle": shuffle}
-    with manifest(out / "manifest.json", **facts) as record:
-        record |= transfer(expert, source_basis, model, basis, out, mapping, shuffle)
-        record["sha256"] = sha256(out / "adapter_model.safetensors")
+    with manifest(out / "manifest.json") as facts:
+        facts |= work.transfer(
+            expert=expert, source_basis=source_basis, model=model, basis=basis, out=out, mapping=mapping,
+            shuffle=shuffle,
+        )  # fmt: skip
 
 
 @app.command()
@@ -156,25 +117,13 @@ def choose(
     adaptation: list[Path] = [],  # noqa: B006
 ) -> None:  # fmt: skip
     """Take the scores of the best of several experts, chosen on the few shots or on the test set."""
-    from transformer2.adaptation.choice import choose
-    from transformer2.adaptation.choice import shots as shots_of
-    from transformer2.frames import IDENTITY
-
     who = identity_of(identity, IDENTITY)
-    records = {str(path.parents[1].name): read_json(path) for path in candidates}
-    the_task, rows = task_of(task), rows_of(task_of(task), data, pictures=False)
-    held_out = [row["item"] for row in shots_of(the_task, rows, shots)] if shots else []
-    logliks = [read_json(path)["loglik"] for path in adaptation] or [0.0] * len(records)
-    tie_breaks = {name: -float("inf") if value is None else value for name, value in zip(records, logliks, strict=True)}
-    items = {name: record["items"] for name, record in records.items()}
-    one_of("way to choose", by, ("shots", "test"))
-    best, rest = choose(items, held_out, by, tie_breaks, one_of("score", which, ("strict", "lenient")))  # type: ignore[arg-type]
-    version = records[best]["task_version"]
-    write_json(
-        out,
-        {key: who[key] for key in IDENTITY}
-        | {"task_version": version, "chosen": best, "by": by, "which": which, "items": rest},
-    )
+    work.choose(
+        candidates={path.parents[1].name: path for path in candidates}, out=out,
+        by=one_of("way to choose", by, ("shots", "test")), identity={key: who[key] for key in IDENTITY},
+        task=task, data=data, shots=shots,
+        which=one_of("score", which, ("strict", "lenient")), adaptation=adaptation,
+    )  # fmt: skip
 
 
 @app.command()

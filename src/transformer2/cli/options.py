@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +9,6 @@ import typer
 
 from transformer2 import config as configuration
 from transformer2.cards import claim
-from transformer2.sandbox import detect
 
 app = typer.Typer(
     add_completion=False,
@@ -52,14 +49,6 @@ def start_torch(threads: int, gpus: int | None = None) -> None:
         claim(gpus)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("medium")
-
-
-def task_of(name: str) -> Any:
-    from transformer2.tasks import TASKS
-
-    if name not in TASKS:
-        raise ValueError(configuration.unknown("task", name, TASKS))
-    return TASKS[name]
 
 
 def rows_of(task: Any, file: Path, pictures: bool = True) -> list[dict[str, Any]]:
@@ -131,11 +120,3 @@ def one_of(what: str, name: str, valid: tuple[str, ...]) -> Any:
     if name not in valid:
         raise ValueError(configuration.unknown(what, name, valid))
     return name
-
-
-def scored_task(name: str, allow_unsandboxed_code: bool) -> Any:
-    """The task; one that runs code is tied to the isolation that works here, found before anything is generated."""
-    task = task_of(name)
-    if not task.runs_code:
-        return task
-    return replace(task, score=partial(task.score, isolation=detect(accept_unsandboxed=allow_unsandboxed_code)))

@@ -1,9 +1,8 @@
 """Commands that run something: models, data, training, answers, scores, frames, exports, checks."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,21 +25,14 @@ from transformer2.cli.options import (
     named,
     one_of,
     rows_of,
-    scored_task,
     start_torch,
-    task_of,
 )  # fmt: skip
-from transformer2.provenance import (
-    alone,
-    fingerprint,
-    manifest,
-    read_json,
-    read_jsonl,
-    whole_file,
-    write_json,
-    write_jsonl,
-)
+from transformer2.grid import IDENTITY
+from transformer2.provenance import fingerprint, manifest, read_json, whole_file, write_jsonl
+from transformer2.scoring import task_of
 from transformer2.seals import damaged, intact, seal_folder, sha256
+from transformer2.stages import work
+from transformer2.stages.steps import STAGES, WITH_MODEL, Stages
 
 
 @app.command()
@@ -120,96 +112,38 @@ def train(
     gradient_checkpointing: Annotated[bool, typer.Option(help="keep less for the backward pass, compute more")] = False,
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
-    from transformer2.adaptation.choice import shots as shots_of
-    from transformer2.models import family, load_model, load_tokenizer, new_expert
-    from transformer2.rollout.hf import HFEngine
-    from transformer2.training.loop import Trainer
-    from transformer2.training.recompute import recompute_layers
-
     start_torch(threads, gpus)
-    the_task = scored_task(task, allow_unsandboxed_code).for_family(family(model))
-    chosen = training_settings(settings, the_task.max_new_tokens)
-    out.mkdir(parents=True, exist_ok=True)
-    inputs = {
-        "model": read_json(model / "manifest.json")["sha256"],
-        "train": sha256(train),
-        "validation": sha256(validation),
-    }
-    facts = {"task": task, "seed": seed, "settings": chosen, "inputs": inputs, "engine": engine}
-    facts |= {"gradient_checkpointing": gradient_checkpointing}
-    with alone(out / ".lock"), manifest(out / "manifest.json", **facts) as record:
-        tokenizer = load_tokenizer(model)
-        expert = new_expert(load_model(model, dtype), chosen, basis if chosen["adapter"] == "svf" else None, seed)
-        if gradient_checkpointing:
-            recompute_layers(expert)
-        if one_of("engine", engine, ENGINES) == "vllm":
-            from transformer2.rollout.vllm import BESIDE_TRAINING, VLLMEngine
-
-            answering = VLLMEngine(model, tokenizer, basis, {}, dtype, gpus or 1, BESIDE_TRAINING, policy=expert)
-        else:
-            answering = HFEngine(expert, tokenizer, batch_rows)
-        train_rows, validation_rows = (
-            rows_of(the_task, file) if shots is None else shots_of(the_task, rows_of(the_task, file), shots)
-            for file in (train, validation)
-        )
-        trainer = Trainer(
-            expert,
-            answering,
-            tokenizer,
-            the_task,
-            train_rows,
-            validation_rows,
-            chosen,
-            seed,
-            out,
-            inputs | {"shots": shots},
-        )
-        record["progress"] = asdict(trainer.run())
-        trainer.save()
-
-
-def training_settings(text: str, max_new_tokens: int) -> dict[str, Any]:
-    """The settings of a training, from JSON: the keys of `config.Training`, and `max_new_tokens` (null or missing: the
-    number given here).
-
-    Raises:
-        ValueError: it is not JSON, a key is unknown, or a value cannot be.
-    """
-    given = json_option("--settings", text)
-    tokens = given.pop("max_new_tokens", None)
-    if tokens is not None and not (type(tokens) is int and tokens > 0):
-        raise ValueError(f"--settings: max_new_tokens is {tokens!r}; it must be a whole number of at least 1")
-    chosen = configuration.parse_training(given).model_dump()
-    return chosen | {"max_new_tokens": max_new_tokens if tokens is None else tokens}
+    one_of("engine", engine, ENGINES)
+    with manifest(out / "manifest.json") as facts:
+        facts |= work.train(
+            model=model, task=task, train=train, validation=validation, settings=json_option("--settings", settings),
+            out=out, basis=basis, dtype=dtype, seed=seed, batch_rows=batch_rows, shots=shots, engine=engine,
+            gpus=gpus or 1, gradient_checkpointing=gradient_checkpointing,
+            allow_unsandboxed_code=allow_unsandboxed_code,
+        )  # fmt: skip
 
 
 @app.command()
 def select(candidates: list[Path], out: File) -> None:
     """Choose the expert with the best validation among the points of a sweep."""
-    from transformer2.training.selection import select
-
-    select(candidates, out)
+    work.select(candidates=candidates, out=out)
 
 
 @app.command()
 def kit(expert: Experts, out: File) -> None:
     """Copy experts into subfolders of one folder, each under its name: what --experts takes."""
     from transformer2.experts import read_expert
-    from transformer2.training.selection import copy_expert
 
     experts = named(expert)
     for folder in experts.values():
         read_expert(folder)
-    for name, folder in experts.items():
-        copy_expert(folder, out / name)
+    work.bundle(experts=experts, out=out)
 
 
 @app.command()
 def carry_over(expert: File, out: File) -> None:
     """Make an expert of a language model one of the vision-language model that is built around it."""
-    from transformer2.models import carry_over
-
-    carry_over(expert, out)
+    work.carry_over(expert=expert, out=out)
 
 
 @app.command()
@@ -221,48 +155,14 @@ def generate(
     best_answers: Annotated[Path | None, typer.Option(help="its answers to the same data")] = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split greedily, with the base model or with an expert."""
-    from transformer2.evaluation import answer
-    from transformer2.experts import check_base
-    from transformer2.models import family, load_expert, load_model, load_tokenizer
-    from transformer2.rollout.hf import HFEngine
-    from transformer2.training.selection import same_expert
-
     start_torch(threads, gpus)
-    the_task, rows = task_of(task).for_family(family(model)), rows_of(task_of(task), data)
-    facts = {"model": str(model), "task": task, "expert": str(expert) if expert else None, "data_sha256": sha256(data)}
-    facts |= {"engine": engine}
-    same = expert is not None and best is not None and same_expert(expert, best)
-    facts |= {"answers_of": str(best) if same else None}
-    if expert:
-        check_base(expert, model)
-    with manifest(out.with_suffix(".manifest.json"), **facts) as record:
-        if same and best_answers:
-            record |= _write_answers(read_jsonl(best_answers), out)
-            return
-        tokenizer = load_tokenizer(model)
-        if one_of("engine", engine, ENGINES) == "vllm":
-            from transformer2.rollout.vllm import VLLMEngine
-            from transformer2.svf.basis import singular_values
-            from transformer2.transfer import read_z
-
-            if expert and basis is None:
-                raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
-            experts = {"expert": read_z(expert, singular_values(intact(basis)))} if expert and basis else {}
-            answering = VLLMEngine(model, tokenizer, basis, experts, dtype, gpus or 1)
-            answering.set_expert("expert" if expert else None)
-            batch_rows = len(rows)  # it batches by itself
-        else:
-            base = load_model(model, dtype)
-            answering = HFEngine(load_expert(base, expert, basis) if expert else base, tokenizer, batch_rows)
-        tokens = the_task.max_new_tokens if max_new_tokens is None else max_new_tokens
-        record |= _write_answers(list(answer(answering, tokenizer, the_task, rows, tokens, batch_rows)), out)
-
-
-def _write_answers(answers: list[dict[str, Any]], out: Path) -> dict[str, Any]:
-    """Writes answers; returns what their manifest says of them."""
-    write_jsonl(out, answers)
-    tokens = sum(len(answer["token_ids"]) for answer in answers)
-    return {"answers": len(answers), "new_tokens": tokens, "sha256": sha256(out)}
+    one_of("engine", engine, ENGINES)
+    with manifest(out.with_suffix(".manifest.json")) as facts:
+        facts |= work.answer(
+            model=model, task=task, data=data, out=out, expert=expert, basis=basis, dtype=dtype,
+            max_new_tokens=max_new_tokens, batch_rows=batch_rows, engine=engine, gpus=gpus or 1, best=best,
+            best_answers=best_answers,
+        )  # fmt: skip
 
 
 @app.command()
@@ -306,13 +206,11 @@ def score(
     task: Text, data: File, answers: File, out: File, identity: Text, allow_unsandboxed_code: RiskyCode = False
 ) -> None:
     """Score answers; `identity` is JSON: what the file says of itself (frames.IDENTITY)."""
-    from transformer2.frames import IDENTITY
-    from transformer2.scoring import score_answers
-
     who = identity_of(identity, IDENTITY)
-    the_task = scored_task(task, allow_unsandboxed_code)
-    items = score_answers(the_task, rows_of(the_task, data, pictures=False), read_jsonl(answers))
-    write_json(out, {key: who[key] for key in IDENTITY} | {"task_version": the_task.version, "items": items})
+    work.score(
+        task=task, data=data, answers=answers, out=out, identity={key: who[key] for key in IDENTITY},
+        allow_unsandboxed_code=allow_unsandboxed_code,
+    )  # fmt: skip
 
 
 @app.command()
@@ -329,6 +227,26 @@ def experts(selections: list[Path], out: File) -> None:
     from transformer2.frames import experts
 
     experts(selections, out)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help=" | ".join(STAGES))], run: File, model: Text,
+    block: Annotated[int, typer.Option(min=0)] = 0, blocks: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Threads = 1, gpus: Gpus = None,
+) -> None:  # fmt: skip
+    """Work through a stage of a run, or one of the blocks of it, in one process: what is done already is left alone."""
+    from transformer2.stages.runner import run_stage
+
+    stages = Stages(configuration.load(run))
+    one_of("stage", name, STAGES)
+    one_of("model", model, tuple(stages.models_of(name)))  # type: ignore[arg-type]
+    if block >= blocks:
+        raise ValueError(f"--block {block} of {blocks}: the last one is {blocks - 1}")
+    if name in WITH_MODEL:
+        start_torch(threads, gpus)
+    steps = stages.block(name, model, block, blocks)  # type: ignore[arg-type]
+    run_stage(steps, Path(stages.record(name, model, block, blocks)))  # type: ignore[arg-type]
 
 
 @app.command()

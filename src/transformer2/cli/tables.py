@@ -17,13 +17,13 @@ from transformer2.cli.options import (
     named,
     one_of,
     rows_of,
-    task_of,
 )  # fmt: skip
 from transformer2.provenance import (
     atomic_write,
     manifest,
     write_json,
 )
+from transformer2.scoring import task_of
 from transformer2.seals import seal_of, sha256
 
 

@@ -40,6 +40,20 @@ class Transfer(Section):
     documents')."""
 
 
+class Blocks(Section):
+    """How many processes share the steps of a stage of a model. Each of them loads the model once, may run beside the
+    others, and is a job of its own on a cluster."""
+
+    train: Whole = Field(default=1, ge=1, le=1000)
+    """Trainings: every point of every sweep."""
+    answer: Whole = Field(default=1, ge=1, le=1000)
+    """Answers, of the base model and the experts, and again of what adaptation made."""
+    adapt: Whole = Field(default=1, ge=1, le=1000)
+    """Dispatch, few-shot searches, and trainings on shots."""
+    score: Whole = Field(default=1, ge=1, le=1000)
+    """Scores, which need no model."""
+
+
 class Model(Section):
     """A base model: where it comes from and which row of the paper's tables it fills."""
 
@@ -68,6 +82,8 @@ class Model(Section):
     """half adapts the upper half of the layers (the text does not say which: the upper one saves the most memory)."""
     basis_blocks: Whole = Field(default=1, ge=1, le=1000)
     """Into how many jobs the decomposition of its matrices is divided, by layers."""
+    blocks: Blocks = Blocks()
+    """Into how many processes each of its stages is divided."""
     generation_batch: Batch | None = None
     """Prompts that it answers side by side; null is the run's number."""
     gpus: Whole = Field(default=0, ge=0, le=1000)

@@ -1,16 +1,18 @@
-"""The plan of a run: its jobs, as Snakemake's dry run names them, and what each will cost."""
+"""The plan of a run: the steps that are still to be done, and what each will cost."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from transformer2 import paths
 from transformer2.config import PAPER_MODELS, Run
 from transformer2.paper.ledger import Ledger
 from transformer2.provenance import read_json
+from transformer2.stages.runner import key_in_manifest, key_of
+from transformer2.stages.steps import STAGES, Stages, Step
 
 from . import costs
 from .costs import GB, Adapted, Size
@@ -23,26 +25,29 @@ TOKENS = {
 """Task -> mean tokens of a prompt and of a reference answer, counted on 150 items each with SmolLM2's tokenizer; those
 about pictures are LLaVA-NeXT's usual number of tiles."""
 NOT_ESTIMATED = "not estimated"
+WITH_MODEL_RULES = ("train", "train_on_shots", "answer", "dispatch", "adapt", "mix")
+"""Kinds of steps that run a model."""
+REPORT = ("frames", "tables", "figures", "claims", "audit", "report", "crate")
+"""Rules that come after the stages."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of the workflow: rule, wildcards, GPUs that it asks for, and the file where its seconds will be."""
+    """One step of a run: its rule, what it is about, and the GPUs that its process asks for."""
 
     rule: str
-    wildcards: dict[str, str]
+    of: Mapping[str, str]
     gpus: int = 0
-    benchmark: str = ""
 
     @property
     def model(self) -> str:
-        return self.wildcards.get("model", "")
+        return self.of.get("model", "")
 
     @property
     def kind(self) -> tuple[str, ...]:
         """Jobs of one kind take about as long as each other."""
         names = ("model", "method", "task", "budget", "configuration")
-        return (self.rule, *(self.wildcards.get(name, "") for name in names))
+        return (self.rule, *(self.of.get(name, "") for name in names))
 
 
 @dataclass(frozen=True)
@@ -68,29 +73,80 @@ class Line:
     how: set[str] = field(default_factory=set)
 
 
-def jobs_of(dry_run: str) -> list[Job]:
-    """The jobs that the text of `snakemake -n` names."""
-    found = []
-    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", dry_run)[1:]:
-        rule = re.match(r"(?:local)?rule (\w+):", block)
-        said = dict(re.findall(r"^ {4}(\w+): (.*)$", block, re.MULTILINE))
-        if rule is None:
-            continue
-        wildcards = dict(re.findall(r"(\w+)=([^=]*?)(?:, (?=\w+=)|$)", said.get("wildcards", "")))
-        gpus = re.search(r"\bgpu=(\d+)", said.get("resources", ""))
-        found.append(Job(rule[1], wildcards, int(gpus[1]) if gpus else 0, said.get("benchmark", "")))
-    return found
+@dataclass(frozen=True)
+class Loads:
+    """How often a model is loaded: once for every step, if each had a process of its own, and as the stages are."""
+
+    steps: int
+    processes: int
+    engine_steps: int
+    """Steps that vLLM answers in."""
+    engines: int
 
 
-def measured(jobs: Iterable[Job], folder: Path) -> dict[tuple[str, ...], float]:
-    """Mean seconds of each kind of job, of those that have run (Snakemake's benchmark files in `folder`)."""
+def job_of(step: Step, run: Run) -> Job:
+    """A step of a stage as a job."""
+    rule = "train_on_shots" if step.work == "train" and "budget" in step.of else step.work
+    gpus = run.models[step.of["model"]].gpus if rule in WITH_MODEL_RULES else 0
+    return Job(rule, step.of, gpus)
+
+
+def is_done(step: Step) -> bool:
+    """Whether the results of a step are there, made of what there is now."""
+    try:
+        return key_in_manifest(step) == key_of(step)
+    except (FileNotFoundError, ValueError):  # an input is missing or damaged
+        return False
+
+
+def jobs(stages: Stages) -> tuple[list[Job], dict[tuple[str, ...], float], Loads]:
+    """The jobs that a run still has to do, the mean seconds of each kind that was done before, and loads of models."""
+    run = stages.run
+    to_do = [
+        Job("model", {"model": name}) for name in run.models if not _there(paths.BASE.of(model=name), "manifest.json")
+    ]
+    for name, model in run.models.items():
+        if not _there(paths.BASIS.of(model=name)):
+            rule = "basis" if model.basis_blocks == 1 else "basis_block"
+            to_do += [Job(rule, {"model": name})] * model.basis_blocks
     seconds: dict[tuple[str, ...], list[float]] = {}
-    for job in jobs:
-        file = folder / job.benchmark
-        if job.benchmark and file.is_file():
-            repeats = pd.read_csv(file, sep="\t", na_values="-")["s"]
-            seconds.setdefault(job.kind, []).append(float(repeats.to_numpy().mean()))
-    return {kind: sum(all_) / len(all_) for kind, all_ in seconds.items()}
+    loads = [0, 0, 0, 0]
+    for stage in STAGES:
+        for model in stages.models_of(stage):
+            n = stages.blocks(stage, model)
+            for block in range(n):
+                left = []
+                for step in stages.block(stage, model, block, n):
+                    if step.manifest.is_file():
+                        took = read_json(step.manifest)["seconds"]
+                        seconds.setdefault(job_of(step, run).kind, []).append(took)
+                    left += [] if is_done(step) else [step]
+                to_do += [job_of(step, run) for step in left]
+                loads = [sum(pair) for pair in zip(loads, _loads(stage, left), strict=True)]
+    if not _there(f"results/{run.run}", "report.html"):
+        files = [path for step in _steps(stages) for path in step.inputs if path.parts[2] == "data"]
+        missing = {path for path in files if not path.exists()}
+        to_do += [Job("data", {}) for _ in missing] + [Job(rule, {}) for rule in REPORT]
+    means = {kind: sum(all_) / len(all_) for kind, all_ in seconds.items()}
+    return to_do, means, Loads(*loads)
+
+
+def _there(*parts: str) -> bool:
+    return Path(*parts).is_file()
+
+
+def _steps(stages: Stages) -> Iterator[Step]:
+    for stage in STAGES:
+        for model in stages.models_of(stage):
+            yield from stages.steps(stage, model)
+
+
+def _loads(stage: str, steps: Sequence[Step]) -> list[int]:
+    """Loads of a model, and starts of vLLM, for each step and for the block of them."""
+    loading = [step for step in steps if step.work in WITH_MODEL_RULES]
+    engines = [step for step in loading if step.arguments.get("engine") == "vllm"]
+    in_process = [len(loading), bool(loading), len(engines), bool(engines)]
+    return [int(n) for n in in_process]
 
 
 def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
@@ -134,7 +190,7 @@ class Estimator:
         """
         with_model = {
             "model": self._model, "basis": self._basis, "basis_block": self._basis, "train": self._train,
-            "train_on_shots": self._train_on_shots, "generate": self._generate, "dispatch": self._dispatch,
+            "train_on_shots": self._train_on_shots, "answer": self._answer, "dispatch": self._dispatch,
             "adapt": self._adapt, "mix": self._mix,
         }  # fmt: skip
         if job.rule not in with_model:
@@ -192,9 +248,9 @@ class Estimator:
         whole, blocks = Adapted("svf", "all", size.layers), self.run.models[job.model].basis_blocks
         return Cost(costs.basis_seconds(size) / blocks, None, costs.basis_bytes(size, whole, b) / blocks)
 
-    def _generate(self, job: Job, size: Size, b: int) -> Cost:
-        adapted = Adapted("svf", "all", 0) if job.wildcards["adapter"] == "base" else self._experts_or_all(job.model)
-        task = job.wildcards["task"]
+    def _answer(self, job: Job, size: Size, b: int) -> Cost:
+        adapted = Adapted("svf", "all", 0) if job.of["adapter"] == "base" else self._experts_or_all(job.model)
+        task = job.of["task"]
         return self._answers(job.model, task, self._items(task, "test"), adapted, b)
 
     def _experts_or_all(self, model: str) -> Adapted:
@@ -202,7 +258,7 @@ class Estimator:
 
     def _dispatch(self, job: Job, size: Size, b: int) -> Cost:
         assert self.run.adaptation is not None
-        task, adapted = job.wildcards["task"], self._experts(job.model)
+        task, adapted = job.of["task"], self._experts(job.model)
         n = self._items(task, "test")
         first = self._answers(job.model, "classify", n, adapted, b, 4, self.run.adaptation.class_tokens)
         second = self._answers(job.model, task, n, adapted, b, 4)
@@ -210,7 +266,7 @@ class Estimator:
 
     def _adapt(self, job: Job, size: Size, b: int) -> Cost:
         assert self.run.adaptation is not None
-        task, budget = job.wildcards["task"], self.run.budgets[job.wildcards["budget"]]
+        task, budget = job.of["task"], self.run.budgets[job.of["budget"]]
         search = self.run.adaptation.cem
         once = self._answers(
             job.model, task, search.population * budget.shots, self._experts(job.model), b, 4, None, True
@@ -223,20 +279,20 @@ class Estimator:
         return Cost(60.0, memory, 4.0 * 2 * size.layers * size.hidden)
 
     def _train(self, job: Job, size: Size, b: int) -> Cost:
-        return self._training(job, size, b, self._items(job.wildcards["task"], "validation"))
+        return self._training(job, size, b, self._items(job.of["task"], "validation"))
 
     def _train_on_shots(self, job: Job, size: Size, b: int) -> Cost:
         return self._training(job, size, b, 0)
 
     def _training(self, job: Job, size: Size, b: int, validation: int) -> Cost:
-        model, task = job.model, job.wildcards["task"]
-        method = job.wildcards.get("method") or job.wildcards["configuration"]
-        point = job.wildcards.get("point") or "single"
+        model, task = job.model, job.of["task"]
+        method = job.of.get("method") or job.of["configuration"]
+        point = job.of.get("point") or "single"
         settings = self.run.training(model, method, point)
         adapted, (prompt, reference) = self._adapted(model, settings), TOKENS[task]
         batch = settings["batch_size"]
         if validation == 0:
-            batch = self.run.budgets[job.wildcards["budget"]].shots
+            batch = self.run.budgets[job.of["budget"]].shots
         answers, answer = Cost(0.0), float(reference)
         if settings["objective"] == "policy_gradient":
             answers = self._answers(model, task, batch, adapted, b)
@@ -298,7 +354,7 @@ def what_fits(found: Iterable[Line], run: Run, memory: float) -> str:
     return "\n".join(said) + "\n"
 
 
-def page(found: list[Line], run: Run, card: str, machine: Machine) -> str:
+def page(found: list[Line], run: Run, card: str, machine: Machine, loads: Loads) -> str:
     """The plan as a Markdown table, one line a rule and model with a model of its own, the others together."""
     rows = []
     small = Line("other rules", "")
@@ -310,7 +366,7 @@ def page(found: list[Line], run: Run, card: str, machine: Machine) -> str:
         rows.append(_row(line))
     rows.append(_row(small))
     everything = Line(
-        "all jobs", "", sum(line.jobs for line in found), sum(line.gpu_hours for line in found),
+        "all steps", "", sum(line.jobs for line in found), sum(line.gpu_hours for line in found),
         sum(line.cpu_hours for line in found), max((line.gpu_gb for line in found if line.gpu_gb), default=None),
         sum(line.disk for line in found), set(),
     )  # fmt: skip
@@ -318,8 +374,10 @@ def page(found: list[Line], run: Run, card: str, machine: Machine) -> str:
     table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     return (
         f"# Plan of run “{run.run}” on {card}\n\n"
-        "Jobs that are still to run. Hours by formula are upper estimates of the order of magnitude: no early stopping,"
-        f" every batch as long as its longest allowed answer, 40 % of {machine.flops / 1e12:.0f} TFLOP/s and 60 % of "
+        f"Steps that are still to be done. They take {loads.processes} loads of a model ({loads.steps}, if every step "
+        f"had a process of its own) and {loads.engines} starts of vLLM ({loads.engine_steps}). Hours by formula are "
+        "upper estimates of the order of magnitude: no early stopping, every batch as long as its longest allowed "
+        f"answer, 40 % of {machine.flops / 1e12:.0f} TFLOP/s and 60 % of "
         f"{machine.bandwidth / 1e12:.2f} TB/s a card, transformers' own generation. Memory is that of the largest job, "
         f"a card.\n\n{table}\n"
     )
@@ -329,7 +387,7 @@ def _row(line: Line) -> dict[str, str]:
     return {
         "rule": line.rule,
         "model": line.model,
-        "jobs": str(line.jobs),
+        "steps": str(line.jobs),
         "GPU-hours": f"{line.gpu_hours:.1f}" if line.gpu_hours else "",
         "CPU-hours": f"{line.cpu_hours:.1f}" if line.cpu_hours else "",
         "GB a card": "" if line.gpu_gb is None else f"{line.gpu_gb:.0f}",

@@ -49,8 +49,7 @@ class VLLMEngine:
         self._stale = False  # whether its vectors have changed since
         self._llm: Any = _start(self.model, dtype, cards, memory)
         if policy is not None:
-            self._expert = "default"
-            self.refresh()
+            self.follow(policy)
 
     def set_expert(self, name: str | None) -> None:
         if name is not None and name not in self._vectors:
@@ -58,13 +57,18 @@ class VLLMEngine:
         self._expert = name
 
     def mix(self, name: str, experts: Sequence[str], alpha: Tensor) -> None:
-        self._put(name, mixed_vectors({expert: self._vectors[expert] for expert in experts}, alpha))
+        self.put(name, mixed_vectors({expert: self._vectors[expert] for expert in experts}, alpha))
+
+    def follow(self, policy: Any) -> None:
+        """Answers with the "default" expert of a PEFT model in training from now on."""
+        self.policy, self._expert = policy, "default"
+        self.refresh()
 
     def refresh(self) -> None:
         """Takes over the vectors that training has changed."""
         if self.policy is not None:
             z = self.policy.base_model.vectors("default")
-            self._put("default", {name.removeprefix("model."): vector.detach() for name, vector in z.items()})
+            self.put("default", {name.removeprefix("model."): vector.detach() for name, vector in z.items()})
 
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling, experts: Sequence[str | None] | None = None
@@ -105,7 +109,8 @@ class VLLMEngine:
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
 
-    def _put(self, name: str, vectors: Mapping[str, Tensor]) -> None:
+    def put(self, name: str, vectors: Mapping[str, Tensor]) -> None:
+        """Adds (or overwrites) the expert `name`: z by module name."""
         self._vectors[name] = vectors
         self._stale |= name == self._running
 

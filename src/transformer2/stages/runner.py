@@ -1,0 +1,121 @@
+"""Works through the steps of a stage in one process, and skips those whose results are there already.
+
+A step is done if its manifest holds the key of what it would be made of now (code, settings, the checksums of its
+inputs) and every file that it wrote is as it was written.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from hashlib import sha256 as new_hash
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from transformer2.provenance import manifest, read_json, write_json
+from transformer2.seals import checksum, damage, seal_of
+from transformer2.stages import work
+from transformer2.stages.steps import Step
+
+
+class StepsFailed(Exception):
+    """Some steps of a stage failed; the message names them."""
+
+
+def run_stage(steps: Sequence[Step], record: Path) -> None:
+    """Does the steps that are not done, in their order, and writes the record of all of them.
+
+    A step that fails keeps no other from being tried: the next run has less to do.
+
+    Raises:
+        StepsFailed: at the end, with each step that failed and why.
+    """
+    failed: dict[str, Exception] = {}
+    with tqdm(steps, desc=record.parent.parent.name, unit="step", mininterval=1) as bar:
+        for step in bar:
+            try:
+                if (key := key_of(step)) == key_in_manifest(step):
+                    continue
+                print(f"\n{step.name}", file=sys.stderr)
+                do(step, key)
+            except Exception as error:  # of one step, whatever it is: the others are still of use
+                traceback.print_exc()
+                failed[step.name] = error
+    if failed:
+        said = "".join(f"\n  {name}: {_line(error)}" for name, error in failed.items())
+        raise StepsFailed(f"{len(failed)} of {len(steps)} steps failed:{said}") from next(iter(failed.values()))
+    write_json(record, {step.name: {str(path): checksum(path) for path in step.outputs} for step in steps})
+
+
+def do(step: Step, key: str) -> None:
+    """Does one step; its manifest is written last, so that a step that was killed is done again."""
+    remove_manifest(step)
+    with manifest(step.manifest, step=step.name, key=key) as facts:
+        facts["arguments"] = _plain(step.arguments)
+        facts |= getattr(work, step.work)(**step.arguments)
+
+
+def remove_manifest(step: Step) -> None:
+    """From now on the step counts as not done."""
+    step.manifest.unlink(missing_ok=True)
+    seal_of(step.manifest).unlink(missing_ok=True)
+
+
+def key_of(step: Step) -> str:
+    """What a step would be made of now: 64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: an input is missing.
+        ValueError: an input is damaged.
+    """
+    inputs = {str(path): _content(path) for path in step.inputs}
+    made_of = [step.work, step.code, _plain(step.arguments), inputs]
+    return new_hash(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def settings_digest(steps: Sequence[Step]) -> str:
+    """Digest of the code and the settings of steps, which changes what they make; their inputs are not read."""
+    made_of = [[step.work, step.code, _plain(step.arguments)] for step in steps]
+    return new_hash(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def key_in_manifest(step: Step) -> str | None:
+    """What the results of a step were made of; None if one of them is missing or damaged."""
+    if broken(step) or not step.manifest.is_file():
+        return None
+    return read_json(step.manifest).get("key")
+
+
+def broken(step: Step, thorough: bool = True) -> str | None:
+    """What is wrong with the results of a step: a file that is missing or damaged. None if nothing is.
+
+    Without `thorough` files that are there are not read.
+    """
+    for path in (*step.outputs, step.manifest):
+        if not path.is_file():
+            return f"{path} is missing"
+        if thorough and (what := damage(path)):
+            return f"{path} is damaged: {what}"
+    return None
+
+
+def _content(path: Path) -> Any:
+    """Checksums that stand for the content of a file, or of the base model in a folder."""
+    if path.is_dir():
+        return read_json(path / "manifest.json")["sha256"]
+    return checksum(path)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it: paths as text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
