@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from transformer2.svf.basis import BasisFile, matrix_files, scale_weight
+from transformer2.svf.basis import matrix_files, open_bases, scale_weight
 
 
 class SVFWorker:
@@ -41,7 +41,7 @@ class SVFWorker:
             with safe_open(file, "pt") as tensors:
                 weight = tensors.get_tensor(key).to(parameter.dtype)
             if name in z:
-                found = BasisFile(Path(basis)).load(name, weight)
+                found = open_bases(basis).load(name, weight)
                 d = torch.frombuffer(bytearray(z[name]), dtype=torch.float32) - 1
                 weight, q, d = (tensor.to(parameter.device) for tensor in (weight, found.q, d))
                 weight = scale_weight(weight, q, d)

@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,24 +180,60 @@ def singular_values(path: Path) -> dict[str, Tensor]:
 
 
 class BasisFile:
-    """A basis written by `write_basis`, read matrix by matrix."""
+    """A basis written by `write_basis`, mapped into memory; a matrix is read once for each dtype and device.
+
+    `open_bases` gives the one of this process: layers that scale the same matrix share its Q, also one after another.
+    """
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        with safe_open(self.path, "pt") as file:
-            self.fingerprints: dict[str, str] = json.loads(file.metadata()["fingerprints"])
+        self._file = safe_open(self.path, "pt")
+        self.fingerprints: dict[str, str] = json.loads(self._file.metadata()["fingerprints"])
+        self._read: dict[tuple[str, torch.dtype, torch.device], Basis] = {}
+        self._verified: dict[str, tuple[int, float]] = {}
 
     def load(self, name: str, weight: Tensor) -> Basis:
-        """The basis of module `name`, whose weight must be the one that was decomposed.
+        """The basis of module `name`, in the dtype and on the device of its weight, which must be the decomposed one.
 
         Raises:
             ValueError: the file has no such module, or it belongs to other weights.
         """
         if name not in self.fingerprints:
             raise ValueError(f"{self.path} has no basis of {name}; was it made from another model?")
+        self._verify(name, weight)
+        place = name, weight.dtype, weight.device
+        if place not in self._read:
+            with torch.inference_mode(False):  # what is made in inference mode could not be trained with
+                q, s = self._file.get_tensor(f"{name}.q"), self._file.get_tensor(f"{name}.s")
+                self._read[place] = Basis(q.to(weight), s.to(weight.device))
+        return self._read[place]
+
+    def _verify(self, name: str, weight: Tensor) -> None:
+        """Compares the sha256 of a weight, unless this memory held these numbers at the last comparison."""
+        seen = weight.data_ptr(), torch.hash_tensor(weight).view(torch.int64).item()
+        if self._verified.get(name) == seen:
+            return
         if self.fingerprints[name] != fingerprint(weight):
             raise ValueError(
                 f"{self.path} does not belong to this model: the weight of {name} is another one; make it again"
             )
-        with safe_open(self.path, "pt") as file:
-            return Basis(file.get_tensor(f"{name}.q"), file.get_tensor(f"{name}.s"))
+        self._verified[name] = seen
+
+
+def open_bases(path: Path | str) -> BasisFile:
+    """The file of bases at `path`, opened once as long as it has the same size and time of change.
+
+    The process keeps the latest file, with all that was read of it, until `close_bases`.
+    """
+    facts = Path(path).stat()
+    return _opened(Path(path).resolve(), facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, _size: int, _mtime_ns: int) -> BasisFile:
+    return BasisFile(path)
+
+
+def close_bases() -> None:
+    """Frees the bases that `open_bases` keeps, but for those that a layer uses."""
+    _opened.cache_clear()

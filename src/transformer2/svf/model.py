@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from .basis import Basis, BasisFile, decompose
+from .basis import Basis, decompose, open_bases
 from .config import SVFConfig
 from .layer import BASE_ROW, Linear, SVFLayer, hold
 from .targets import TARGET_MODULES, check_target, dense_weight
@@ -90,7 +90,7 @@ class SVFModel(BaseTuner):
     @staticmethod
     def _basis(config: SVFConfig, name: str, target: nn.Module) -> Basis:
         weight = dense_weight(target)
-        return decompose(weight) if config.basis_path is None else BasisFile(config.basis_path).load(name, weight)  # type: ignore[arg-type]
+        return decompose(weight) if config.basis_path is None else open_bases(config.basis_path).load(name, weight)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
