@@ -16,7 +16,7 @@ import pytest
 
 from conftest import ROOT
 from test_seals import flip
-from test_workflow import copy_project, planned, snakemake
+from test_workflow import copy_project, done_at, planned, redone, snakemake
 from transformer2.provenance import read_json, read_jsonl
 from transformer2.seals import damaged, sha256
 
@@ -31,11 +31,11 @@ NUMBERS = [
 ]
 """Files that every stage which computes has a part in."""
 STAGES = {
-    "model": (2, 3), "data": (2, 1), "classes": (1, 1), "basis": (2, 2), "train": (4, 5), "generate": (2, 3),
-    "score": (2, 1), "select": (1, 0.5), "mix": (1, 3), "dispatch": (2, 4), "adapt": (2, 4), "choose": (1, 0.5),
-    "collect": (1, 0.5), "table": (1, 1), "claims": (1, 1),
+    "model": (2, 3), "data": (2, 1), "classes": (1, 1), "basis": (2, 2), "train": (4, 5), "select": (1, 0.5),
+    "derive": (1, 4), "answer": (3, 4), "adapt": (3, 5), "answer_adapted": (2, 4), "score": (2, 1), "choose": (1, 0.5),
+    "frames": (1, 1), "tables": (1, 1), "claims": (1, 1),
 }  # fmt: skip
-"""Command -> how often a job of it is killed, and how many seconds after its start at most."""
+"""Command, or stage -> how often a job of it is killed, and how many seconds after its start at most."""
 KILLS = 20
 """At least; a job may have ended just before it is to be killed, and then there may be no other one."""
 CLOCKS = ("seconds", "generation_seconds", "tokens_per_second", "first_seconds", "second_seconds")
@@ -100,7 +100,8 @@ class Run:
             except psutil.Error:
                 continue
             if "transformer2" in words[1:3]:
-                found.setdefault(words[words.index("transformer2") + 1], []).append(process)
+                command, stage = words[words.index("transformer2") + 1 :][:2]
+                found.setdefault(stage if command == "stage" else command, []).append(process)
         return found
 
     def reaches(self, *stages: str, seconds: float = 300) -> str | None:
@@ -148,6 +149,7 @@ def test_a_second_snakemake_is_refused_and_disturbs_nothing(undisturbed):
 def test_killed_twenty_times_in_other_places_it_ends_with_the_same_numbers(undisturbed, tmp_path):
     folder, chance = checkout(tmp_path), random.Random(0)
     killed: list[str] = []
+    done: dict[str, tuple[str, float]] = {}
     while left := [stage for stage, (times, _) in STAGES.items() if killed.count(stage) < times]:
         run = Run(folder, "--", *NUMBERS, **PLACES[len(killed) % 2])
         if (stage := run.reaches(*left)) is None:
@@ -156,6 +158,7 @@ def test_killed_twenty_times_in_other_places_it_ends_with_the_same_numbers(undis
         time.sleep(chance.uniform(0, STAGES[stage][1]))
         run.kill(jobs_too=len(killed) % 3 > 0)  # what lives on without Snakemake works beside the next one
         killed.append(stage)
+        done = done_at(folder / RESULTS) | done
         if len(killed) == 1:
             assert "LockException" in snakemake(folder, "--", *NUMBERS).stderr
             assert snakemake(folder, "--unlock").returncode == 0
@@ -166,6 +169,7 @@ def test_killed_twenty_times_in_other_places_it_ends_with_the_same_numbers(undis
     assert len(killed) >= KILLS and len(set(killed)) >= len(STAGES) - 2
     found = numbers(folder)
     assert differing(found, undisturbed.numbers) == [] and all_of(found)
+    assert redone(done, folder / RESULTS) == sorted(done_at(folder / RESULTS).keys() - done.keys()), "nothing twice"
     assert planned(snakemake(folder, "-n", "--", *NUMBERS)) == {}
 
 
@@ -186,14 +190,14 @@ def test_a_model_that_changed_under_the_cache_is_made_again_with_all_that_came_o
     weights = undisturbed.folder / "results/models/tiny-llama/base/model.safetensors"
     flip(weights)
     jobs = snakemake(undisturbed.folder, "-n")
-    assert {"model", "basis", "train", "generate", "adapt", "table"} <= set(planned(jobs))
+    assert {"model", "basis", "train", "answer", "adapt", "tables"} <= set(planned(jobs))
     assert "base/model.safetensors is damaged" in jobs.stdout + jobs.stderr
     flip(weights)  # twice is not at all
     assert planned(snakemake(undisturbed.folder, "-n")) == {}
     config = undisturbed.folder / "config.yaml"
     text = config.read_text()
     config.write_text(text.replace("row: llama3-8b", "row: llama3-8b, seed: 9"))
-    assert {"model", "basis", "train", "generate"} <= set(planned(snakemake(undisturbed.folder, "-n")))
+    assert {"model", "basis", "train", "answer"} <= set(planned(snakemake(undisturbed.folder, "-n")))
     config.write_text(text)
     assert planned(snakemake(undisturbed.folder, "-n")) == {}
 
@@ -214,7 +218,7 @@ def test_whatever_is_damaged_is_named_and_made_again(undisturbed):
     }
     for path, harm in harms.items():
         harm(path)
-    score = f"{RESULTS}/scores/tiny-llama/base/gsm8k/seed0.json"
+    score = f"{RESULTS}/stages/score/tiny-llama/0-of-1.json"
     alone = snakemake(folder, "--force", score)
     assert alone.returncode != 0 and "seed0.jsonl is damaged: " in alone.stderr + alone.stdout
     run = snakemake(folder)

@@ -34,7 +34,9 @@ NODE = ("--cores", "2", "--slurm-init-seconds-before-status-checks", "2")
 SITE = ("--default-resources", "slurm_account=lab", "slurm_partition=main", "--set-resources", "train:gpu_model=fake")
 STEPS = 100
 POINTS = {rate: f"results/tiny/sweeps/tiny-llama/gsm8k/lora/seed0/learning_rate-{rate}" for rate in ("0.001", "0.002")}
-SCORES = [f"results/tiny/scores/tiny-llama/{adapter}/gsm8k/seed0.json" for adapter in ("base", "lora-gsm8k")]
+BLOCKS = [f"results/tiny/stages/train/tiny-llama/{block}-of-2" for block in range(len(POINTS))]
+"""Where the records and logs of the trainings are: each point of the sweep is a block of its own."""
+SCORES = ["results/tiny/stages/score/tiny-llama/0-of-1.json"]
 
 
 def configuration(gpus: int) -> str:
@@ -44,7 +46,7 @@ def configuration(gpus: int) -> str:
     lora = {"recipe": "paper-lora", "settings": settings, "sweep": {"learning_rate": [float(rate) for rate in POINTS]}}
     return yaml.safe_dump(
         tiny
-        | {"models": {"tiny-llama": tiny["models"]["tiny-llama"] | {"gpus": gpus}}}
+        | {"models": {"tiny-llama": tiny["models"]["tiny-llama"] | {"gpus": gpus, "blocks": {"train": 2}}}}
         | {"tasks": {"gsm8k": tiny["tasks"]["gsm8k"]}, "methods": {"lora": lora}, "unseen": {}, "adaptation": None}
     )
 
@@ -105,13 +107,13 @@ class Cluster:
     def trainings(self, state: str = "RUNNING") -> dict[str, Job]:
         """Those in a state, by sweep point."""
         trainings = [job for job in self.jobs() if job.what.startswith("train_") and job.state == state]
-        return {job.what.rpartition("-")[2]: job for job in trainings}
+        return {list(POINTS)[int(job.what.split("_")[-2])]: job for job in trainings}
 
     def stop(self, job: Job) -> None:
         """Halts what a job runs: SLURM looks at time limits every half minute, when a short training is long over."""
         lines = self("scontrol", "listpids", job.id).splitlines()[1:]
         for pid in {int(line.split()[0]) for line in lines}:
-            if pid > 0 and b"transformer2\0train" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if pid > 0 and b"transformer2\0stage\0train" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGSTOP)
 
 
@@ -152,7 +154,7 @@ class Run:
 
     def resumed(self, point: str) -> int:
         """The step that a training said to go on from, -1 if it said nothing."""
-        log = self.checkout / POINTS[point] / "train.log"
+        log = self.checkout / f"{BLOCKS[list(POINTS).index(point)]}.log"
         found = re.search(r"resuming from step (\d+)", log.read_text()) if log.exists() else None
         return int(found[1]) if found else -1
 
@@ -196,7 +198,7 @@ def test_the_profile_limits_no_job_to_the_gpus_of_one_machine(checkout):
     local, submitted = (snakemake(checkout, *options, *arguments) for options in ((), PROFILE))
     asked = ["gpu=4" in line for line in submitted.stdout.splitlines() if " resources: " in line]
     assert planned(local) == planned(submitted) and "gpu=4" not in local.stdout
-    assert sum(asked) == 4 and len(asked) == 12, "two trainings and two files of answers"
+    assert sum(asked) == 3 and len(asked) == 10, "two blocks of trainings and one of answers"
 
 
 @pytest.mark.slow
@@ -245,12 +247,12 @@ def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_t
     again.wait_for("training in the second run", lambda: again.at_work(steps))
 
     # Killed once more, with a job that is left to end: the next run takes what it made.
-    answers = "generate_tiny_tiny-llama_lora-gsm8k_gsm8k_0"
+    answers = "answer_tiny_tiny-llama_0_1"
     again.wait_for("answers", lambda: any(job.what == answers and job.state == "RUNNING" for job in slurm.jobs()))
     again.process.send_signal(signal.SIGKILL)
     again.process.wait()
     again.wait_for("end of the answers", lambda: {job.what: job.state for job in slurm.jobs()}[answers] == "COMPLETED")
-    assert not (checkout / SCORES[1]).exists()
+    assert not (checkout / SCORES[0]).exists()
     subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], cwd=checkout, env=slurm.environment, check=True)
     last = Run(checkout, slurm, "third")
     assert last.process.wait(timeout=600) == 0, last.log.read_text()[-3000:]
@@ -260,18 +262,19 @@ def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_t
     states: dict[str, list[str]] = {}
     for job in slurm.jobs():
         states.setdefault(job.what, []).append(job.state)
-    first, second = (f"train_tiny_tiny-llama_gsm8k_lora_0_learning_rate-{rate}" for rate in POINTS)
+    first, second = (f"train_tiny_tiny-llama_{block}_2" for block in range(len(POINTS)))
     assert states.pop(first) == ["TIMEOUT", "CANCELLED", "COMPLETED"]
     assert states.pop(second) == ["CANCELLED", "CANCELLED", "COMPLETED"]
-    once = ["data_data", "model_tiny-llama", "basis_tiny-llama", answers, answers.replace("lora-gsm8k", "base")]
+    once = ["data_data", "model_tiny-llama", "basis_tiny-llama", answers]
     assert states == dict.fromkeys([*once, "score_score"], ["COMPLETED"])
 
     # The same trainings undisturbed, without SLURM: bit for bit the same.
     disturbed = results(checkout)
     assert all(again.resumed(point) >= steps[point] > 0 for point in POINTS)
-    experts = [f"{folder}/adapter_model.safetensors" for folder in POINTS.values()]
+    for folder in POINTS.values():
+        shutil.rmtree(checkout / folder)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # cards that no driver knows, as SLURM's
-    local = snakemake(checkout, "--resources", "gpu=2", "--force", "--", *experts)
+    local = snakemake(checkout, "--resources", "gpu=2", "--", *(f"{block}.json" for block in BLOCKS))
     assert local.returncode == 0, local.stderr[-3000:]
     assert all(again.resumed(point) == -1 for point in POINTS)
     undisturbed = results(checkout)

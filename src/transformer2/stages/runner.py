@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from transformer2.provenance import manifest, read_json, write_json
+from transformer2.provenance import alone, manifest, read_json, write_json
 from transformer2.seals import checksum, damage, seal_of
 from transformer2.stages import work
 from transformer2.stages.steps import Step
@@ -33,7 +33,10 @@ def run_stage(steps: Sequence[Step], record: Path) -> None:
         StepsFailed: at the end, with each step that failed and why.
     """
     failed: dict[str, Exception] = {}
-    with tqdm(steps, desc=record.parent.parent.name, unit="step", mininterval=1) as bar:
+    with (
+        alone(record.with_suffix(".lock")),
+        tqdm(steps, desc=record.parent.parent.name, unit="step", mininterval=1) as bar,
+    ):
         for step in bar:
             try:
                 if (key := key_of(step)) == key_in_manifest(step):
