@@ -266,7 +266,7 @@ def test_whatever_kills_jobs_or_snakemake_nothing_is_lost_and_nothing_computed_t
     assert states.pop(first) == ["TIMEOUT", "CANCELLED", "COMPLETED"]
     assert states.pop(second) == ["CANCELLED", "CANCELLED", "COMPLETED"]
     once = ["data_data", "model_tiny-llama", "basis_tiny-llama", answers]
-    assert states == dict.fromkeys([*once, "score_score"], ["COMPLETED"])
+    assert states == dict.fromkeys([*once, "score_tiny_tiny-llama_0_1"], ["COMPLETED"])
 
     # The same trainings undisturbed, without SLURM: bit for bit the same.
     disturbed = results(checkout)
