@@ -35,10 +35,22 @@ def extended(checkout: Path):  # noqa: F811
 def test_the_pages_model_methods_and_task_are_planned(extended):
     jobs = planned(snakemake(extended, "-n", "--configfile", "mine.yaml"))
     assert jobs["model"] == 1 and jobs["data"] == 3 + 1  # three splits of the task, one of the unseen one
-    assert jobs["train"] == 1 + 1 + 2 and jobs["select"] == 3
-    assert jobs["generate"] == jobs["score"] == 2 + 2 * (3 + 1), (
-        "the base on both tasks, each expert in both states, and one on MATH besides"
+    assert jobs["train"] == jobs["select"] == jobs["answer"] == jobs["score"] == 1
+    program = (
+        "from pathlib import Path\n"
+        "from transformer2.config import load\n"
+        "from transformer2.stages.steps import STAGES, Stages\n"
+        "stages = Stages(load(Path('mine.yaml')))\n"
+        "print([sum(len(stages.steps(stage, model)) for model in stages.models_of(stage)) for stage in STAGES])"
     )
+    environment = os.environ | {"PYTHONPATH": str(extended / "src")}
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=extended, env=environment, capture_output=True, text=True, check=True
+    )
+    both_states = 2 * (3 + 1)  # each expert, one of them on MATH besides
+    train, select, derive, answer, adapt, answer_adapted, score, choose = json.loads(said.stdout)
+    assert (train, select) == (1 + 1 + 2, 3) and answer == score == 2 + both_states
+    assert derive == adapt == answer_adapted == choose == 0
 
 
 def test_the_pages_task_scores_and_reads_its_data(extended):

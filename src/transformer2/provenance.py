@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def _commit() -> str | None:
     """The commit of this code; None outside a git checkout, and on machines without git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
@@ -181,6 +183,7 @@ def _commit() -> str | None:
         return None
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
