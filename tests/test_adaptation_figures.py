@@ -8,8 +8,8 @@ import pytest
 
 from test_adaptation_tables import ledger_file, rows, scores  # noqa: F401  (rows is a fixture)
 from test_tables import write
-from transformer2.paper.adaptation_figures import confusion, convergence, counts, read_alphas, shares, weights
-from transformer2.paper.figures import draw
+from transformer2.report.figures.adaptation import confusion, convergence, counts, read_alphas, shares, weights
+from transformer2.report.figures.scores import draw
 
 ORIGIN = {"run": "toy", "model": "toy_llama", "stands_in_for": "llama3-8b", "standin": True}
 

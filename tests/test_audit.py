@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from transformer2.paper.audit import SEVERITIES, Finding, audit, decode, findings
-from transformer2.paper.claims import read_claims
-from transformer2.paper.ledger import Trained, parameters, read_all
+from transformer2.reproduce.audit import SEVERITIES, Finding, audit, decode, findings
+from transformer2.reproduce.claims import read_claims
+from transformer2.reproduce.ledger import Trained, parameters, read_all
 
 FOLDER = ROOT / "paper_tables"
 

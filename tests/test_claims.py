@@ -8,9 +8,9 @@ import yaml
 
 from conftest import ROOT
 from test_tables import scores_of, write
-from transformer2.paper.claims import Claim, cells_of, on_paper, read_claims, summary
-from transformer2.paper.evidence import Measurements, by_run, judge
-from transformer2.paper.ledger import Ledger, entries, read_all
+from transformer2.reproduce.claims import Claim, cells_of, on_paper, read_claims, summary
+from transformer2.reproduce.claims.measured import Measurements, by_run, judge
+from transformer2.reproduce.ledger import Ledger, entries, read_all
 
 FILE = ROOT / "paper_tables" / "claims.yaml"
 CLAIMS = read_claims(FILE)

@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 from test_config import CONFIGS
 from transformer2 import config, paths
-from transformer2.frames import IDENTITY
+from transformer2.reproduce.frames import IDENTITY
 from transformer2.grid import Cell, Grid
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from conftest import ROOT
 from transformer2.config import Method, load
 from transformer2.models import new_expert
-from transformer2.paper import ledger
+from transformer2.reproduce import ledger
 from transformer2.planning import costs, plan
 from transformer2.planning.costs import Adapted, Size
 from transformer2.planning.machines import MACHINES

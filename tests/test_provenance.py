@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from transformer2 import provenance
-from transformer2.frames import write_frame
+from transformer2.reproduce.frames import write_frame
 from transformer2.provenance import (
     alone,
     fingerprint,

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from transformer2.frames import write_frame
-from transformer2.paper.measured import read_spectra
-from transformer2.paper.spectrum_figures import draw
-from transformer2.spectrum import cumulative, discussed, spectra, tops
+from transformer2.reproduce.frames import write_frame
+from transformer2.reproduce.frames import read_spectra
+from transformer2.report.figures.spectrum import draw
+from transformer2.reproduce.spectrum import cumulative, discussed, spectra, tops
 from transformer2.svf.basis import write_basis
 
 WHOSE = {"toy": {"run": "test", "stands_in_for": "llama3-8b", "standin": True}}

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from test_tables import scores_of, write
-from transformer2.paper.measured import read_scores
-from transformer2.paper.study import POOLED, effects, study
-from transformer2.statistics import paired_bootstrap
+from transformer2.reproduce.frames import read_scores
+from transformer2.report.figures.study import POOLED, effects, study
+from transformer2.reproduce.statistics import paired_bootstrap
 
 
 @pytest.fixture

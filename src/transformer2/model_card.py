@@ -13,11 +13,12 @@ import yaml
 
 from transformer2.experts import kind_of, training_of
 from transformer2.models import sees
-from transformer2.paper.cells import adapter
-from transformer2.paper.layout import environment
-from transformer2.paper.settings import idle, plain
 from transformer2.provenance import atomic_write, read_json, read_jsonl
-from transformer2.statistics import wilson
+from transformer2.report import text
+from transformer2.report.layout import environment
+from transformer2.report.tables.settings import unused_settings
+from transformer2.reproduce.cells import adapter
+from transformer2.reproduce.statistics import wilson
 from transformer2.training.selection import LAST
 
 TEMPLATE = "model_card.md.j2"
@@ -121,9 +122,9 @@ def front(kind: str, base: Base, form: str, training: Mapping[str, Any] | None) 
 
 def settings(of_training: Mapping[str, Any]) -> dict[str, str]:
     """The settings that acted in a training, in words."""
-    unused = idle(of_training["adapter"], of_training["objective"])
+    unused = unused_settings(of_training["adapter"], of_training["objective"])
     return {
-        key.replace("_", " "): plain(value)
+        key.replace("_", " "): text.setting(value)
         for key, value in of_training.items()
         if key not in unused and value is not None
     }

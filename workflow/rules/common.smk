@@ -33,7 +33,7 @@ from transformer2 import (
 )  # not its names: Snakemake has a `parse` of its own
 from transformer2 import code_digest, paths
 from transformer2.grid import Grid
-from transformer2.paper import ledger
+from transformer2.reproduce import ledger
 from transformer2.provenance import atomic_write
 from transformer2.seals import damaged, made_with
 from transformer2.stages.runner import settings_digest

@@ -132,7 +132,7 @@ def gather(
     out: File = Path(),
 ) -> None:  # fmt: skip
     """Put decisions, seconds and mixing weights of a run into tidy frames."""
-    from transformer2.frames import gather
+    from transformer2.reproduce.collect import gather
 
     gather(decisions, mixes, out)
 

@@ -25,9 +25,9 @@ def plan(
     Run it beside the Snakefile. Seconds of steps whose like have been done come from their manifests, all else from
     formulas (docs/plan.md).
     """
-    from transformer2.paper import ledger
     from transformer2.planning import plan
     from transformer2.stages.steps import Stages
+    from transformer2.reproduce import ledger
 
     machine = MACHINES[one_of("card", card, tuple(MACHINES))]
     run = configuration.load(configfile)

@@ -216,7 +216,7 @@ def score(
 @app.command()
 def collect(scores: list[Path], out: File) -> None:
     """Put the scores of a run into one tidy frame."""
-    from transformer2.frames import collect
+    from transformer2.reproduce.collect import collect
 
     print(f"{collect(scores, out)} scored answers")
 
@@ -224,7 +224,7 @@ def collect(scores: list[Path], out: File) -> None:
 @app.command()
 def experts(selections: list[Path], out: File) -> None:
     """Put what is known of the experts of a run into one frame."""
-    from transformer2.frames import experts
+    from transformer2.reproduce.collect import experts
 
     experts(selections, out)
 

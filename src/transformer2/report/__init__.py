@@ -1,0 +1,1 @@
+"""What the papers report beside what a run measured, as tables, figures and pages."""

@@ -1,0 +1,136 @@
+"""The rows of the page's table of all cells."""
+
+from dataclasses import dataclass
+from os.path import relpath
+from pathlib import Path
+from shlex import join
+from urllib.parse import quote
+
+from transformer2 import paths
+from transformer2.provenance import read_json
+from transformer2.report import places, text
+from transformer2.report.page.marks import CELL_VERDICTS, Mark
+from transformer2.report.page.records import Record, is_standin
+
+REDO = "--forcerun generate dispatch --"
+"""Makes answers anew, and by that their scores; `--` ends the list, which would take the files for rules."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as text, and what a column of it is sorted by; without a key it comes last."""
+
+    text: str
+    key: str = ""
+    below: str = ""
+    """A second, smaller line: its interval, or what it means."""
+
+
+@dataclass(frozen=True)
+class CellRow:
+    id: str
+    table: str
+    """<document>/<table>"""
+    ran: str
+    mark: Mark
+    rank: int
+    paper: Number
+    ours: Number
+    span: Number
+    n: Number
+    difference: Number
+    detectable: Number
+    more: str
+    """What else was measured, in a sentence."""
+    command: str
+    """Empty if nothing was run."""
+    links: list[tuple[str, str]]
+    """Relative address and file: scores, and the answers that they are of."""
+
+
+def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
+    """One row of the table of all cells; links are relative to the folder `page`."""
+    files = [run / name for name in cell["files"].split()]
+    links = []
+    for path in files:
+        links.append((address(path, page), f"scores, {path.stem}"))
+        if answers := _answers(run, path):
+            links.append((address(answers, page), f"answers, {path.stem}"))
+    method, of_factor = cell["method"] != "base", _span(cell["strict_normalised_low"], cell["strict_normalised_high"])
+    gain, gain_low, gain_high = (cell[name] for name in ("difference", "difference_low", "difference_high"))
+    return CellRow(
+        id=cell["cell"],
+        table=f"{cell['document']}/{cell['table']}",
+        ran=f"{cell['model_run']}, a stand-in" if is_standin(cell) else cell["model_run"] or "not run",
+        mark=CELL_VERDICTS[cell["verdict"]],
+        rank=list(CELL_VERDICTS).index(cell["verdict"]),
+        paper=_number(cell["reported"], below=_factor(cell["reported_normalised"]), exact=True),
+        ours=_number(cell["strict_score"], below=_factor(cell["strict_normalised"])),
+        span=Number(
+            _span(cell["strict_low"], cell["strict_high"]) or text.ABSENT,
+            key=cell["strict_low"],
+            below=f"× {of_factor}" if method and of_factor else "",
+        ),
+        n=Number(cell["n"] or text.ABSENT, key=cell["n"]),
+        difference=Number(
+            text.signed(float(gain)) if gain else text.ABSENT,
+            key=gain,
+            below=text.signed_span(float(gain_low), float(gain_high)) if gain_low else "",
+        ),
+        detectable=Number(
+            text.fixed(float(cell["detectable"]), 1) if cell["detectable"] else text.ABSENT, key=cell["detectable"]
+        ),
+        more=_more(cell),
+        command=f"{command} {REDO} {join(str(places.as_planned(path, run)) for path in files)}" if files else "",
+        links=links,
+    )
+
+
+def address(path: Path, page: Path) -> str:
+    """A link from a page in the folder `page`."""
+    return quote(Path(relpath(path, page)).as_posix())
+
+
+def _answers(run: Path, scores: Path) -> Path | None:
+    """The file of answers that a file of scores is of; that of the chosen expert if it was a choice of one."""
+    if not scores.exists():
+        return None
+    cell = places.read(paths.SCORES, scores, run)
+    own = places.find(paths.ANSWERS, run, **cell)
+    if own.exists():
+        return own
+    chosen = places.find(paths.ANSWERS, run, **cell | {"adapter": read_json(scores).get("chosen")})
+    return chosen if chosen.exists() else None
+
+
+def _more(cell: Record) -> str:
+    if not cell["n"]:
+        return ""
+    seeds = cell["seeds"].split()
+    parts = [
+        f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}",
+        f"leniently scored {text.fixed(float(cell['lenient_score']))}",
+    ]
+    if cell["state"]:
+        steps = f", kept after {', '.join(cell['kept_steps'].split())} steps" if cell["kept_steps"] else ""
+        untrained = " (0: untrained)" if "0" in cell["kept_steps"].split() else ""
+        parts.append(f"{cell['state']} state of each training{steps}{untrained}")
+    if cell["other_state"]:
+        parts.append(f"its {cell['other_state']} state scores {text.fixed(float(cell['other_strict_score']))}")
+    if cell["strict_p"]:
+        test = "exact McNemar" if cell["paired"] == "True" else "independent samples"
+        parts.append(f"against our base {text.p_value(float(cell['strict_p']))} ({test}, by Holm over the table)")
+    return "; ".join(parts) + "."
+
+
+def _number(number: str, below: str, exact: bool = False) -> Number:
+    """A number of a CSV file; with `exact`, in the digits that it has there."""
+    return Number(number if exact else text.fixed(float(number)), number, below) if number else Number(text.ABSENT)
+
+
+def _factor(number: str) -> str:
+    return text.times(float(number)) if number else ""
+
+
+def _span(low: str, high: str) -> str:
+    return text.span(float(low), float(high)) if low and high else ""

@@ -1,0 +1,1 @@
+"""What the papers report against what a run measured: ledger, frames, cells, statistics, claims and verdicts."""
