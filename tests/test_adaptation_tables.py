@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from test_tables import ROOT, scores_of, write
-from transformer2.reproduce import ledger
 from transformer2.report.tables import times
+from transformer2.report.tables.scores import render
+from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
 from transformer2.reproduce.frames import read_scores
-from transformer2.report.tables.scores import render
 
 LEDGERS = ("arxiv/table2", "arxiv/table8", "arxiv/table10", "workshop/table2", "workshop/table6")
 LEFT = range(10, 40)

@@ -19,8 +19,8 @@ import yaml
 from conftest import ROOT
 from test_cli import run
 from transformer2.config import Run
-from transformer2.report.crate import PROFILES, crate
 from transformer2.provenance import atomic_write, write_json
+from transformer2.report.crate import PROFILES, crate
 from transformer2.seals import remove
 
 STARTED = {"git": "abc", "python": "3.11.7", "packages": {"torch": "2.13.0+cpu"}}

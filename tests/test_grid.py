@@ -8,8 +8,8 @@ import yaml
 from conftest import ROOT
 from test_config import CONFIGS
 from transformer2 import config, paths
-from transformer2.reproduce.frames import IDENTITY
 from transformer2.grid import Cell, Grid
+from transformer2.reproduce.frames import IDENTITY
 
 
 def grid(**changes) -> Grid:

@@ -12,12 +12,11 @@ import pytest
 from conftest import ROOT
 from test_workflow import copy_project, planned, snakemake
 from transformer2.config import PAPER_MODELS, TASK_MODULES, PaperModel
-from transformer2.reproduce.imported_scores import check_folder, read
-from transformer2.reproduce.frames import COLUMNS, write_frame
+from transformer2.provenance import read_json
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
-from transformer2.reproduce.frames import read_scores
-from transformer2.provenance import read_json
+from transformer2.reproduce.frames import COLUMNS, read_scores, write_frame
+from transformer2.reproduce.imported_scores import check_folder, read
 
 DOCUMENT = (ROOT / "docs" / "own-scores.md").read_text()
 TABLES = ROOT / "paper_tables"

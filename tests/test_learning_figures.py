@@ -9,8 +9,8 @@ import pytest
 
 from test_tables import scores_of, write
 from transformer2.config import Training
-from transformer2.reproduce.frames import curves, write_frame
 from transformer2.report.figures.learning import learning, sweep
+from transformer2.reproduce.frames import curves, write_frame
 
 WHOSE = {"toy": {"run": "toy", "stands_in_for": "llama3-8b", "standin": True}}
 VALIDATION = {"learning_rate-0.002": (0.5, 0.7, 0.9), "learning_rate-0.02": (0.5, 0.4, 0.0)}

@@ -14,12 +14,12 @@ import pytest
 
 from conftest import ROOT
 from test_tables import scores_of, write
+from transformer2.report.figures.scores import draw
+from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
-from transformer2.report.figures.scores import draw
-from transformer2.reproduce.ledger import LedgerTable, Reported, SettingsTable, TimeTable
 from transformer2.reproduce.frames import read_scores
-from transformer2.report.tables.scores import render
+from transformer2.reproduce.ledger import LedgerTable, Reported, SettingsTable, TimeTable
 
 FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(ROOT.glob("paper_tables/*/*.yaml"))}
 TIMES = ("arxiv/table3",)

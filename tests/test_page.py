@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
-from transformer2.report import summary
-from transformer2.report.page import CELL_COLUMNS, CELL_VERDICTS, CLAIM_COLUMNS, CLAIM_VERDICTS, SEVERITY_KINDS, render
 from transformer2.provenance import write_json
+from transformer2.report.page import CELL_COLUMNS, CELL_VERDICTS, CLAIM_COLUMNS, CLAIM_VERDICTS, SEVERITY_KINDS, render
 
 TEMPLATES = ROOT / "paper_tables" / "templates"
 COMMAND = "snakemake --cores all --configfile config/toy.yaml"

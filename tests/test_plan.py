@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from conftest import ROOT
 from transformer2.config import Method, load
 from transformer2.models import new_expert
-from transformer2.reproduce import ledger
 from transformer2.planning import costs, plan
 from transformer2.planning.costs import Adapted, Size
 from transformer2.planning.machines import MACHINES
 from transformer2.provenance import write_json
+from transformer2.reproduce import ledger
 from transformer2.stages.runner import key_of
 from transformer2.stages.steps import Stages
 from transformer2.svf.basis import decoder_matrices, write_basis

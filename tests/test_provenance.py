@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from transformer2 import provenance
-from transformer2.reproduce.frames import write_frame
 from transformer2.provenance import (
     alone,
     fingerprint,
@@ -21,6 +20,7 @@ from transformer2.provenance import (
     whole_lines,
     write_jsonl,
 )
+from transformer2.reproduce.frames import write_frame
 from transformer2.seals import sha256
 
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from helpers import tokenizer
-from transformer2.reproduce.illustration import illustration
 from transformer2.report.figures import schematics
 from transformer2.report.figures.schematics import COLUMNS, Segment, wrap
+from transformer2.reproduce.illustration import illustration
 from transformer2.tasks import TASKS
 from transformer2.tasks.classify import SYSTEM
 from transformer2.training.samples import references

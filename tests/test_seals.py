@@ -13,8 +13,8 @@ from transformer2 import seals
 from transformer2.cli import app
 from transformer2.models import _bases
 from transformer2.provenance import read_json, read_jsonl, whole_file, whole_folder, write_json, write_jsonl
-from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
 from transformer2.reproduce.spectrum import spectra
+from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
 from transformer2.svf.basis import write_basis
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from conftest import ROOT
 from transformer2.config import Method, Run, Training
-from transformer2.reproduce import ledger
 from transformer2.report.tables.settings import number, render, values
+from transformer2.reproduce import ledger
 
 FILES = {"arxiv": ROOT / "paper_tables/arxiv/table6.yaml", "workshop": ROOT / "paper_tables/workshop/table4.yaml"}
 PAPER = {

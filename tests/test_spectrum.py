@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from transformer2.reproduce.frames import write_frame
-from transformer2.reproduce.frames import read_spectra
 from transformer2.report.figures.spectrum import draw
+from transformer2.reproduce.frames import read_spectra, write_frame
 from transformer2.reproduce.spectrum import cumulative, discussed, spectra, tops
 from transformer2.svf.basis import write_basis
 

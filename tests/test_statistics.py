@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from transformer2.reproduce.statistics import detectable_gain, holm, independent, mcnemar_exact, paired_bootstrap, wilson
+from transformer2.reproduce.statistics import (
+    detectable_gain,
+    holm,
+    independent,
+    mcnemar_exact,
+    paired_bootstrap,
+    wilson,
+)
 
 
 def paired_verdicts(rng: np.random.Generator, items: int, method: float, base: float, both: float):

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from test_tables import scores_of, write
-from transformer2.reproduce.frames import read_scores
 from transformer2.report.figures.study import POOLED, effects, study
+from transformer2.reproduce.frames import read_scores
 from transformer2.reproduce.statistics import paired_bootstrap
 
 

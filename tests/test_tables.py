@@ -16,11 +16,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from transformer2.report.layout import environment, escape_latex, markdown
+from transformer2.report.tables.scores import LEFT_OUT, render, scoring
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import Cell, Scoring, cells
-from transformer2.report.layout import environment, escape_latex, markdown
 from transformer2.reproduce.frames import read_scores
-from transformer2.report.tables.scores import LEFT_OUT, render, scoring
 from transformer2.reproduce.statistics import mcnemar_exact, paired_bootstrap, wilson
 
 ROOT = Path(__file__).parents[1]

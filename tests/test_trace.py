@@ -8,10 +8,10 @@ import pytest
 
 from conftest import ROOT
 from test_cli import run
-from transformer2.reproduce.collect import collect
-from transformer2.reproduce.cells import adapter
-from transformer2.report.trace import explain
 from transformer2.provenance import read_json, write_json, write_jsonl
+from transformer2.report.trace import explain
+from transformer2.reproduce.cells import adapter
+from transformer2.reproduce.collect import collect
 from transformer2.seals import sha256
 
 SVF = "arxiv/table1/llama3-8b/svf/gsm8k"

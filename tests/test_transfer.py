@@ -18,14 +18,14 @@ from test_tables import scores_of, write
 from transformer2.cli import app
 from transformer2.config import ConfigError, Run, parse
 from transformer2.models import load_expert, load_experts, load_model
+from transformer2.provenance import read_json
+from transformer2.report.figures.scores import draw
+from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
 from transformer2.reproduce.claims import read_claims
 from transformer2.reproduce.claims.measured import Measurements, by_run
-from transformer2.report.figures.scores import draw
 from transformer2.reproduce.frames import read_scores
-from transformer2.report.tables.scores import render
-from transformer2.provenance import read_json
 from transformer2.reproduce.statistics import wilson
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import decoder_matrices, singular_values, write_basis

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from test_tables import TABLES, scores_of, table1, write
+from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import Cell, cells
 from transformer2.reproduce.frames import read_scores
-from transformer2.report.tables.scores import render
 from transformer2.reproduce.verdicts import Judged, judge
 
 N = 1319

@@ -13,13 +13,13 @@ from helpers import settings, tokenizer, vision_model, vision_tokenizer
 from transformer2.adaptation.few_shot import score_mixes
 from transformer2.adaptation.model import described
 from transformer2.models import carry_over, fetch, load_expert, load_experts, load_model, load_tokenizer, new_expert
-from transformer2.reproduce.frames import read_spectra
 from transformer2.pocket import corpus, pictures, pretrain, vision
+from transformer2.reproduce.frames import read_spectra
+from transformer2.reproduce.spectrum import spectra
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.rollout.pictures import PicturePrompt, decode_picture, picture_inputs, prompt_text
 from transformer2.rows import read_rows, write_rows
-from transformer2.reproduce.spectrum import spectra
 from transformer2.svf.basis import decoder_matrices, write_basis
 from transformer2.tasks import TASKS, VISION, Prompt, Row, vqa
 from transformer2.training.objective import Sample, accumulate_gradients

@@ -13,11 +13,11 @@ from PIL import Image
 
 from conftest import ROOT
 from transformer2.data import read_split
-from transformer2.reproduce.collect import collect
-from transformer2.reproduce.cells import item_verdicts
-from transformer2.reproduce.frames import read_scores
-from transformer2.report.tables.scores import render
 from transformer2.provenance import write_json
+from transformer2.report.tables.scores import render
+from transformer2.reproduce.cells import item_verdicts
+from transformer2.reproduce.collect import collect
+from transformer2.reproduce.frames import read_scores
 from transformer2.reproduce.statistics import mcnemar_exact
 from transformer2.tasks import TASKS, VISION, Row, vqa
 

@@ -12,7 +12,7 @@ rule data:
         task=one_of(
             [
                 task
-                for task in GRID.benchmarks
+                for task in STAGES.grid.benchmarks
                 if task not in configuration.VISION_TASKS
             ]
         ),
@@ -26,8 +26,8 @@ rule data:
     params:
         code=code("data"),
         source=RUN.data,
-        limit=lambda wc: option("limit", getattr(EVERY_TASK[wc.task], wc.split)),
-        revision=lambda wc: option("revision", EVERY_TASK[wc.task].revision),
+        limit=lambda wc: option("limit", getattr(RUN.data_of[wc.task], wc.split)),
+        revision=lambda wc: option("revision", RUN.data_of[wc.task].revision),
     shell:
         "python -m transformer2 data --task {wildcards.task:q} --split {wildcards.split:q} --source {params.source:q}"
         " {params.limit:q} {params.revision:q} --out {output.rows:q} > {log:q} 2>&1"
@@ -63,10 +63,12 @@ rule classes:
         gpu=0,
     params:
         code=code("classes"),
-        rows=lambda wc, input: options(
-            "rows", [f"{task}={input[task]}" for task in RUN.text_tasks]
-        ),
-        limit=lambda wc: option("limit", getattr(ADAPT.prompts, wc.split)),
+        rows=lambda wc, input: [
+            word
+            for task in RUN.text_tasks
+            for word in option("rows", f"{task}={input[task]}")
+        ],
+        limit=lambda wc: option("limit", getattr(RUN.adaptation.prompts, wc.split)),
     shell:
         "python -m transformer2 classes {params.rows:q} --split {wildcards.split:q} {params.limit:q} --out {output:q}"
         " > {log:q} 2>&1"

@@ -3,7 +3,8 @@
 
 rule answer:
     input:
-        inputs_of("answer"),
+        made_before=inputs_of("answer"),
+        run=ancient(RUN_FILE),
     output:
         record_of("answer"),
     log:
@@ -19,16 +20,16 @@ rule answer:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("answer"),
-        run=run_file,
     shell:
-        "python -m transformer2 stage answer --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage answer --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule adapt:
     # Two-pass dispatch, few-shot searches, and trainings on the same shots.
     input:
-        inputs_of("adapt"),
+        made_before=inputs_of("adapt"),
+        run=ancient(RUN_FILE),
     output:
         record_of("adapt"),
     log:
@@ -44,15 +45,15 @@ rule adapt:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("adapt"),
-        run=run_file,
     shell:
-        "python -m transformer2 stage adapt --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage adapt --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule answer_adapted:
     input:
-        inputs_of("answer_adapted"),
+        made_before=inputs_of("answer_adapted"),
+        run=ancient(RUN_FILE),
     output:
         record_of("answer_adapted"),
     log:
@@ -68,15 +69,15 @@ rule answer_adapted:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("answer_adapted"),
-        run=run_file,
     shell:
-        "python -m transformer2 stage answer_adapted --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage answer_adapted --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule score:
     input:
-        inputs_of("score"),
+        made_before=inputs_of("score"),
+        run=ancient(RUN_FILE),
     output:
         record_of("score"),
     log:
@@ -92,15 +93,15 @@ rule score:
         gpu=0,
     params:
         settings=settings_of("score"),
-        run=run_file,
     shell:
-        "python -m transformer2 stage score --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage score --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} > {log:q} 2>&1"
 
 
 rule choose:
     input:
-        inputs_of("choose"),
+        made_before=inputs_of("choose"),
+        run=ancient(RUN_FILE),
     output:
         record_of("choose"),
     log:
@@ -119,88 +120,5 @@ rule choose:
         gpu=0,
     params:
         settings=settings_of("choose"),
-        run=run_file,
     shell:
-        "python -m transformer2 stage choose --run {params.run:q} --model {wildcards.model:q} > {log:q} 2>&1"
-
-
-rule collect_scores:
-    input:
-        scores=SCORE_RECORDS if RUN.scores is None else RUN.scores,
-        ledger=[] if RUN.scores is None else LEDGER_FILES,
-    output:
-        "results/{run}/scores.csv.gz",
-    log:
-        "results/{run}/scores.log",
-    benchmark:
-        "results/{run}/scores.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("collect" if RUN.scores is None else "import-scores"),
-        command=(
-            ["collect", *GRID.score_files(GRID.cells)]
-            if RUN.scores is None
-            else ["import-scores", "--run", RUN.run, RUN.scores]
-        ),
-    shell:
-        "python -m transformer2 {params.command:q} --out {output:q} > {log:q} 2>&1"
-
-
-rule collect_experts:
-    input:
-        EXPERT_RECORDS,
-    output:
-        "results/{run}/experts.csv",
-    log:
-        "results/{run}/experts.log",
-    benchmark:
-        "results/{run}/experts.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("experts"),
-        experts=[f"{Path(file).parent}/selection.json" for file in ALL_EXPERTS],
-    shell:
-        "python -m transformer2 experts {params.experts:q} --out {output:q} > {log:q} 2>&1"
-
-
-rule gather:
-    input:
-        ADAPT_RECORDS,
-    output:
-        decisions="results/{run}/decisions.csv.gz",
-        timings="results/{run}/timings.csv",
-        alphas="results/{run}/alphas.csv.gz",
-    log:
-        "results/{run}/gather.log",
-    benchmark:
-        "results/{run}/gather.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("gather"),
-        decisions=options("decisions", GRID.decision_files()),
-        mixes=options(
-            "mixes", [f"{folder}/adaptation.json" for folder in GRID.search_folders()]
-        ),
-    shell:
-        "python -m transformer2 gather {params.decisions:q} {params.mixes:q} --out results/{wildcards.run:q} > {log:q} 2>&1"
+        "python -m transformer2 stage choose --run {input.run:q} --model {wildcards.model:q} > {log:q} 2>&1"

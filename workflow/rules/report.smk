@@ -1,266 +1,190 @@
-# What the documents report beside what this run measured: tables, figures, and the page that weighs them all.
+# What the papers report beside what this run measured: frames, tables, figures, and the page that weighs them all.
+# One process makes all of a kind; which there are, and what they read, is told by `report.contents`.
 from importlib import metadata
 
+from transformer2.reproduce.inventory import illustrated_model, illustration_files
 
-rule table:
+ILLUSTRATED = illustration_files(RUN)
+FRAMES = [f"results/{{run}}/{name}" for name in CONTENTS.frames]
+
+
+def shown(name, caption, category, **labels):
+    """An output that Snakemake's report shows."""
+    return report(
+        f"results/{{run}}/{name}",
+        caption=f"../report/{caption}.rst",
+        category=category,
+        **labels,
+    )
+
+
+def templates(name):
+    """The templates of this name, and what they include."""
+    return sorted(map(relpath, ROOT.glob(f"paper_tables/templates/{name}.*")))
+
+
+def command():
+    """How this run was called for: the files and settings that replace those of config.yaml."""
+    files = [shlex.quote(relpath(file)) for file in workflow.overwrite_configfiles]
+    settings = [
+        shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+        for name, value in workflow.config_settings.config.items()
+    ]
+    return " ".join(
+        ["snakemake --cores all"]
+        + (["--configfile", *files] if files else [])
+        + (["--config", *settings] if settings else [])
+    )
+
+
+rule frames:
     input:
-        ledger="paper_tables/{table}.yaml",
-        everything=LEDGER_FILES,  # the audit's notes stand below each table
-        scores=rules.collect_scores.output,
-        experts=rules.collect_experts.output if ALL_EXPERTS else [],
+        sources=(
+            [*STAGES.all_records(), *collect(paths.BASIS.pattern, model=RUN.models)]
+            if RUN.scores is None
+            else RUN.scores
+        ),
+        ledger=[] if RUN.scores is None else LEDGER_FILES,
+        run=RUN_FILE,
+    output:
+        FRAMES,
+    log:
+        "results/{run}/frames.log",
+    benchmark:
+        "results/{run}/frames.benchmark.tsv"
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    params:
+        code=code("frames"),
+    shell:
+        "python -m transformer2 frames --run {input.run:q} > {log:q} 2>&1"
+
+
+rule illustrate:
+    input:
+        model=ILLUSTRATED.model,
+        experts=STAGES.records("select", illustrated_model(RUN)),
+        data=ILLUSTRATED.data,
+        run=RUN_FILE,
+    output:
+        "results/{run}/illustration.json",
+    log:
+        "results/{run}/illustration.log",
+    benchmark:
+        "results/{run}/illustration.benchmark.tsv"
+    conda:
+        "../../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wc, attempt: megabytes(1500, attempt),
+        runtime=10,
+        gpu=0,
+    params:
+        code=code("illustrate"),
+    shell:
+        "python -m transformer2 illustrate --run {input.run:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule tables:
+    input:
+        frames=FRAMES,
+        ledger=LEDGER_FILES,
         templates=templates("table"),
+        run=RUN_FILE,
     output:
-        multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
-        html=report(
-            "results/{run}/paper_tables/{table}.html",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "{table}"},
-        ),
+        [f"results/{{run}}/{file}" for file in CONTENTS.table_files("md", "tex", "csv")],
+        [
+            shown(
+                f"paper_tables/{table.name}.html",
+                "settings" if table.kind == "settings" else "table",
+                "Tables",
+                labels={"table": table.name},
+            )
+            for table in CONTENTS.tables
+        ],
     log:
-        "results/{run}/paper_tables/{table}.log",
+        "results/{run}/tables.log",
     benchmark:
-        "results/{run}/paper_tables/{table}.benchmark.tsv"
-    wildcard_constraints:
-        table=one_of(TABLES),
+        "results/{run}/tables.benchmark.tsv"
     localrule: True
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=10,
+        runtime=30,
         gpu=0,
     params:
-        code=code("table"),
-        out=lambda wc: f"results/{wc.run}/paper_tables",
-        experts=lambda wc, input: option("experts", input.experts or None),
+        code=code("tables"),
     shell:
-        "python -m transformer2 table --ledger {input.ledger:q} --scores {input.scores:q} {params.experts:q}"
-        " --out {params.out:q} > {log:q} 2>&1"
+        "python -m transformer2 tables --run {input.run:q} > {log:q} 2>&1"
 
 
-rule times:
+rule figures:
     input:
-        ledger="paper_tables/{table}.yaml",
-        timings=rules.gather.output.timings,
-        templates=templates("table"),
+        frames=FRAMES,
+        illustration=(rules.illustrate.output if CONTENTS.reads("illustration") else []),
+        ledger=LEDGER_FILES,
+        run=RUN_FILE,
     output:
-        multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
-        html=report(
-            "results/{run}/paper_tables/{table}.html",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "{table}"},
-        ),
+        [
+            f"results/{{run}}/{file}"
+            for file in CONTENTS.figure_files("pdf", "png", "csv", "md")
+        ],
+        [
+            shown(
+                f"figures/{figure.name}.svg",
+                figure.about.caption,
+                "Figures",
+                subcategory=figure.about.group,
+                labels={"figure": figure.name},
+            )
+            for figure in CONTENTS.figures
+        ],
     log:
-        "results/{run}/paper_tables/{table}.log",
+        "results/{run}/figures.log",
     benchmark:
-        "results/{run}/paper_tables/{table}.benchmark.tsv"
-    wildcard_constraints:
-        table=one_of(TIMES),
+        "results/{run}/figures.benchmark.tsv"
     localrule: True
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=10,
+        runtime=30,
         gpu=0,
     params:
-        code=code("table"),
-        out=lambda wc: f"results/{wc.run}/paper_tables",
+        code=code("figures"),
     shell:
-        "python -m transformer2 table --ledger {input.ledger:q} --timings {input.timings:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m transformer2 figures --run {input.run:q} > {log:q} 2>&1"
 
 
-rule settings:
+rule verdicts:
+    # On the papers' claims, by the frames; and on the papers themselves.
     input:
-        ledger="paper_tables/{table}.yaml",
-        templates=templates("table"),
-    output:
-        multiext("results/{run}/paper_tables/{table}", ".md", ".tex", ".csv"),
-        html=report(
-            "results/{run}/paper_tables/{table}.html",
-            caption="../report/settings.rst",
-            category="Tables",
-            labels={"table": "{table}"},
-        ),
-    log:
-        "results/{run}/paper_tables/{table}.log",
-    benchmark:
-        "results/{run}/paper_tables/{table}.benchmark.tsv"
-    wildcard_constraints:
-        table=one_of(SETTINGS),
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("settings"),
-        methods=json.dumps(
-            {name: method.model_dump() for name, method in RUN.methods.items()}
-        ),
-        out=lambda wc: f"results/{wc.run}/paper_tables",
-    shell:
-        "python -m transformer2 settings --ledger {input.ledger:q} --run {wildcards.run:q}"
-        " --methods {params.methods:q} --out {params.out:q} > {log:q} 2>&1"
-
-
-rule figure:
-    input:
-        ledger="paper_tables/{table}.yaml",
-        scores=rules.collect_scores.output,
-    output:
-        multiext("results/{run}/figures/{table}", ".pdf", ".png", ".csv"),
-        svg=report(
-            "results/{run}/figures/{table}.svg",
-            caption="../report/figure.rst",
-            category="Figures",
-            subcategory="Tables as pictures",
-            labels={"figure": "{table}"},
-        ),
-    log:
-        "results/{run}/figures/{table}.log",
-    benchmark:
-        "results/{run}/figures/{table}.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("figure"),
-        out=lambda wc: f"results/{wc.run}/figures/{wc.table}",
-    shell:
-        "python -m transformer2 figure --ledger {input.ledger:q} --scores {input.scores:q} --out {params.out:q} > {log:q} 2>&1"
-
-
-rule adaptation_figure:
-    input:
-        data=lambda wc: rules.gather.output[ADAPTATION_FIGURES[wc.figure][1]],
-    output:
-        multiext("results/{run}/figures/{figure}", ".pdf", ".png", ".csv"),
-        svg=report(
-            "results/{run}/figures/{figure}.svg",
-            caption="../report/adaptation_figure.rst",
-            category="Figures",
-            subcategory="Self-adaptation",
-            labels={"figure": "{figure}"},
-        ),
-    log:
-        "results/{run}/figures/{figure}.log",
-    benchmark:
-        "results/{run}/figures/{figure}.benchmark.tsv"
-    wildcard_constraints:
-        figure=one_of(ADAPTATION_FIGURES),
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("adaptation-figure"),
-        kind=lambda wc: ADAPTATION_FIGURES[wc.figure][0],
-        out=lambda wc: f"results/{wc.run}/figures/{wc.figure}",
-    shell:
-        "python -m transformer2 adaptation-figure --kind {params.kind:q} --data {input.data:q} --out {params.out:q}"
-        " > {log:q} 2>&1"
-
-
-rule study:
-    input:
-        scores=rules.collect_scores.output,
-    output:
-        multiext("results/{run}/figures/study", ".pdf", ".png", ".csv", ".md"),
-        svg=report(
-            "results/{run}/figures/study.svg",
-            caption="../report/study.rst",
-            category="Figures",
-            subcategory="Methods compared",
-            labels={"figure": "study"},
-        ),
-    log:
-        "results/{run}/figures/study.log",
-    benchmark:
-        "results/{run}/figures/study.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("study"),
-        out=lambda wc: f"results/{wc.run}/figures/study",
-        reference=RUN.reference,
-    shell:
-        "python -m transformer2 study --scores {input.scores:q} --reference {params.reference:q} --out {params.out:q}"
-        " > {log:q} 2>&1"
-
-
-rule audit:
-    input:
-        LEDGER_FILES,
+        frames=FRAMES,
+        ledger=LEDGER_FILES,
+        run=RUN_FILE,
     output:
         "results/{run}/audit.csv",
-        report(
-            "results/{run}/audit.md",
-            caption="../report/audit.rst",
-            category="Audit",
-            labels={"page": "the documents against themselves"},
-        ),
-    log:
-        "results/{run}/audit.log",
-    benchmark:
-        "results/{run}/audit.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-        gpu=0,
-    params:
-        code=code("audit"),
-        out=lambda wc: f"results/{wc.run}/audit",
-    shell:
-        "python -m transformer2 audit --out {params.out:q} > {log:q} 2>&1"
-
-
-rule claims:
-    input:
-        LEDGER_FILES,
-        frames=[
-            rules.collect_scores.output,
-            rules.gather.output if ALL_ADAPTATION_FIGURES else [],
-            rules.spectrum.output if ALL_SPECTRA else [],
-        ],
-    output:
         "results/{run}/claims.csv",
-        report(
-            "results/{run}/claims.md",
-            caption="../report/claims.rst",
-            category="Claims",
-            labels={"page": "the documents' sentences"},
+        shown(
+            "audit.md",
+            "audit",
+            "Audit",
+            labels={"page": "the papers against themselves"},
         ),
+        shown("claims.md", "claims", "Claims", labels={"page": "the papers' claims"}),
     log:
-        "results/{run}/claims.log",
+        "results/{run}/verdicts.log",
     benchmark:
-        "results/{run}/claims.benchmark.tsv"
+        "results/{run}/verdicts.benchmark.tsv"
     localrule: True
     conda:
         "../../envs/report.yaml"
@@ -270,36 +194,21 @@ rule claims:
         runtime=10,
         gpu=0,
     params:
-        code=code("claims"),
-        out=lambda wc: f"results/{wc.run}/claims",
+        code=code("verdicts"),
     shell:
-        "python -m transformer2 claims {input.frames:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m transformer2 verdicts --run {input.run:q} > {log:q} 2>&1"
 
 
 rule html_report:
     input:
-        scores=rules.collect_scores.output,
-        frames=list(rules.gather.output) if ALL_ADAPTATION_FIGURES else [],
-        tables=collect(
-            "results/{{run}}/paper_tables/{table}.{ext}",
-            table=ALL_TABLES,
-            ext=["csv", "html"],
-        ),
-        figures=collect(
-            "results/{{run}}/figures/{figure}.{format}",
-            figure=ALL_FIGURES,
-            format=["pdf", "svg", "csv"],
-        ),
-        claims=rules.claims.output,
-        audit=rules.audit.output,
+        frames=FRAMES,
+        tables=rules.tables.output,
+        figures=rules.figures.output,
+        verdicts=rules.verdicts.output,
         templates=templates("report"),
+        run=RUN_FILE,
     output:
-        report(
-            "results/{run}/report.html",
-            caption="../report/report.rst",
-            category="Report",
-            labels={"page": "what came out again"},
-        ),
+        shown("report.html", "report", "Report", labels={"page": "the reproduction"}),
     log:
         "results/{run}/report.log",
     benchmark:
@@ -314,37 +223,19 @@ rule html_report:
         gpu=0,
     params:
         code=code("report"),
-        folder=lambda wc: f"results/{wc.run}",
         command=command(),
     shell:
-        "python -m transformer2 report {input.tables:q} {input.figures:q} {input.frames:q} --run {params.folder:q}"
-        " --command {params.command:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 report --run {input.run:q} --command {params.command:q} > {log:q} 2>&1"
 
 
 rule crate:
     # What the rest of the workflow made of this run, for repositories and registries.
     input:
-        workflow=["Snakefile"]
-        + sorted(
-            str(path.relative_to(ROOT))
-            for path in (ROOT / "workflow" / "rules").glob("*.smk")
+        workflow=sorted(
+            map(relpath, [ROOT / "Snakefile", *ROOT.glob("workflow/**/*.smk")])
         ),
-        frames=[
-            rules.collect_scores.output,
-            rules.gather.output if ALL_ADAPTATION_FIGURES else [],
-            rules.spectrum.output if ALL_SPECTRA else [],
-        ],
-        tables=collect(
-            "results/{{run}}/paper_tables/{table}.{ext}",
-            table=ALL_TABLES,
-            ext=["md", "tex", "html", "csv"],
-        ),
-        figures=collect(
-            "results/{{run}}/figures/{figure}.{format}",
-            figure=ALL_FIGURES,
-            format=["pdf", "svg", "png", "csv"],
-        ),
-        pages=[rules.audit.output, rules.claims.output, rules.html_report.output],
+        page=rules.html_report.output,
+        run=RUN_FILE,
     output:
         "results/{run}/run.crate.zip",
     log:
@@ -361,8 +252,6 @@ rule crate:
         gpu=0,
     params:
         code=code("crate"),
-        settings=RUN.model_dump_json(),
         snakemake=metadata.version("snakemake"),
     shell:
-        "python -m transformer2 crate {input.frames:q} {input.tables:q} {input.figures:q} {input.pages:q}"
-        " --run results/{wildcards.run:q} --settings {params.settings:q} --snakemake {params.snakemake:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 crate --run {input.run:q} --snakemake {params.snakemake:q} > {log:q} 2>&1"

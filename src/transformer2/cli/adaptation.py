@@ -127,17 +127,6 @@ def choose(
 
 
 @app.command()
-def gather(
-    decisions: Annotated[list[Path], typer.Option()] = [], mixes: Annotated[list[Path], typer.Option()] = [],  # noqa: B006
-    out: File = Path(),
-) -> None:  # fmt: skip
-    """Put decisions, seconds and mixing weights of a run into tidy frames."""
-    from transformer2.reproduce.collect import gather
-
-    gather(decisions, mixes, out)
-
-
-@app.command()
 def ask(
     prompt: str, experts: ExpertFolder, strategy: Annotated[str, typer.Option(help="prompt | cls")] = "prompt",
     model: Path | None = None, basis: Path | None = None, dtype: str = "float32",

@@ -26,8 +26,8 @@ def plan(
     formulas (docs/plan.md).
     """
     from transformer2.planning import plan
-    from transformer2.stages.steps import Stages
     from transformer2.reproduce import ledger
+    from transformer2.stages.steps import Stages
 
     machine = MACHINES[one_of("card", card, tuple(MACHINES))]
     run = configuration.load(configfile)

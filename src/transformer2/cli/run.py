@@ -205,28 +205,12 @@ def export(
 def score(
     task: Text, data: File, answers: File, out: File, identity: Text, allow_unsandboxed_code: RiskyCode = False
 ) -> None:
-    """Score answers; `identity` is JSON: what the file says of itself (frames.IDENTITY)."""
+    """Score answers; `identity` is JSON: what the file says of itself (grid.IDENTITY)."""
     who = identity_of(identity, IDENTITY)
     work.score(
         task=task, data=data, answers=answers, out=out, identity={key: who[key] for key in IDENTITY},
         allow_unsandboxed_code=allow_unsandboxed_code,
     )  # fmt: skip
-
-
-@app.command()
-def collect(scores: list[Path], out: File) -> None:
-    """Put the scores of a run into one tidy frame."""
-    from transformer2.reproduce.collect import collect
-
-    print(f"{collect(scores, out)} scored answers")
-
-
-@app.command()
-def experts(selections: list[Path], out: File) -> None:
-    """Put what is known of the experts of a run into one frame."""
-    from transformer2.reproduce.collect import experts
-
-    experts(selections, out)
 
 
 @app.command()

@@ -71,16 +71,18 @@ def audit(out: File, ledger: File = PAPER_TABLES) -> None:
 
 
 @app.command()
-def claims(run: RunFile, ledger: Path = PAPER_TABLES) -> None:
-    """Judge the papers' claims by what a run measured: writes claims.csv and claims.md beside its configuration."""
-    from transformer2.report.verdicts import write_claims
+def verdicts(run: RunFile, ledger: Path = PAPER_TABLES) -> None:
+    """Judge the papers' claims by what a run measured, and audit the papers themselves: writes claims.{csv,md} and
+    audit.{csv,md} beside the run's configuration."""
+    from transformer2.report.verdicts import write_audit, write_claims
     from transformer2.reproduce.claims.measured import Measurements
     from transformer2.reproduce.frames import Frames
     from transformer2.reproduce.inventory import frame_files
 
     of_run, folder = run_of(run)
-    measured, out = Measurements.read(Frames(folder), frame_files(of_run)), folder / "claims"
-    print(f"{write_claims(ledger, measured, out)} claims, in {out}.csv and {out}.md")
+    measured = Measurements.read(Frames(folder), frame_files(of_run))
+    print(f"{write_claims(ledger, measured, folder / 'claims')} claims, in {folder}/claims.csv and claims.md")
+    print(f"{write_audit(ledger, folder / 'audit')} findings, in {folder}/audit.csv and audit.md")
 
 
 @app.command()

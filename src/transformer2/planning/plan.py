@@ -10,9 +10,9 @@ import pandas as pd
 from transformer2 import paths
 from transformer2.config import PAPER_MODELS, Run
 from transformer2.provenance import read_json
+from transformer2.reproduce.ledger import Ledger
 from transformer2.stages.runner import key_in_manifest, key_of
 from transformer2.stages.steps import STAGES, Stages, Step
-from transformer2.reproduce.ledger import Ledger
 
 from . import costs
 from .costs import GB, Adapted, Size

@@ -198,13 +198,22 @@ class Contents:
     def of(cls, run: Run, ledger: Ledger) -> "Contents":
         return cls(tuple(tables_of(run, ledger)), tuple(figures_of(run, ledger)), tuple(frame_files(run)))
 
+    def reads(self, frame: str) -> bool:
+        """Whether a figure reads a frame (of `frames.Frames`)."""
+        return any(frame in figure.about.frames for figure in self.figures)
+
     def table_files(self, *formats: str) -> list[str]:
         """In the folder of the run, in these formats or all."""
         return [f"paper_tables/{table.name}.{kind}" for table in self.tables for kind in formats or TABLE_FORMATS]
 
     def figure_files(self, *formats: str) -> list[str]:
-        """As `table_files`."""
-        return [f"figures/{figure.name}.{kind}" for figure in self.figures for kind in formats or figure.formats]
+        """As `table_files`; the formats of a figure among these."""
+        return [
+            f"figures/{figure.name}.{kind}"
+            for figure in self.figures
+            for kind in figure.formats
+            if kind in formats or not formats
+        ]
 
 
 def chosen(what: str, items: Sequence[Item], only: Sequence[str]) -> list[Item]:

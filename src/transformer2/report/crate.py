@@ -95,7 +95,7 @@ def write_crate(run: Run, folder: Path, contents: Contents, root: Path, snakemak
     Arguments and errors as `crate`.
     """
     pages = ("audit.csv", "audit.md", "claims.csv", "claims.md", "report.html")
-    shown = ["illustration.json"] if any("illustration" in of.about.frames for of in contents.figures) else []
+    shown = ["illustration.json"] if contents.reads("illustration") else []
     names = [*contents.frames, *shown, *contents.table_files(), *contents.figure_files(), *pages]
     out = folder / "run.crate.zip"
     crate(folder, [folder / name for name in names], run.model_dump(mode="json"), root, snakemake, out)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
 
-from transformer2.config import PAPER_MODELS, explain, unknown
+from transformer2.config import PAPER_MODELS, Run, explain, unknown
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import UNPAIRED
 from transformer2.reproduce.frames import COLUMNS
@@ -117,6 +117,16 @@ def read(path: Path, run: str, tables: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: {mistake}") from None
     parts = [_frame(entry, run) for entry in entries]
     return pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
+
+
+def check(run: Run, results: Path, paper_tables: Path) -> None:
+    """Raises ValueError if the scores that a run names cannot be read, or if its folder holds a run of the other kind:
+    one that was computed here, where scores were measured elsewhere, or the reverse."""
+    if run.scores is not None:
+        check_folder(results)
+        read(Path(run.scores), run.run, paper_tables)
+    elif (results / MANIFEST).exists():
+        raise ValueError(f"{results} holds scores that were measured elsewhere: choose another `run`, or delete it")
 
 
 def check_folder(results: Path) -> None:

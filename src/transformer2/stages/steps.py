@@ -82,6 +82,11 @@ class Stages:
     def all_records(self) -> list[str]:
         return [record for stage in STAGES for model in self.models_of(stage) for record in self.records(stage, model)]
 
+    def behind(self, record: str) -> list[Step]:
+        """The steps whose results a record tells of."""
+        names = paths.RECORD.read(record)
+        return self.block(names["stage"], names["model"], int(names["block"]), int(names["blocks"]))  # type: ignore[arg-type]
+
     def record(self, stage: StageName, model: str, block: int, blocks: int) -> str:
         return paths.RECORD.of(run=self.run.run, stage=stage, model=model, block=block, blocks=blocks)
 
