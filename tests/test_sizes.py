@@ -4,24 +4,27 @@ from pathlib import Path
 
 import pytest
 
+from transformer2.config.sizes import DOMAINS, EVERYDAY, ITEMS, available, class_sizes
 from transformer2.data import read_split
 from transformer2.provenance import read_json
-from transformer2.tasks import BENCHMARKS, TASKS, VISION
-from transformer2.tasks.sizes import SOURCE_ROWS, available, class_sizes
+from transformer2.tasks import BENCHMARKS, TASKS, VISION, everyday
 
 
-def test_every_source_split_of_every_task_has_a_size():
-    needed = {name: {part.source for part in task.splits.values()} for name, task in (BENCHMARKS | VISION).items()}
-    assert {name: set(sizes) for name, sizes in SOURCE_ROWS.items()} == needed
+def test_every_split_of_every_task_has_a_size_and_every_domain_is_that_of_the_task():
+    data_sets = BENCHMARKS | VISION
+    assert {name: set(sizes) for name, sizes in ITEMS.items()} == {name: set(t.splits) for name, t in data_sets.items()}
+    assert {name: task.domain for name, task in BENCHMARKS.items()} == DOMAINS
+    assert {split: len(everyday.prompts(split)) for split in EVERYDAY} == EVERYDAY
 
 
 def test_sizes_are_those_of_the_real_files(real_data: Path):
     files = {file["file"].split(".")[0]: file["records"] for file in read_json(real_data / "manifest.json")["files"]}
-    known = {(task, split): n for task, sizes in SOURCE_ROWS.items() for split, n in sizes.items()}
-    assert known.keys() - {tuple(name.split("/")) for name in files} == {("textvqa", "train")}
-    assert all(
-        files[f"{task}/{split}"] == n for (task, split), n in known.items() if (task, split) != ("textvqa", "train")
-    )
+    missing = {("textvqa", "train")}
+    for task, sizes in ITEMS.items():
+        for split, n in sizes.items():
+            part = TASKS[task].splits[split]
+            if (task, part.source) not in missing:
+                assert len(range(files[f"{task}/{part.source}"])[part.rows]) == n, f"{task}/{split}"
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

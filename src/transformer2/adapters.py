@@ -25,7 +25,7 @@ def strip(model: Any) -> Any:
         ValueError: an adapter is merged or trains biases of the base model, so weights are no longer those that were
             loaded. SVF can be unmerged bit for bit, and is.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if any(getattr(config, "bias", "none") != "none" for config in getattr(base, "peft_config", {}).values()):
         raise ValueError("an adapter trains biases of the base model: load the model again to use it without adapters")
     wrappers = {name: module for name, module in base.named_modules() if _is_outermost(base, name, module)}

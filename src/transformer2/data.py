@@ -14,6 +14,7 @@ from typing import Any
 
 from transformer2 import hub
 from transformer2.config.names import REHEARSAL
+from transformer2.config.sizes import available
 from transformer2.rows import Check, checker, json_lines, picture_file, picture_format
 from transformer2.tasks import Row, Task
 from transformer2.tasks.base import Hub, Release
@@ -177,7 +178,6 @@ def _pocket(task: Task, split: str, limit: int | None) -> Source:
 
 def _rehearsal(task: Task, split: str, limit: int | None) -> Source:
     from transformer2.rehearsal.rows import rows as made_up_rows
-    from transformer2.tasks.sizes import available
 
     length = available(task.name, split) if limit is None else limit
     return _memory(made_up_rows(task.name, split, length), f"made-up {task.name}/{split}", {})

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from transformer2.config.sizes import available, class_sizes, shares
+
 if TYPE_CHECKING:
     from transformer2.config.run import Run
 
@@ -11,8 +13,6 @@ SPLITS = ("train", "validation", "test")
 
 def known_items(run: "Run", task: str, split: str) -> int | None:
     """Items that a run has of a task; None where that is not known before the run (files that it takes as a whole)."""
-    from transformer2.tasks.sizes import available
-
     limit = getattr(run.data_of[task], split)
     return available(task, split) if limit is None and run.data == "hub" else limit
 
@@ -25,9 +25,6 @@ def check_sizes(run: "Run") -> None:
     Raises:
         ValueError: the data sets cannot give something; names the setting and what there is.
     """
-    from transformer2.tasks.classify import shares
-    from transformer2.tasks.sizes import available, class_sizes
-
     for name, asked in run.data_of.items() if run.data == "hub" else ():
         section, splits = ("tasks", SPLITS) if name in run.tasks else ("unseen", ("test",))
         for split in splits if name != "classify" else ():

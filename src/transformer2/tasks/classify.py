@@ -8,14 +8,14 @@ trains on test prompts of GSM8K and ARC-Challenge and has no others.)
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from transformer2.config.sizes import OTHERS, shares
 from transformer2.tasks import everyday
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task, Text, chat
 
 CLASSES = ("code", "math", "reasoning", "others")
-OTHERS = "others"
 
 SYSTEM = """\
 Analyze the given question and classify it into one of four categories: 'code', 'math', 'reasoning', or 'others'. \
@@ -54,30 +54,6 @@ def strict_class(reply: str) -> str:
     """As the released code reads it: the first \\boxed{}, letter by letter."""
     found = re.search(r"\\boxed\{([^}]*)\}", reply)
     return found[1] if found and found[1] in CLASSES else OTHERS
-
-
-def shares(sizes: Mapping[str, int], limit: int | None) -> dict[str, int]:
-    """How many prompts of each class make `limit` in all: equal parts, and all that a smaller class has.
-
-    Args:
-        sizes: prompts of each class that there are.
-        limit: of all classes together; None takes every prompt.
-
-    Raises:
-        ValueError: the classes have fewer prompts than `limit`, or `limit` is too small for one of each.
-    """
-    total, rest, taken = sum(sizes.values()), limit, {}
-    if rest is None:
-        rest = total
-    if not len(sizes) <= rest <= total:
-        have = ", ".join(f"{name} {n}" for name, n in sorted(sizes.items()))
-        raise ValueError(f"{rest} prompts of {len(sizes)} classes: set between {len(sizes)} and {total} ({have})")
-    for number, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
-        taken[name] = min(sizes[name], rest // (len(sizes) - number))
-        rest -= taken[name]
-    if empty := [name for name, n in sizes.items() if not n]:
-        raise ValueError(f"there is no prompt of class {empty[0]!r}")
-    return taken
 
 
 def labelled(
