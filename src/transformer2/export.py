@@ -22,7 +22,7 @@ from transformer2.models import check_model, load_expert, load_model, sees
 from transformer2.provenance import read_json, whole_folder, write_json
 from transformer2.seals import intact
 from transformer2.svf import SVFConfig
-from transformer2.svf.basis import Basis, is_tall
+from transformer2.svf.basis import Basis, close_bases, is_tall
 
 Form = Literal["adapter", "merged", "lora"]
 FORMS: tuple[Form, ...] = ("adapter", "merged", "lora")
@@ -76,6 +76,7 @@ def write_adapter(expert: Path, name: str | None, revision: str | None, out: Pat
 
 def write_merged(adapted: PeftModel, model: Path, out: Path) -> None:
     """Writes base and expert as one model without an adapter; merges in place."""
+    close_bases()  # a matrix that is merged needs its basis no longer
     merged: Any = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     merged.save_pretrained(out)
     kind: Any = AutoProcessor if sees(model) else AutoTokenizer

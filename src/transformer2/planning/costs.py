@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from transformer2.config import MODULES
-from transformer2.rollout.likelihood import CHUNK_LOGITS
+from transformer2.rollout import CHUNK_LOGITS
 
 from .machines import Machine
 

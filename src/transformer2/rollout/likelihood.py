@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import CHUNK_LOGITS
 from .batching import pad
 from .pictures import picture_inputs
-
-CHUNK_LOGITS = 2**25
-"""Logits held at once, in numbers: 128 MB in float32."""
 
 
 def completion_states(
