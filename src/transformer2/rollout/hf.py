@@ -106,7 +106,8 @@ class HFEngine:
         return self.model.disable_adapter() if off else nullcontext()
 
     def _rows(self, rows: dict[str, Any]) -> Any:
-        return self.model._enable_peft_forward_hooks(**rows) if rows else nullcontext()
+        """Rows of a forward pass of the base model with experts of their own; `generate` takes them by itself."""
+        return self.model.base_model.adapters_of_rows(rows["adapter_names"]) if rows else nullcontext()
 
     def _check_lengths(self, prompts: Sequence[list[int]]) -> None:
         context = self.model.config.get_text_config().max_position_embeddings

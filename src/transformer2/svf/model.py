@@ -93,19 +93,18 @@ class SVFModel(BaseTuner):
         return decompose(weight) if config.basis_path is None else open_bases(config.basis_path).load(name, weight)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """PEFT enters this around every forward pass and around `generate`, with their arguments.
+    def adapters_of_rows(self, names: Sequence[str], repeats: Collection[int] = (1,)) -> Iterator[None]:
+        """Inside, each row of a batch has its own adapter: of the PEFT model, of the base model, or of a part of it.
 
-        Hands `adapter_names`, one a row of the batch, to every module that can take them. Without them, W' of every
-        layer is made at once.
+        Args:
+            names: of the adapters (or BASE_ROW), one a row.
+            repeats: how often `generate` may repeat each row.
+
+        Raises:
+            ValueError: no such adapter, the model is in training mode, or an adapter is merged.
         """
-        names: list[str] | None = kwargs.get("adapter_names")
-        if names is None:
-            with hold(module for module in self.modules() if isinstance(module, Linear)):
-                yield
-            return
-        self._check_rows(names, [*args, *kwargs.values()])
-        hook = partial(_add_adapter_names, names, _repeats(self.model, kwargs))
+        self._check_names(names)
+        hook = partial(_add_adapter_names, names, repeats)
         handles = [
             module.register_forward_pre_hook(hook, with_kwargs=True)
             for module in self.modules()
@@ -117,8 +116,26 @@ class SVFModel(BaseTuner):
             for handle in handles:
                 handle.remove()
 
-    def _check_rows(self, names: list[str], inputs: Sequence[Any]) -> None:
-        """Raises ValueError unless these adapters can be applied to the rows of these inputs."""
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """PEFT enters this around every forward pass and around `generate`, with their arguments.
+
+        Private in name, it is where PEFT's own tuners (LoRA's for one) apply `adapter_names`; there is no other place.
+        Without `adapter_names`, W' of every layer is made at once.
+        """
+        names: list[str] | None = kwargs.get("adapter_names")
+        if names is None:
+            with hold(module for module in self.modules() if isinstance(module, Linear)):
+                yield
+            return
+        rows = next((len(one) for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), len(names))
+        if len(names) != rows:
+            raise ValueError(f"adapter_names has {len(names)} names for {rows} rows; it must have one a row")
+        with self.adapters_of_rows(names, _repeats(self.model, kwargs)):
+            yield
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        """Raises ValueError unless rows can have these adapters now."""
         if self.training:
             raise ValueError("adapter_names are for inference: call model.eval() first")
         if unknown := sorted(set(names) - set(self.peft_config) - {BASE_ROW}):
@@ -127,9 +144,6 @@ class SVFModel(BaseTuner):
             )
         if any(layer.merged for _, layer in self.svf_layers()):
             raise ValueError("rows cannot have adapters of their own while one is merged: call unmerge_adapter() first")
-        rows = next((len(tensor) for tensor in inputs if isinstance(tensor, Tensor)), len(names))
-        if len(names) != rows:
-            raise ValueError(f"adapter_names has {len(names)} names for {rows} rows; it must have one a row")
 
 
 def _repeats(model: Any, options: Mapping[str, Any]) -> set[int]:

@@ -8,7 +8,6 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from peft.utils.integrations import get_bnb_param_type
 from peft.utils.quantization_utils import QuantizationBackend, resolve_quantization_backend
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers.pytorch_utils import Conv1D
 
 DECODER_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -29,7 +28,7 @@ def check_target(name: str, module: nn.Module, model: nn.Module) -> None:
     if backend_of(module) is not None:
         return
     weight = module.weight
-    plain = weight.dtype in DTYPES and not is_traceable_wrapper_subclass(weight)  # torchao's weights, DTensor
+    plain = weight.dtype in DTYPES and type(weight.data) is Tensor  # not one of torchao's, nor a DTensor
     if not plain or weight.is_meta or tuple(weight.shape) != _shape(module):
         raise ValueError(
             f"SVF cannot decompose {name}: its weight is a {type(weight.data).__name__} of {weight.dtype} with the "
