@@ -38,7 +38,7 @@ from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
 from transformer2.svf.basis import SOLVER, block_matrices, decoder_matrices, fingerprint, write_basis
 from transformer2.training.objective import Sample, accumulate_gradients
-from transformer2.training.recompute import learning, recompute_layers
+from transformer2.training.recompute import recompute_layers, set_training_mode
 
 MALLOPT = {-3: 2**16, -1: 2**16, -8: 1}
 """M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of glibc's malloc.h."""
@@ -175,7 +175,7 @@ def train(work: Work, chosen: dict[str, Any], recomputes: bool) -> None:
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     samples = [Sample(prompt, [5] * work.answer, 1.0) for prompt in work.prompts()]
     for _ in range(work.steps):
-        learning(expert, dropout=chosen["objective"] == "next_token")
+        set_training_mode(expert, dropout=chosen["objective"] == "next_token")
         optimizer.zero_grad()
         accumulate_gradients(expert, samples, chosen)
         optimizer.step()

@@ -8,6 +8,7 @@ import yaml
 
 from conftest import ROOT
 from transformer2.config import RECIPES, ConfigError, Method, Run, Training, default_yaml, json_schema, load, parse
+from transformer2.provenance import write_json
 
 CONFIGS = sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"), *(ROOT / "tests" / "config").glob("*.yaml")])
 
@@ -31,6 +32,15 @@ ADAPTATION = {"classifier": {}, "prompts": {"train": 8, "validation": 8, "test":
 
 def test_the_default_yaml_is_the_default_run():
     assert parse(yaml.safe_load(default_yaml())) == Run()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_run_written_as_json_is_read_as_the_same_run(path: Path, tmp_path: Path):
+    """JSON is YAML, but for numbers such as 5e-05, which YAML 1.1 takes for text."""
+    run = load(path)
+    write_json(tmp_path / "run.json", run.model_dump(mode="json"))
+    again = load(tmp_path / "run.json")
+    assert again == run and again.model_dump_json() == run.model_dump_json()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -117,7 +127,7 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
                     "v": {"source": "dir:y", "row": "llava-next-8b", "backbone": "m"},
                 }
             },
-            "models.v.strategies: a model with a backbone can be adapted by few-shot alone",
+            "models.v.strategies: a model with a backbone can only be adapted by few-shot",
         ),
         (
             {
@@ -133,11 +143,11 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
                     "v": {"source": "dir:y", "row": "llava-next-8b", "backbone": "m", "strategies": ["few-shot"]},
                 }
             },
-            "models.m.transfer: from one language model to another alone, without pictures",
+            "models.m.transfer: only from one language model to another, without pictures",
         ),
         (
             {"tasks": {"textvqa": {}}, "models": {"m": {"source": "dir:x", "row": "llama3-8b"}}},
-            "models.m: no task for it (tasks about pictures are for models with a backbone alone)",
+            "models.m: no task for it (tasks about pictures are only for models with a backbone)",
         ),
         ({"unseen": {}}, "adaptation needs at least one unseen task"),
         ({"unseen": {"gsm8k": {}}}, "unseen: gsm8k is a training task"),

@@ -15,7 +15,7 @@ from helpers import model, settings
 from transformer2.models import new_expert
 from transformer2.svf import layer
 from transformer2.svf.basis import scale_weight
-from transformer2.training.recompute import learning, recompute_layers
+from transformer2.training.recompute import recompute_layers, set_training_mode
 
 FIRST, SECOND = (
     ("model.embed_tokens", "model.rotary_emb", "model.layers.0"),
@@ -65,7 +65,7 @@ def devices(adapter: str, rows: bool, hooks: bool = True) -> list[str]:
         place(base, hooks)
         adapted = new_expert(base, settings(adapter=adapter), None, seed=0)
         recompute_layers(adapted)
-        learning(adapted, dropout=False)
+        set_training_mode(adapted, dropout=False)
         found: list[str] = []
         for part in (*base.model.layers, base.lm_head):
             part.register_forward_hook(lambda _, __, output: found.append(str(output.device)))

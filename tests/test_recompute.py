@@ -21,7 +21,7 @@ from transformer2.rollout.hf import HFEngine
 from transformer2.tasks import TASKS
 from transformer2.training import loop
 from transformer2.training.objective import Sample, accumulate_gradients
-from transformer2.training.recompute import learning, recompute_layers
+from transformer2.training.recompute import recompute_layers, set_training_mode
 
 SAMPLES = [Sample([0, 5, 6], [7, 8, 9], 1.0), Sample([0, 5], [11], -1.0), Sample([0, 5, 6, 7, 8], [9, 4], 1.0)]
 KINDS: list[dict[str, Any]] = [
@@ -68,7 +68,7 @@ def gradients(base: Any, chosen: dict[str, Any], samples: list[Sample], recomput
             if parameter.requires_grad:
                 parameter += 0.1
     torch.manual_seed(3)
-    learning(adapted, dropout=chosen["objective"] == "next_token")
+    set_training_mode(adapted, dropout=chosen["objective"] == "next_token")
     facts = accumulate_gradients(adapted, samples, chosen)
     return facts["loss"], {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
 
@@ -126,14 +126,14 @@ def test_half_of_the_layers_keeps_nothing_below_them(words):
     adapted, asked = expert(base, settings() | {"layers": "half"}, recomputes=True), []
     for layer in base.model.layers:
         layer.register_forward_pre_hook(lambda _, args: asked.append(args[0].requires_grad))
-    learning(adapted, dropout=False)
+    set_training_mode(adapted, dropout=False)
     accumulate_gradients(adapted, SAMPLES[:1], settings())
     assert asked[:2] == [False, False], "what enters the first adapted layer asks for no gradient either"
 
 
 def test_a_policy_recomputes_without_dropout(words):
     adapted = expert(model(len(words)), settings(**KINDS[3]), recomputes=True)
-    learning(adapted, dropout=False)
+    set_training_mode(adapted, dropout=False)
     assert {type(module) for module in adapted.modules() if module.training} == {LlamaDecoderLayer}
 
 

@@ -60,7 +60,7 @@ def choose_rows(
     JSON lines all of them, parquet files only those that are used.
 
     Args:
-        task: whose rows.
+        task: the data set.
         source: `hub`, `dir:<folder>` with files `<task>/<source split>.jsonl[.gz]` (the column `image` has paths in
             `<folder>/<task>`), or `pocket`.
         split: train, validation or test.
@@ -147,9 +147,9 @@ def _repository(task: Task, source: Hub, source_split: str, revision: str | None
         raise ConnectionError(f"{error}; {WITHOUT}") from error
     files: list[Path] = []
     for pattern in patterns:
-        if not (found := sorted(folder.glob(pattern))):
+        if not (matching := sorted(folder.glob(pattern))):
             raise ValueError(f"{source.repository} has no file {pattern} at revision {folder.name}")
-        files += found
+        files += matching
     if revision is None:
         print(f"{task.name}: no revision is set, so the newest one was taken: {folder.name}")
     name = f"{source.repository} at {folder.name}"

@@ -32,11 +32,11 @@ def read_expert(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} holds no expert: there is no {name} in it")
     intact(folder)
-    kind = read_json(folder / CONFIG)
-    if not isinstance(kind, dict) or "peft_type" not in kind:
+    record = read_json(folder / CONFIG)
+    if not isinstance(record, dict) or "peft_type" not in record:
         raise ValueError(f"{folder / CONFIG} is no configuration of an adapter: it has no peft_type")
     try:
-        config = PeftConfig.from_pretrained(str(folder))
+        config = PeftConfig.from_peft_type(**record)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} is no configuration that PEFT reads: {_line(error)}") from error
     try:

@@ -88,7 +88,7 @@ def write_lora(adapted: PeftModel, k: int, name: str | None, revision: str | Non
     """Writes an SVF expert as a LoRA that PEFT loads without this package; returns its matrices by name.
 
     A matrix with r < k gets its full rank r. Alpha is the rank everywhere, so every scaling is 1, also for servers that
-    read the LoRA's `r` and `lora_alpha` alone.
+    read the LoRA's `r` and `lora_alpha` only.
     """
     parts: dict[str, LowRank] = {}
     for module, layer in adapted.base_model.svf_layers():  # type: ignore[operator]

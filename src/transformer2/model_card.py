@@ -40,15 +40,15 @@ class Base:
 
     @classmethod
     def read(cls, model: Path, hub_id: str | None, dtype: str) -> "Base":
-        found = _read(model / "manifest.json") or {}
+        facts = _read(model / "manifest.json") or {}
         name, _ = hub_name(model, hub_id)
-        kind, _, rest = found.get("source", f"dir:{model.name}").partition(":")
-        size = f"{found.get('parameters', 0):,} parameters"
+        kind, _, rest = facts.get("source", f"dir:{model.name}").partition(":")
+        size = f"{facts.get('parameters', 0):,} parameters"
         said = {
             "pocket": f"a stand-in that the workflow pretrains itself ({rest}, {size})",
-            "wheel": f"`{found.get('gguf', rest)}` of the Python package `{rest}`, dequantised",
+            "wheel": f"`{facts.get('gguf', rest)}` of the Python package `{rest}`, dequantised",
         }.get(kind, f"a local folder `{Path(rest).name}`")
-        sums = {file: value for file, value in found.get("sha256", {}).items() if file.endswith(".safetensors")}
+        sums = {file: value for file, value in facts.get("sha256", {}).items() if file.endswith(".safetensors")}
         if name:  # weights from elsewhere are not the hub's to the bit, whatever their user calls them
             said = f"[{name}](https://huggingface.co/{name})" + ("" if kind == "hub" else f" ({said})")
         return cls(name, said, kind == "pocket", sees(model), sums, dtype)
@@ -56,9 +56,9 @@ class Base:
 
 def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:
     """(id, revision) on the hub of the base model in a folder; `hub_id` is what the user says of it."""
-    found = _read(model / "manifest.json") or {}
-    kind, _, name = found.get("source", "").partition(":")
-    return (name, found.get("revision")) if kind == "hub" else (hub_id, None)
+    facts = _read(model / "manifest.json") or {}
+    kind, _, name = facts.get("source", "").partition(":")
+    return (name, facts.get("revision")) if kind == "hub" else (hub_id, None)
 
 
 def template(folder: Path) -> jinja2.Template:

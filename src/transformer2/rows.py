@@ -34,7 +34,7 @@ def read_rows(task: Task, path: Path, pictures: bool = True) -> list[Row]:
     """The checked rows of a file, each with its `item` (made of its place, if it has none) and its picture, unread.
 
     Pictures are those of the archive beside the file; without one, `image` has paths of files beside it or below.
-    Without `pictures` they are left alone: scores need none.
+    Without `pictures` they are not looked at: scores need none.
 
     Raises:
         ValueError: no rows, a row that does not fit the task, an item that is there twice, a missing picture.
@@ -140,6 +140,7 @@ def checker(task: Task) -> Check:
 
 
 def _wrong(error: Any, row: Row) -> str:
+    """What is wrong with a row of data: values as JSON, as the file has them (`config.mistakes` is for settings)."""
     column, *inside = error["loc"]
     if error["type"] == "missing":
         return f"no column {'.'.join(error['loc'])}; it has {', '.join(error['input']) or 'none'}"

@@ -47,7 +47,7 @@ def check_same_matrices(source: Mapping[str, int], target: Mapping[str, int]) ->
 
 
 def resampled(z: Mapping[str, Tensor], source: Mapping[str, int], target: Mapping[str, int]) -> dict[str, Tensor]:
-    """z for a model of another depth or width: ours, no document has it.
+    """z for a model of another depth or width: our own; neither paper has it.
 
     Layer l of L takes z from the source's layer of the same relative depth, round(l / (L - 1) * (L' - 1)); a z of
     another length is interpolated linearly over the relative index i / (r - 1) of the singular values. What fits is
@@ -68,13 +68,13 @@ def resampled(z: Mapping[str, Tensor], source: Mapping[str, int], target: Mappin
         )
     of_source = {(decoder_layer(name), kind(name)): name for name in source}
     last_of_source, last = max(layer for layer, _ in of_source), max(map(decoder_layer, target))
-    found = {}
+    mapped = {}
     for name, r in target.items():
         same_depth = round(decoder_layer(name) / max(last, 1) * last_of_source)
         vector = z.get(of_source[same_depth, kind(name)])
         if vector is not None:
-            found[name] = vector if len(vector) == r else interpolated(vector, r)
-    return found
+            mapped[name] = vector if len(vector) == r else interpolated(vector, r)
+    return mapped
 
 
 def interpolated(vector: Tensor, r: int) -> Tensor:
@@ -84,13 +84,13 @@ def interpolated(vector: Tensor, r: int) -> Tensor:
 
 
 def shuffled(z: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Every vector with its values in another order; that of one matrix depends on its name and the seed alone."""
-    found = {}
+    """Every vector with its values in another order; the order of one matrix depends only on its name and the seed."""
+    reordered = {}
     for name, vector in z.items():
         digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
-        found[name] = vector[torch.randperm(len(vector), generator=generator)]
-    return found
+        reordered[name] = vector[torch.randperm(len(vector), generator=generator)]
+    return reordered
 
 
 def read_z(folder: Path, s: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ CONVERGED = "converged: no better candidate in {} iterations"
 
 @dataclass
 class Result:
-    """What a search found. `alpha` is the best candidate ever scored, (K, L); `history` has one entry an iteration."""
+    """The result of a search: `alpha` (K, L) is the best candidate ever scored; `history` has an entry an iteration."""
 
     alpha: Tensor
     score: Score

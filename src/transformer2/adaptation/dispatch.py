@@ -20,7 +20,7 @@ FirstPass = Literal["generation", "labels"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What the first pass found for one prompt. `evidence` is the reply, or the labels' log-probabilities."""
+    """The class that the first pass gives to one prompt. `evidence` is the reply, or the labels' log-probabilities."""
 
     chosen: str
     evidence: str | dict[str, float]
@@ -36,7 +36,7 @@ def classify(
         engine: with the expert `classifier`, if one is named.
         tokenizer: of its model.
         questions: what users ask, without a template.
-        first_pass: `generation` lets the model write its reply (the documents); `labels` compares how likely each class
+        first_pass: `generation` lets the model write its reply (the papers); `labels` compares how likely each class
             would come next after "Classification: \\boxed{" in one forward pass (ours).
         classifier: the expert that classifies; None is the base model.
         max_new_tokens: of a reply.

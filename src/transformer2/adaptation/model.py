@@ -211,6 +211,6 @@ class SelfAdaptiveModel:
         return [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
 
     def classify(self, questions: Sequence[str], max_new_tokens: int = 64) -> list[Decision]:
-        """The first pass alone."""
+        """Only the first pass."""
         classifier = CLASSIFIER if self.strategy == "cls" else None
         return classify(self.engine, self.tokenizer, questions, self.first_pass, classifier, max_new_tokens)

@@ -20,7 +20,7 @@ def known_items(run: "Run", task: str, split: str) -> int | None:
 def check_sizes(run: "Run") -> None:
     """Checks what a run asks of its data sets against what they have: items, and prompts of each class.
 
-    Sizes of data on the hub are known. Of other data those splits count whose number of items the run sets.
+    Sizes of data on the hub are known. Other data counts where the run sets the number of items of a split.
 
     Raises:
         ValueError: the data sets cannot give something; names the setting and what there is.

@@ -81,8 +81,8 @@ def _fields(root: type[BaseModel], parents: list[Any]) -> list[str]:
     """Keys of the section that lies at `parents` in a `root`."""
     section: Any = root
     for step in parents:
-        found = section.model_fields.get(step) if isinstance(step, str) else None
-        section = _section_in(found.annotation) or section if found else section
+        field = section.model_fields.get(step) if isinstance(step, str) else None
+        section = _section_in(field.annotation) or section if field else section
     return list(section.model_fields)
 
 

@@ -37,7 +37,7 @@ class Transfer(Section):
     mapping: Literal["resampled"] | None = None
     """For a model of another depth or width, where null is an error: resampled interpolates every z linearly over the
     relative index of the singular values, and takes it from the layer of the same relative depth (ours, not the
-    documents')."""
+    papers')."""
 
 
 class Blocks(Section):
@@ -72,10 +72,10 @@ class Model(Section):
     """Of a pocket model; null is the architecture's own number."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    """Whether a decoder layer keeps its input alone in training and runs again in the backward pass: less memory for
+    """Whether a decoder layer keeps only its input in training and runs again in the backward pass: less memory for
     more time, and the same gradients."""
     strategies: Several[Literal["prompt", "cls", "few-shot"]] = ["prompt", "cls", "few-shot"]
-    """Ways of self-adaptation to try (the documents' 70B rows have the first alone)."""
+    """Ways of self-adaptation to try (the papers' 70B rows have only the first)."""
     reward_wrong: Reward | None = None
     """Reward of a wrong answer in place of the methods' own."""
     svf_layers: Literal["all", "half"] = "all"
@@ -116,7 +116,7 @@ class Model(Section):
 
 
 class CEM(Section):
-    """The cross-entropy method over alpha. The documents give the iterations; the rest is the released code's, but for
+    """The cross-entropy method over alpha. The papers give the iterations; the rest is the released code's, but for
     the smallest deviation and the patience, which it does not have."""
 
     population: Whole = Field(default=32, ge=2, le=10**5)

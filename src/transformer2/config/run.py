@@ -50,7 +50,7 @@ class Run(Section):
     generation_batch: Batch = 200
     """Prompts that are answered side by side by transformers' own generation."""
     allow_unsandboxed_code: bool = False
-    """Accept the risk of running model-written code with resource limits alone where no isolation works."""
+    """Accept the risk of running model-written code with resource limits only where no isolation works."""
     scores: Annotated[str, AfterValidator(path)] | None = None
     """A file of scores measured elsewhere (docs/own-scores.md): tables are rendered from it, and no model is run."""
 
@@ -98,7 +98,7 @@ class Run(Section):
         for name, model in self.models.items():
             place = f"models.{name}"
             if not (self.tasks_of(name) or self.scores):
-                raise ValueError(f"{place}: no task for it (tasks about pictures are for models with a backbone alone)")
+                raise ValueError(f"{place}: no task for it (tasks about pictures are only for models with a backbone)")
             if model.backbone is None:
                 if model.source == "pocket:llava-next":
                     raise ValueError(
@@ -109,7 +109,7 @@ class Run(Section):
                 others = [other for other in self.models if self.models[other].backbone is None]
                 raise ValueError(f"{place}.backbone: {unknown('language model', model.backbone, others)}")
             if self.adaptation and set(model.strategies) - {"few-shot"}:
-                raise ValueError(f"{place}.strategies: a model with a backbone can be adapted by few-shot alone")
+                raise ValueError(f"{place}.strategies: a model with a backbone can only be adapted by few-shot")
             made = self.models[model.backbone].source
             if model.source == "pocket:llava-next" and made.startswith(("hub:", "wheel:")):
                 raise ValueError(
@@ -124,7 +124,7 @@ class Run(Section):
                 if method in self.methods and name in self.models_of(method) and not self._carries_over(method):
                     raise ValueError(
                         f"methods.{method}.rows: name rows without {model.row}; of what is compared on {name}, the "
-                        "experts of its backbone, svf and lora alone can be carried over"
+                        "experts of its backbone, only svf and lora can be carried over"
                     )
         return self
 
@@ -210,7 +210,7 @@ class Run(Section):
             if other == name:
                 raise ValueError(f"{place}.experts_of: {name} already has its own experts; name another model")
             if model.backbone or self.models[other].backbone:
-                raise ValueError(f"{place}: from one language model to another alone, without pictures")
+                raise ValueError(f"{place}: only from one language model to another, without pictures")
             if self.adaptation is None:
                 raise ValueError(f"{place}: without `adaptation` no experts are named that could be transferred")
             if "few-shot" not in model.strategies:
@@ -280,7 +280,7 @@ class Run(Section):
         return [name for name, model in self.models.items() if rows is None or model.row in rows]
 
     def states_of(self, method: str) -> list[str]:
-        """The states of a method's trainings that are scored: the best and the last, or the last alone where it is the
+        """The states of a method's trainings that are scored: the best and the last, or only the last where it is the
         expert (`select`)."""
         expert = next(iter(self.trained[method].points().values())).select
         return ["last"] if expert == "last" else ["best", "last"]
@@ -331,7 +331,7 @@ NO_RUN = "`run` is missing; a file of --configfile stands alone, it is not merge
 
 
 def _for(model: Model, tasks: Iterable[str]) -> list[str]:
-    """Those of the tasks that the model can do: about pictures, or of text alone."""
+    """Those of the tasks that the model can do: about pictures, or about text."""
     return [task for task in tasks if (task in VISION_TASKS) == (model.backbone is not None)]
 
 

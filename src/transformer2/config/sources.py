@@ -67,7 +67,7 @@ Revision = Annotated[str, AfterValidator(revision)]
 
 
 def layers(source: str) -> int | None:
-    """Decoder layers of a model that is known by its source alone; None for others."""
+    """Decoder layers of a model that is known by its source; None for others."""
     kind, _, rest = source.partition(":")
     own = {PAPER_MODELS[row]: count for row, count in PAPER_LAYERS.items()}
     return {"pocket": POCKET_LAYERS, "hub": own}.get(kind, {}).get(rest)

@@ -27,7 +27,7 @@ def completion_states(
     position = torch.arange(ids.shape[1], device=ids.device)
     start = torch.tensor([len(p) for p in prompts], device=ids.device)[:, None]
     answered = ((position >= start) & mask.bool())[:, 1:]
-    # On several cards the last layer is not where the first one is.
+    # On several GPUs the last layer is not where the first one is.
     return states[:, :-1][answered.to(states.device)], ids[:, 1:][answered]
 
 

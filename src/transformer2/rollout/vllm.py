@@ -19,7 +19,7 @@ from .engine import Completion, Sampling, text_of
 from .vllm_worker import as_bytes
 
 BESIDE_TRAINING = 0.45
-"""Share of each card's memory that vLLM may use where a model is trained on the same cards."""
+"""Share of each GPU's memory that vLLM may use where a model is trained on the same GPUs."""
 LONGEST = 8192
 """Tokens of a prompt and its answer together, unless the model's context is shorter."""
 
@@ -29,11 +29,11 @@ class VLLMEngine:
 
     def __init__(
         self, model: Path, tokenizer: Any, basis: Path | None = None,
-        experts: Mapping[str, Mapping[str, Tensor]] | None = None, dtype: str = "float32", cards: int = 1,
+        experts: Mapping[str, Mapping[str, Tensor]] | None = None, dtype: str = "float32", gpus: int = 1,
         memory: float = 0.9, policy: Any = None,
     ):  # fmt: skip
         """`policy` is a PEFT model in training, whose "default" expert `refresh` takes over; `memory` is the share of
-        each card's memory that vLLM may use.
+        each GPU's memory that vLLM may use.
 
         Raises:
             ImportError: vLLM is not installed.
@@ -45,9 +45,9 @@ class VLLMEngine:
         if (self._vectors or policy is not None) and basis is None:
             raise ValueError("experts on vLLM need the bases of their model (transformer2 basis)")
         self._expert: str | None = None
-        self._running: str | None = None  # whose weights the workers have
+        self._running: str | None = None  # the expert in the workers' weights
         self._stale = False  # whether its vectors have changed since
-        self._llm: Any = _start(self.model, dtype, cards, memory)
+        self._llm: Any = _start(self.model, dtype, gpus, memory)
         if policy is not None:
             self.follow(policy)
 
@@ -91,19 +91,19 @@ class VLLMEngine:
             whole = [[*prompts[i], *completions[i]] for i in rows]
             # Said here and not later: it also makes vLLM read no prefix cache, which has no log-probabilities.
             params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
-            found = []
+            logprobs = []
             for i, output in zip(rows, self._run(whole, [params] * len(rows)), strict=True):
                 positions = output.prompt_logprobs[len(prompts[i]) :]
                 of_tokens = [at[token].logprob for at, token in zip(positions, completions[i], strict=True)]
-                found.append(torch.tensor(of_tokens))
-            return found
+                logprobs.append(torch.tensor(of_tokens))
+            return logprobs
 
         return self._by_expert(len(prompts), experts, score)
 
     def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> Tensor:
         pairs = [(prompt, [token]) for prompt in prompts for token in tokens]
-        found = self.logprobs([prompt for prompt, _ in pairs], [token for _, token in pairs])
-        return torch.cat(found).reshape(len(prompts), len(tokens))
+        logprobs = self.logprobs([prompt for prompt, _ in pairs], [token for _, token in pairs])
+        return torch.cat(logprobs).reshape(len(prompts), len(tokens))
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
@@ -117,12 +117,12 @@ class VLLMEngine:
     def _by_expert(self, n: int, experts: Sequence[str | None] | None, work: Any) -> list[Any]:
         """Results of `work(rows)` in the order of the rows, those of each expert together."""
         of_row = [self._expert] * n if experts is None else list(experts)
-        found: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         for name in dict.fromkeys(of_row):
             rows = [i for i, expert in enumerate(of_row) if expert == name]
             self._use(name)
-            found |= dict(zip(rows, work(rows), strict=True))
-        return [found[i] for i in range(n)]
+            results |= dict(zip(rows, work(rows), strict=True))
+        return [results[i] for i in range(n)]
 
     def _use(self, name: str | None) -> None:
         """Puts an expert (None: the base model) into the workers' weights, unless it is there."""
@@ -153,7 +153,7 @@ class VLLMEngine:
         return self._llm.generate([{"prompt_token_ids": list(ids)} for ids in prompts], list(params), use_tqdm=False)
 
 
-def _start(model: Path, dtype: str, cards: int, memory: float) -> Any:
+def _start(model: Path, dtype: str, gpus: int, memory: float) -> Any:
     """vLLM with the model and our worker extension."""
     options: dict[str, Any] = {"gpu_memory_utilization": memory}
     if not torch.cuda.is_available():
@@ -171,7 +171,7 @@ def _start(model: Path, dtype: str, cards: int, memory: float) -> Any:
     if hasattr(config, "vision_config"):
         raise ValueError(f"{model}: the vLLM engine runs language models; use engine hf for those that take pictures")
     return LLM(
-        model=str(intact(Path(model))), dtype=dtype, tensor_parallel_size=cards, seed=0, enable_prefix_caching=True,
+        model=str(intact(Path(model))), dtype=dtype, tensor_parallel_size=gpus, seed=0, enable_prefix_caching=True,
         max_model_len=min(LONGEST, config.max_position_embeddings), generation_config="vllm",
         worker_extension_cls="transformer2.rollout.vllm_worker.SVFWorker", disable_log_stats=True, **options,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """What runs inside vLLM's workers: puts an SVF expert into the weights of the running model.
 
-vLLM mixes `SVFWorker` into its worker (`worker_extension_cls`), one on every card. Only z crosses from the engine to
+vLLM mixes `SVFWorker` into its worker (`worker_extension_cls`), one on every GPU. Only z crosses from the engine to
 the workers, a few hundred kilobytes for a few billion weights; W and Q are read where they lie.
 """
 
@@ -41,9 +41,9 @@ class SVFWorker:
             with safe_open(file, "pt") as tensors:
                 weight = tensors.get_tensor(key).to(parameter.dtype)
             if name in z:
-                found = open_bases(basis).load(name, weight)
+                basis_of_weight = open_bases(basis).load(name, weight)
                 d = torch.frombuffer(bytearray(z[name]), dtype=torch.float32) - 1
-                weight, q, d = (tensor.to(parameter.device) for tensor in (weight, found.q, d))
+                weight, q, d = (tensor.to(parameter.device) for tensor in (weight, basis_of_weight.q, d))
                 weight = scale_weight(weight, q, d)
             running.load_weights([(f"{name}.weight", weight)])
         self.svf_scaled = {*z}

@@ -21,7 +21,7 @@ on one pipe; the harness leaves it there, unread, until the last statement of th
 it to the report pipe. During the run the token is in no argument, variable, frame, environment or file, and the
 program's own stdin, stdout and stderr are /dev/null.
 
-**What remains possible.** Where the token alone is the proof, program and harness share one process: a program that
+**What remains possible.** Where only the token is the proof, program and harness share one process: a program that
 means to cheat can scan its descriptors for the token and echo it to all of them, or return an object that equals
 everything. Memory of all processes together and, with bubblewrap, the number of files are looked at every
 `watch.TICK_SECONDS`, so a program can exceed them for that long. It can lock the host's files that it can read. The

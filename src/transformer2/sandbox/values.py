@@ -1,6 +1,6 @@
 """Values that a sandbox has reported, made from text that a hostile program may have written.
 
-The result holds builtin values and fractions alone, so comparing it runs no code of the program.
+The result holds only builtin values and fractions, so comparing it runs no code of the program.
 """
 
 import json

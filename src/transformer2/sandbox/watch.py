@@ -56,9 +56,9 @@ def namespace(pid: int) -> Iterator[Namespace | None]:
         yield None
         return
     try:
-        found = Namespace(first, descriptor)
-        found.files()
-        yield found
+        namespace = Namespace(first, descriptor)
+        namespace.files()
+        yield namespace
     finally:
         os.close(descriptor)
 

@@ -79,15 +79,15 @@ def fingerprint(weight: Tensor) -> str:
 
 def matrix_files(model_folder: Path) -> dict[str, tuple[Path, str]]:
     """Module name -> (safetensors file, key) of every matrix that SVF may adapt."""
-    found = {}
+    places = {}
     for file in sorted(Path(model_folder).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 (not a dict)
                 if match := DECODER_MATRIX.fullmatch(key):
                     name = match["module"]
                     name = IN_MODELS + name.removeprefix(IN_FILES) if name.startswith(IN_FILES) else name
-                    found[name] = (file, key)
-    return found
+                    places[name] = (file, key)
+    return places
 
 
 def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

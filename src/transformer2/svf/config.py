@@ -26,7 +26,7 @@ class SVFConfig(PeftConfig):
         metadata={"help": "Names (or a regex) of the linear modules to adapt, or 'all-linear'. Never the output head."},
     )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Names (or a regex) to leave out."})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Adapt these layers alone."})
+    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "Adapt only these layers."})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "Name of the list of layers."})
     parametrisation: str = field(
         default="linear",

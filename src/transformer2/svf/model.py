@@ -193,16 +193,16 @@ def mixed_vectors(experts: Mapping[str, Mapping[str, Tensor]], weights: Tensor |
     alpha = alpha[:, None] if alpha.ndim == 1 else alpha
     if (alpha == 0).all(0).any():
         raise ValueError("alpha is zero for all experts: z' = 0 would delete the matrices it scales")
-    found = {}
+    mixed = {}
     for matrix in of_first:
         z = torch.stack([vectors[matrix] for vectors in experts.values()])
-        found[matrix] = alpha[:, columns[matrix]].to(z.device) @ z
-    return found
+        mixed[matrix] = alpha[:, columns[matrix]].to(z.device) @ z
+    return mixed
 
 
 def decoder_layer(name: str) -> int:
     """Index of the decoder layer that a module belongs to: the first number in its name, as in `layers.3.mlp`."""
-    found = LAYER.search(name)
-    if found is None:
+    number = LAYER.search(name)
+    if number is None:
         raise ValueError(f"{name} lies in no decoder layer")
-    return int(found[1])
+    return int(number[1])

@@ -14,7 +14,7 @@ def _task(name: str) -> Task:
 
 
 BENCHMARKS: dict[str, Task] = {name: _task(name) for name in TASK_MODULES if name not in VISION_TASKS}
-"""The documents' text data sets: three that experts are trained on, three that are unseen."""
+"""The papers' text data sets: three that experts are trained on, three that are unseen."""
 VISION: dict[str, Task] = {name: _task(name) for name in VISION_TASKS}
 """Those of the vision-language model: one that experts are trained on, one that is unseen."""
 TASKS: dict[str, Task] = BENCHMARKS | VISION | {"classify": classify.TASK, "own": own.TASK}

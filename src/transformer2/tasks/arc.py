@@ -22,7 +22,7 @@ SYSTEM = (
 )
 OPENING = "Let's think step by step"
 UNOPENED = ("mistral",)
-"""Families of models whose reply the prompt does not open. The released code has two, and opens Llama's replies alone;
+"""Families of models whose reply the prompt does not open. The released code has two, and opens only Llama's replies;
 families that it does not know are asked as Llama is."""
 LETTERS = "ABCDEFGHIJ"
 REVISION = "210d026faf9955653af8916fad021475a3f00453"
@@ -102,8 +102,8 @@ def strict_letter(completion: str) -> str | None:
     if labelled := list(re.finditer(r"[aA]nswer:(?=\s*([A-J]))", completion)):
         line_end = completion.find("\n", labelled[0].start())
         return [m for m in labelled if line_end < 0 or m.start() < line_end][-1].group(1)
-    alone = re.findall(r"\b[A-J]\b", completion)
-    return alone[-1] if alone else None
+    letters = re.findall(r"\b[A-J]\b", completion)
+    return letters[-1] if letters else None
 
 
 def read_letter(completion: str, options: Sequence[str]) -> str | None:
@@ -116,11 +116,11 @@ def read_letter(completion: str, options: Sequence[str]) -> str | None:
     for statement in reversed(list(STATEMENT.finditer(completion))):
         if letter := _stated(completion[statement.end() : statement.end() + LONGEST_STATEMENT], options):
             return letter
-    alone = re.findall(rf"\(([{letters}])\)", completion) or re.findall(
+    standing = re.findall(rf"\(([{letters}])\)", completion) or re.findall(
         rf"(?<![\w'’°])(?!A\s+[a-z])([{letters}])(?![\w'’])", completion
     )
-    if alone:
-        return alone[-1]
+    if standing:
+        return standing[-1]
     patterns = _patterns(options)
     held = [i for i, pattern in enumerate(patterns) if re.search(pattern, completion)]
     longest = [i for i in held if not any(i != j and re.search(patterns[i], options[j]) for j in held)]
@@ -142,14 +142,14 @@ def _stated(tail: str, options: Sequence[str]) -> str | None:
     marks = r"(?:\\\w+\{|\W)*"  # quotes, Markdown, \boxed{\text{
     named = re.match(rf"{marks}(?:(?i:option|choice|letter)\b)?{marks}([{letters}])(?![\w'’])", tail)
     bracketed = re.match(rf"\W*\(([{letters}])\)", tail, re.IGNORECASE)
-    found = named or bracketed
-    return found.group(1).upper() if found else None
+    label = named or bracketed
+    return label.group(1).upper() if label else None
 
 
 def _patterns(options: Sequence[str]) -> list[str]:
     """For each option a pattern of its text: whole words, any spacing, no final full stop.
 
-    In any case too, unless options differ by case alone (the genotypes "Rr" and "rr").
+    In any case too, unless options differ only by case (the genotypes "Rr" and "rr").
     """
     any_case = len({text.casefold() for text in options}) == len(options)
     words = [r"\s+".join(map(re.escape, text.rstrip(". ").split())) for text in options]

@@ -45,15 +45,15 @@ def adaptation_prompt(text: str) -> Prompt:
 
 def read_class(reply: str) -> str:
     """The class in the first \\boxed{} of a reply, in any case and spacing; anything else is "others"."""
-    found = re.search(r"\\boxed\{([^}]*)\}", reply)
-    name = re.sub(r"^\\text\{|[\s'\"]", "", found[1]).lower() if found else OTHERS
+    box = re.search(r"\\boxed\{([^}]*)\}", reply)
+    name = re.sub(r"^\\text\{|[\s'\"]", "", box[1]).lower() if box else OTHERS
     return name if name in CLASSES else OTHERS
 
 
 def strict_class(reply: str) -> str:
     """As the released code reads it: the first \\boxed{}, letter by letter."""
-    found = re.search(r"\\boxed\{([^}]*)\}", reply)
-    return found[1] if found and found[1] in CLASSES else OTHERS
+    box = re.search(r"\\boxed\{([^}]*)\}", reply)
+    return box[1] if box and box[1] in CLASSES else OTHERS
 
 
 def labelled(
@@ -87,8 +87,8 @@ def labelled(
 
 
 def _score(row: Row, completion: str) -> Score:
-    found = read_class(completion)
-    return Score(strict_class(completion) == row["class"], found == row["class"], found)
+    chosen = read_class(completion)
+    return Score(strict_class(completion) == row["class"], chosen == row["class"], chosen)
 
 
 def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:

@@ -1,6 +1,6 @@
 """Everyday requests: prompts that are neither code nor mathematics nor reasoning.
 
-They are the class "others" when the classification expert is trained and tested; the documents do not say what theirs
+They are the class "others" when the classification expert is trained and tested; the papers do not say what theirs
 was made of, and the released code has no such prompts at all. Generated, so that no run has to download them.
 """
 

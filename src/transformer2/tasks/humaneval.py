@@ -56,7 +56,7 @@ def value_tests(test: str, function: str) -> code.ValueTests | None:
 def extract_code(row: Row, completion: str) -> str:
     """The code that a reader takes as the answer: the first part between fences that fills or repeats the function.
 
-    A part follows the head whether it is the body alone or the whole function again: the second definition counts then,
+    A part follows the head whether it is only the body or the whole function again: the second definition counts then,
     and finds the head's imports and helpers.
     """
     parts = [continued(row, part) for part in code.fenced_parts(completion)]

@@ -6,7 +6,7 @@ right; braces and parentheses count for nothing, so that \\frac{1}{23} is \\frac
 asks math-verify. Of the release two things are not kept:
 
 - After its string rules it tries sympy. In the environment that it pins (Hydra's antlr4 is too old for sympy's LaTeX
-  parser) that reads Python expressions alone, by evaluating what the model wrote, without a time limit.
+  parser) that reads only Python expressions, by evaluating what the model wrote, without a time limit.
 - A gold and a reply that both state no answer are equal to it. All 5000 test golds state one, so that this never
   counts; here a gold without an answer is an error.
 """
@@ -55,13 +55,13 @@ def boxes(text: str) -> list[str]:
             opened.append(brace.start())
         elif brace[0] == "}" and opened:
             closing[opened.pop()] = brace.start()
-    found, end = [], 0
+    boxes, end = [], 0
     for box in re.finditer(r"\\boxed\s*\{", text):
         start = box.end() - 1
         if start >= end and start in closing:
             end = closing[start]
-            found.append(text[start + 1 : end])
-    return found
+            boxes.append(text[start + 1 : end])
+    return boxes
 
 
 def read_answer(completion: str) -> str | None:
@@ -124,9 +124,9 @@ def _normal(text: str) -> str:
 
 def _alike(gold: str, answer: str) -> bool:
     """By value if both are numbers; else as texts without brackets, or part by part."""
-    value, found = _number(gold), _number(answer)
-    if value is not None and found is not None:
-        return any(isclose(value, found * factor, rel_tol=1e-4) for factor in (0.01, 1, 100))
+    expected, given = _number(gold), _number(answer)
+    if expected is not None and given is not None:
+        return any(isclose(expected, given * factor, rel_tol=1e-4) for factor in (0.01, 1, 100))
     gold, answer = gold.strip(), answer.strip()
     if not gold:
         return False

@@ -4,7 +4,7 @@ Each step takes a batch, turns it into samples (the policy's scored answers, or 
 gradient of Eq. (1), and from time to time answers the validation half greedily. Two states are kept: the best of those
 that were validated, which is the paper's expert (Appendix A.1), and the last one, which shows what the training led to.
 All randomness is a function of (seed, step), and the checkpoint holds everything else, so a training that was stopped
-goes on bit for bit.
+is resumed bit for bit.
 """
 
 import json
@@ -30,7 +30,7 @@ from transformer2.tasks import Row, Task
 
 from . import checkpoint
 from .objective import Sample, accumulate_gradients
-from .recompute import learning
+from .recompute import set_training_mode
 from .samples import Rollout, derive_seed, references, rollout, step_rows
 from .selection import LAST
 
@@ -89,7 +89,7 @@ class Trainer:
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = self.last = self._copy()
         self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
-        # AdamW is Adam and a decay beside it, which is `_decay`: PyTorch's own pulls to zero alone.
+        # AdamW is Adam and a decay beside it, which is `_decay`: PyTorch's own pulls to zero.
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS)
         self.progress = Progress()
         self._references = references(tokenizer, task)
@@ -162,7 +162,7 @@ class Trainer:
         """One optimiser step; none if the gradient is not finite."""
         torch.manual_seed(derive_seed(self.seed, self.progress.step, 2))  # dropout
         # REINFORCE needs the gradient of the policy that answered, so no dropout there.
-        learning(self.model, dropout=self.settings["objective"] == "next_token")
+        set_training_mode(self.model, dropout=self.settings["objective"] == "next_token")
         self.optimizer.zero_grad()
         facts = accumulate_gradients(self.model, samples, self.settings)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings["clip_norm"]).item()
@@ -215,7 +215,7 @@ class Trainer:
         self._save_checkpoint()
 
     def _job(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be gone on from."""
+        """What a checkpoint must agree with to be resumed."""
         task = {"task": self.task.name, "version": self.task.version}
         return {"settings": self.settings, "seed": self.seed, "inputs": self.inputs} | task
 
@@ -228,7 +228,7 @@ class Trainer:
         )
 
     def _resume(self) -> None:
-        """Goes on from the checkpoint of this very job, or starts afresh where there is none or not all of it."""
+        """Resumes from the checkpoint of this very job, or starts afresh where there is none or it is not whole."""
         path = self.out / "checkpoint.safetensors"
         logs = {name: whole_lines(self.out / name) for name in LOGS}
         facts: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Gradient checkpointing of transformers: a decoder layer keeps its input alone and runs again in the backward pass."""
+"""Gradient checkpointing of transformers: a decoder layer keeps only its input and runs again in the backward pass."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def recompute_layers(model: PeftModel) -> None:
-    """From now on layers that are `learning` keep their inputs alone."""
+    """Makes layers keep only their inputs in steps of gradients (`set_training_mode`)."""
     base: Any = model.get_base_model()
     base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    # It makes the embedding's output ask for a gradient, which reentrant checkpointing alone needs: layers below the
+    # It makes the embedding's output ask for a gradient, which only reentrant checkpointing needs: layers below the
     # first adapted one would keep their inputs, and the backward pass would go through them for nothing.
     base.disable_input_require_grads()
 
 
-def learning(model: PeftModel, dropout: bool) -> None:
-    """The mode of a step of gradients; `model.eval()` ends it.
+def set_training_mode(model: PeftModel, dropout: bool) -> None:
+    """Puts the model in the mode of a step of gradients, with or without dropout; `model.eval()` ends it.
 
     A layer recomputes only while it is in training mode. Its own flag says so here, also where the modules inside it,
     which have the dropout, are not in training mode.

@@ -14,7 +14,7 @@ from .objective import Sample
 
 
 def derive_seed(seed: int, *parts: int) -> int:
-    """A seed for one purpose at one step: randomness depends on (seed, step) alone, so that a resumed training needs no
+    """A seed for one purpose at one step: randomness depends only on (seed, step), so that a resumed training needs no
     state of a generator."""
     value = seed
     for part in parts:
