@@ -48,11 +48,11 @@ def score_mixes(
 
 
 class Remembered:
-    """Scores of candidates in a file, so that a search that was stopped goes on without scoring them again.
+    """Scores of candidates in a file, so that a search that was stopped is resumed without scoring them again.
 
-    The first line is the job (any JSON value); a file of another job is begun anew, one that ends in the middle of a
-    line is cut there. A generation is kept as a whole, so that going on is the same as never having stopped. Whoever
-    has the result deletes the file: it knows nothing of a change of the code.
+    The first line is the job (any JSON value). A file of another job is replaced; an unfinished last line is dropped.
+    Generations are kept whole, so a resumed search equals one that never stopped. The caller deletes the file after
+    success; code changes do not invalidate it.
     """
 
     def __init__(self, path: Path, job: Any):

@@ -71,7 +71,22 @@ def weight_delta(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
 
 
 def fingerprint(weight: Tensor) -> str:
-    """sha256 of shape, dtype and bytes of a weight."""
+    """sha256 of shape, dtype and bytes of a weight.
+
+    Weights that are asked for again are not hashed again, unless their memory holds other numbers by then.
+    """
+    numbers = torch.hash_tensor(weight).view(torch.int64).item()  # one fast pass, on the device of the weight
+    place = weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device, numbers
+    if place not in _FINGERPRINTS:
+        _FINGERPRINTS[place] = _sha256(weight)
+    return _FINGERPRINTS[place]
+
+
+_FINGERPRINTS: dict[tuple, str] = {}
+"""Of the weights of this process, by their place in memory and the sum of their numbers."""
+
+
+def _sha256(weight: Tensor) -> str:
     data = weight.detach().cpu().contiguous()
     head = f"{tuple(data.shape)} {data.dtype} ".encode()
     return hashlib.sha256(head + data.view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -169,7 +184,6 @@ class BasisFile:
         self._file = safe_open(self.path, "pt")
         self.fingerprints: dict[str, str] = json.loads(self._file.metadata()["fingerprints"])
         self._read: dict[tuple[str, torch.dtype, torch.device], Basis] = {}
-        self._verified: dict[str, tuple[int, float]] = {}
 
     def load(self, name: str, weight: Tensor) -> Basis:
         """The basis of module `name`, in the dtype and on the device of its weight, which must be the decomposed one.
@@ -179,24 +193,16 @@ class BasisFile:
         """
         if name not in self.fingerprints:
             raise ValueError(f"{self.path} has no basis of {name}; was it made from another model?")
-        self._verify(name, weight)
+        if self.fingerprints[name] != fingerprint(weight):
+            raise ValueError(
+                f"{self.path} does not belong to this model: the weight of {name} is another one; make it again"
+            )
         place = name, weight.dtype, weight.device
         if place not in self._read:
             with torch.inference_mode(False):  # what is made in inference mode could not be trained with
                 q, s = self._file.get_tensor(f"{name}.q"), self._file.get_tensor(f"{name}.s")
                 self._read[place] = Basis(q.to(weight), s.to(weight.device))
         return self._read[place]
-
-    def _verify(self, name: str, weight: Tensor) -> None:
-        """Compares the sha256 of a weight, unless this memory held these numbers at the last comparison."""
-        seen = weight.data_ptr(), torch.hash_tensor(weight).view(torch.int64).item()
-        if self._verified.get(name) == seen:
-            return
-        if self.fingerprints[name] != fingerprint(weight):
-            raise ValueError(
-                f"{self.path} does not belong to this model: the weight of {name} is another one; make it again"
-            )
-        self._verified[name] = seen
 
 
 def open_bases(path: Path | str) -> BasisFile:
