@@ -122,7 +122,7 @@ def test_a_vision_language_model_is_stripped_too():
 
 def test_saved_modules_give_way_to_those_of_the_model(folder):
     base, fresh = load(folder), load(folder)
-    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    adapted: Any = get_peft_model(base, LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
     with torch.no_grad():
         adapted.base_model.model.lm_head.modules_to_save["default"].weight.zero_()
     assert facts(strip(adapted)) == facts(fresh) and torch.equal(base.lm_head.weight, fresh.lm_head.weight)
@@ -175,7 +175,7 @@ def test_bases_are_read_and_weights_are_hashed_once_for_all_experts_of_a_process
     base, path = load(folder), folder / "basis.svf"
     factors = []
     for seed in range(3):
-        svf = new_expert(base, settings(), path, seed=seed)
+        svf: Any = new_expert(base, settings(), path, seed=seed)
         factors.append({name: layer.svf_q.data_ptr() for name, layer in svf.base_model.svf_layers()})
         base = strip(svf)
     assert reads == {"open": 1, "q": 14, "sha256": 14}

@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Rows of a split that are used: an iterator, which can be gone through once, and what a manifest says of them."""
+    """Rows of a split that are used: an iterator, for one pass, and the facts about them for a manifest."""
 
     rows: Iterator[Row]
     facts: dict[str, Any]
@@ -56,8 +56,8 @@ def choose_rows(
 ) -> Chosen:
     """The rows of one split, each with its `item`; at most `limit` of them, chosen at random by `seed`, in order.
 
-    The column `image` holds the bytes of picture files. Rows are read, and checked, when the iterator comes to them;
-    JSON lines all of them, parquet files only those that are used.
+    The column `image` holds the bytes of picture files. Rows are read and checked when the iterator comes to them:
+    all rows of JSON lines, and only those that are used of parquet files.
 
     Args:
         task: the data set.
@@ -169,7 +169,7 @@ def _release(source: Release, source_split: str) -> Source:
 
 
 def _pocket(task: Task, split: str, limit: int | None) -> Source:
-    from transformer2.pocket.corpus import rows as pocket_rows  # runs on real data do without
+    from transformer2.pocket.corpus import rows as pocket_rows  # only runs on pocket data need it
 
     if limit is None:
         raise ValueError(f"pocket data has no end: set how many rows of {task.name}/{split} to use")
@@ -224,7 +224,7 @@ def _files(
 
 
 def _within(numbers: Sequence[int], first: int, length: int) -> list[int]:
-    """Those of the rising numbers that are in a part of that length, counted from its first row."""
+    """The numbers (ascending) that lie in a part of that length, counted from its first row."""
     return [i - first for i in numbers[bisect_left(numbers, first) : bisect_left(numbers, first + length)]]
 
 

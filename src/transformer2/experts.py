@@ -56,8 +56,8 @@ def svf_vectors(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[SV
 
     Args:
         folder: of the expert.
-        shapes: of the matrices (m, n) of the model that it is used with, by name; of those that an expert may scale at
-            least. The singular values' (r,) will do.
+        shapes: of the matrices (m, n) of the model that it is used with, by name: at least those that an expert may
+            scale. The shapes (r,) of their singular values will do.
 
     Raises:
         ValueError: as `read_expert`, or the expert is of another kind, or belongs to another model: a vector is

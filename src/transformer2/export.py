@@ -1,6 +1,6 @@
 """A trained expert for people who do not have this workflow: as a PEFT adapter, as merged weights, or as a LoRA.
 
-Every form is written from the expert as it runs on its base model, so nothing that does not load is ever written.
+Every form is written from the expert as it runs on its base model, so whatever is written can be loaded.
 """
 
 import math
@@ -68,7 +68,7 @@ def relative_error(parts: Iterable[LowRank]) -> float:
 
 
 def write_adapter(expert: Path, name: str | None, revision: str | None, out: Path) -> None:
-    """Writes the expert as it is, with the name that the hub has for its base model, and never a place on a disk."""
+    """Writes the expert as it is, with the hub's name of its base model in place of a path on this disk."""
     shutil.copyfile(intact(expert / WEIGHTS), out / WEIGHTS)
     base = {"base_model_name_or_path": name, "revision": revision}
     write_json(out / CONFIG, read_json(expert / CONFIG) | base | {"inference_mode": True})
@@ -120,7 +120,7 @@ def export(
     """Writes the expert in one of the `FORMS` as the folder `out`, with its card; all of it or nothing.
 
     Args:
-        expert: folder of the expert; what lies around it in its run goes into the card.
+        expert: folder of the expert; the model card is made from the files of its run.
         model: folder of its base model.
         rank: of the LoRA.
         basis: of an SVF expert's base model; None: decompose on the spot.

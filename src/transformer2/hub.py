@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub, and what is said when one fails."""
+"""Downloads from the Hugging Face hub, with one line for each way in which they fail."""
 
 from collections.abc import Sequence
 from pathlib import Path

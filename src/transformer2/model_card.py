@@ -1,6 +1,6 @@
-"""The model card of an exported expert: what the files of its run say of it, for the hub.
+"""The model card of an exported expert: made from the files of its run, for the hub.
 
-Numbers become text here, once; the template lays them out. Places on a disk stay out of a card.
+Numbers are formatted here; the template lays them out. Cards hold no paths of a disk.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ LIBRARY = {"adapter": ("peft", "adapter"), "lora": ("peft", "adapter"), "merged"
 
 @dataclass(frozen=True)
 class Base:
-    """The base model of an expert: its id on the hub, if it has one, and where it is from in words."""
+    """The base model of an expert: its id on the hub, if it has one, and its source in words."""
 
     hub_id: str | None
     said: str
@@ -49,13 +49,13 @@ class Base:
             "wheel": f"`{facts.get('gguf', rest)}` of the Python package `{rest}`, dequantised",
         }.get(kind, f"a local folder `{Path(rest).name}`")
         sums = {file: value for file, value in facts.get("sha256", {}).items() if file.endswith(".safetensors")}
-        if name:  # weights from elsewhere are not the hub's to the bit, whatever their user calls them
+        if name:  # weights from another source may differ from the hub's, whatever the user calls them
             said = f"[{name}](https://huggingface.co/{name})" + ("" if kind == "hub" else f" ({said})")
         return cls(name, said, kind == "pocket", sees(model), sums, dtype)
 
 
 def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:
-    """(id, revision) on the hub of the base model in a folder; `hub_id` is what the user says of it."""
+    """(id, revision) on the hub of the base model in a folder; `hub_id` is the id that the user gives."""
     facts = _read(model / "manifest.json") or {}
     kind, _, name = facts.get("source", "").partition(":")
     return (name, facts.get("revision")) if kind == "hub" else (hub_id, None)
@@ -110,7 +110,7 @@ def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], card: j
 
 
 def front(kind: str, base: Base, form: str, training: Mapping[str, Any] | None) -> str:
-    """The YAML in front of a card. It names no licence: that of the base model holds."""
+    """The YAML in front of a card. It names no licence, as the base model's applies."""
     library, relation = LIBRARY[form]
     task = [training["task"]] if training else []
     tags = dict.fromkeys(["transformer2", kind.replace("³", "3").lower(), *(["lora"] if form == "lora" else []), *task])
@@ -121,7 +121,7 @@ def front(kind: str, base: Base, form: str, training: Mapping[str, Any] | None) 
 
 
 def settings(of_training: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that acted in a training, in words."""
+    """The settings that had an effect in a training, in words."""
     unused = unused_settings(of_training["adapter"], of_training["objective"])
     return {
         key.replace("_", " "): text.setting(value)
@@ -174,7 +174,7 @@ def hardware(manifest: Mapping[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    """Two digits behind the point; as many as it takes where that would be nothing."""
+    """A share in percent with two decimals; in powers of ten where these would be zero."""
     value = 100 * share
     return f"{value:.2f} %" if value == 0 or value >= 0.01 else f"{value:.1e} %"
 

@@ -1,7 +1,7 @@
 """Rows of tasks in files: read and checked, or written; pictures lie in an archive beside them.
 
-An archive is a zip file without compression. A picture is in it once, under a name made of its content, however many
-rows are about it; so the checksum of the rows covers their pictures.
+An archive is a zip file without compression. A picture is in it once, under a name made from its content, so
+the checksum of the rows covers their pictures.
 """
 
 import gzip
@@ -122,7 +122,7 @@ def _object(line: bytes, where: str) -> Row:
 
 
 def checker(task: Task) -> Check:
-    """What checks a row of a task, given its place, against the types of the task's columns.
+    """A function that checks a row of a task, given its place, against the types of the task's columns.
 
     The check raises ValueError: one line that names place, column and value.
     """

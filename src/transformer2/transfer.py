@@ -1,6 +1,6 @@
 """Experts of one model on another (Section 4.3, Analysis 4; Appendix B.3).
 
-What moves is z by matrix name and index: the i-th largest singular value of a matrix of the target is scaled by the z
+z moves by matrix name and index: the i-th largest singular value of a matrix of the target is scaled by the z
 of the i-th largest of the same matrix of the source. It is z itself, as it multiplied the source's singular values,
 whatever the expert's parametrisation; on the target the expert is a linear one.
 """

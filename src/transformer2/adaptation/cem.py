@@ -65,7 +65,7 @@ def search(
         leader = known[key(population[0])]
         since_best = since_best + 1 if iteration and leader <= result.score else 0
         result.alpha, result.score = population[0], leader
-        if leader[0] > 0:  # without one right answer the ranks mean nothing: draw around the same mean again
+        if leader[0] > 0:  # without any right answer the ranks mean nothing: draw around the same mean again
             elite = torch.stack(population[: settings["elites"]])
             mean, std = elite.mean(0), elite.std(0, correction=0).clamp(min=settings["smallest_std"])
         result.history.append(

@@ -30,8 +30,8 @@ def choose(
 
     Args:
         candidates: scored items of each candidate, all of the same items (see `scoring.score_answers`).
-        held_out: items that are shots, which no reported score counts.
-        by: `shots` takes the candidate that answers most shots right: no test item has a say. `test` takes the one
+        held_out: items that are shots; no reported score counts them.
+        by: `shots` takes the candidate that answers most shots right: test items do not count. `test` takes the one
             that answers most of the other items right: the reported score is then the best of several, so optimistic.
         tie_breaks: of candidates with as many right answers the one with the highest number here wins, else the first.
         which: strict | lenient.

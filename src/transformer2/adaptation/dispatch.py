@@ -1,8 +1,8 @@
 """Two-pass inference: the first pass classifies each prompt, the second answers it with the expert of its class.
 
 The first pass always runs on the base weights (strategy `prompt`) or on the classification expert (`cls`), whatever ran
-before, and leaves the engine on the base weights, also when it fails. The second names the expert of each row; class
-"others", and a class without an expert, is answered by the base weights. No weight of the base is ever written to. (The
+before, and leaves the engine on the base weights, also when it fails. The second names the expert of each row. The base
+weights answer the class "others" and classes without an expert. No weight of the base is ever written to. (The
 released code answers "others" with the expert that was loaded last, and classifies with it, too.)
 """
 
@@ -57,10 +57,10 @@ def classify(
 
 
 def label_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Tokens that the four answers have in common, and the token of each with which they part.
+    """The tokens with which all four answers begin, and the first token in which each differs.
 
     Raises:
-        ValueError: two of them part later only: this tokenizer needs the generated answer.
+        ValueError: two answers differ only later: this tokenizer needs the generated answer.
     """
     answers = [tokenizer(ANSWER % name, add_special_tokens=False).input_ids for name in CLASSES]
     common = next(i for i, column in enumerate(zip(*answers, strict=False)) if len(set(column)) > 1)

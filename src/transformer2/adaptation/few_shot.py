@@ -91,7 +91,7 @@ def adapt(
         settings: keys of `config.CEM`, and granularity (vector | layer), normalised, score (strict | lenient),
             max_new_tokens.
         seed: of the draws.
-        remembered: scores that an earlier run of the same search left.
+        remembered: scores of an earlier, stopped run of the same search.
 
     Raises:
         ValueError: no shot, or no expert.

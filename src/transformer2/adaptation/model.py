@@ -1,4 +1,4 @@
-"""The thing itself: a language model that adapts to its prompts."""
+"""The self-adaptive model: a language model that adapts to its prompts."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ Strategy = Literal["prompt", "cls", "few-shot"]
 
 
 def described(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows as JSON can hold them: a picture by the checksum of its file, wherever that lies."""
+    """The rows as JSON can hold them: a picture by the checksum of its file."""
     return [
         row | {"image": hashlib.sha256(picture_bytes(row["image"])).hexdigest()} if "image" in row else row
         for row in rows
@@ -155,7 +155,7 @@ class SelfAdaptiveModel:
             shots: rows of `task`; of a user's own {"prompt": ..., "answer": ...}.
             task: how they are asked and scored.
             seed: of the search.
-            scores: file that keeps the scores of candidates: a search that was stopped goes on from it.
+            scores: file that keeps the scores of candidates: a search that was stopped is resumed from it.
             **settings: of `config.Search`.
 
         Raises:
@@ -191,7 +191,7 @@ class SelfAdaptiveModel:
         self, questions: Sequence[str], prompts: Sequence[Prompt], sampling: Sampling, class_tokens: int = 64,
         streamer: Any = None,
     ) -> Answers:  # fmt: skip
-        """Answers to prompts in a task's own form; `questions` are what the first pass sees of them."""
+        """Answers to prompts in a task's own form; the first pass classifies `questions`."""
         if self.strategy == "few-shot":
             if self.alpha is None:
                 raise ValueError("few-shot adaptation comes first: call adapt(shots)")

@@ -43,10 +43,10 @@ LOGS = {"metrics.jsonl": 0, "rollouts.jsonl": 0, "validation.jsonl": 1}
 
 
 def base_values(name: str, start: Tensor, settings: dict[str, Any]) -> Tensor:
-    """Values of a trained parameter, of the shape of its values at the start, at which its adapter is the base model.
+    """Values of a trained parameter at which its adapter is the base model, in the shape of its values at the start.
 
-    These are 1 for what multiplies (z of SVF, the vectors of IA3) and the norms of W at the start for DoRA's magnitude.
-    They are 0 for the factors of LoRA and its like, and for a vector before a sigmoid, of which any constant is z = 1.
+    They are 1 for what multiplies (z of SVF, the vectors of IA3) and the norms of W at the start for DoRA's magnitude.
+    They are 0 for the factors of LoRA and similar adapters, and for a vector before a sigmoid (any constant is z = 1).
     """
     if settings["adapter"] == "ia3" or (settings["adapter"] == "svf" and settings["parametrisation"] == "linear"):
         return torch.ones_like(start)
@@ -55,7 +55,7 @@ def base_values(name: str, start: Tensor, settings: dict[str, Any]) -> Tensor:
 
 @dataclass
 class Progress:
-    """Where a training stands. `best_*` are of the best validation so far; `stopped` says why it ended early."""
+    """The state of a training. `best_*` are of the best validation so far; `stopped` says why it ended early."""
 
     step: int = 0
     best_step: int = 0
@@ -89,7 +89,7 @@ class Trainer:
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = self.last = self._copy()
         self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
-        # AdamW is Adam and a decay beside it, which is `_decay`: PyTorch's own pulls to zero.
+        # AdamW is Adam plus the decay of `_decay`, which pulls towards the base model: PyTorch's own pulls to zero.
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS)
         self.progress = Progress()
         self._references = references(tokenizer, task)
@@ -138,7 +138,7 @@ class Trainer:
     def _watch(self, line: dict[str, Any]) -> None:
         """Ends a training that diverged or has no gradient left, and says when its answers have collapsed.
 
-        A policy without right answers goes on as long as it has a gradient: wrong answers that earn r = -1 give one.
+        A policy without right answers is trained as long as it has a gradient, which wrong answers with r = -1 give.
         """
         p = self.progress
         p.steps_without_gradient = p.steps_without_gradient + 1 if line["gradient_norm"] == 0 else 0
@@ -192,7 +192,7 @@ class Trainer:
         return peak * 0.5 * (1 + math.cos(math.pi * step / self.settings["steps"]))
 
     def _evaluate(self) -> None:
-        """Takes the greedy accuracy on the validation half, keeps the best state, writes a checkpoint."""
+        """Measures the greedy accuracy on the validation half, keeps the best state, writes a checkpoint."""
         p = self.progress
         self.engine.refresh()
         value = accuracy(
@@ -270,8 +270,8 @@ class Trainer:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def save(self) -> None:
-        """Writes the adapter of the selected state, that of the last one below it (`last/`), and `training.json`, the
-        summary that the choice among sweep points reads."""
+        """Writes the adapters of the selected state and of the last one (in `last/`), and `training.json`, the summary
+        that the choice among sweep points reads."""
         for state, folder in ((self.last, self.out / LAST), (self._selected(), self.out)):
             self._restore(state)
             save_expert(self.model, folder)

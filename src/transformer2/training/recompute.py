@@ -18,8 +18,8 @@ def recompute_layers(model: PeftModel) -> None:
 def set_training_mode(model: PeftModel, dropout: bool) -> None:
     """Puts the model in the mode of a step of gradients, with or without dropout; `model.eval()` ends it.
 
-    A layer recomputes only while it is in training mode. Its own flag says so here, also where the modules inside it,
-    which have the dropout, are not in training mode.
+    A layer recomputes only while its own flag says training mode. The flag is set here also without dropout, where the
+    modules inside the layer are not in training mode.
     """
     model.train(dropout)
     for module in model.modules():

@@ -42,7 +42,7 @@ def weighted_indices(weights: Sequence[float], batch_size: int, step: int, seed:
 
 
 def step_rows(rows: Sequence[Row], batch_size: int, step: int, seed: int) -> list[Row]:
-    """The rows of one step: drawn by their weights, or in shuffled epochs where rows have none (all count the same)."""
+    """The rows of one step: drawn by their weights, or in shuffled epochs where rows have no weights."""
     if "weight" in rows[0]:
         return [rows[i] for i in weighted_indices([row["weight"] for row in rows], batch_size, step, seed)]
     return [rows[i] for i in batch_indices(len(rows), batch_size, step, seed)]
@@ -50,7 +50,7 @@ def step_rows(rows: Sequence[Row], batch_size: int, step: int, seed: int) -> lis
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one step of REINFORCE saw, for the log."""
+    """The answers of one step of REINFORCE and their scores, for the log."""
 
     rows: list[Row]
     completions: list[Completion]
@@ -68,7 +68,7 @@ def rollout(
 ) -> tuple[list[Sample], Rollout]:
     """Answers of the policy to `rows` with their rewards: +1 if right, `reward_wrong` if not (Section 3.2).
 
-    The engine's own token ids are trained on, after the very prompt ids that they were generated from.
+    Training uses the engine's own token ids, after the prompt ids that they were generated from.
     """
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
     temperature = 1.0 if settings["rollout"] == "sampled" else 0.0

@@ -29,7 +29,7 @@ def select(candidates: Sequence[Path], out: Path) -> Path:
     """Copies the adapter with the best validation accuracy to `out`, and the best of the last states to `out/last`.
 
     Each has a `selection.json` that names all candidates. The two may be of different points of the sweep: each point
-    is judged by the state that is kept. Ties go to the first candidate: sweeps name the mildest value first.
+    is judged by the state that is kept. Ties go to the first candidate: sweeps list the mildest value first.
     """
     results = {folder: read_json(folder / "training.json") for folder in candidates}
 
