@@ -1,4 +1,4 @@
-"""Mistakes in what a user wrote, as one line: the place, what is allowed, what is there, and the nearest valid name."""
+"""The one formatter of mistakes in settings: a line with place, rule and value, and the nearest valid name."""
 
 import difflib
 import re

@@ -87,7 +87,7 @@ RESERVED_ENDS = {
 
 
 def reserved(name: str) -> str | None:
-    """What has a name, where the workflow itself gives it; None for a name that is free."""
+    """What the workflow itself gives a name to; None for a name that is free."""
     starts = (user for start, user in RESERVED_STARTS.items() if name.startswith(start))
     ends = (user for end, user in RESERVED_ENDS.items() if name.endswith(end))
     return RESERVED.get(name) or next(starts, None) or next(ends, None)

@@ -1,4 +1,4 @@
-"""A whole run, what must fit together in it, and what rules ask of it."""
+"""A whole run: its settings, the checks that they fit together, and what follows from them."""
 
 import itertools
 from collections.abc import Iterable

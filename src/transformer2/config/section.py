@@ -1,4 +1,4 @@
-"""What the sections of a configuration have in common: types of names, paths and numbers, and how one is read."""
+"""The common parts of all sections of a configuration: types of names, paths and numbers, and reading."""
 
 import re
 from typing import Annotated, Any, TypeVar

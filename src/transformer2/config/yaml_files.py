@@ -1,4 +1,4 @@
-"""YAML files as they stand: what YAML's own readers let pass is refused with its line."""
+"""Reading YAML files strictly: what YAML's own readers let pass (a key twice) is refused with its line."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of an engine that runs a language model, and how a prompt becomes token ids."""
+"""The protocol of engines that run a language model, and how a prompt becomes token ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Completion:
 class Engine(Protocol):
     """A model that answers, with experts that can be switched.
 
-    `experts` names one expert for each prompt (None is the base model) and goes before what `set_expert` chose.
+    `experts` names one expert for each prompt (None is the base model) and takes precedence over `set_expert`.
     """
 
     def generate(
@@ -66,7 +66,7 @@ class Engine(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Takes over what training has changed in the expert since."""
+        """Takes over the expert from training, as it is now."""
         ...
 
     def close(self) -> None:

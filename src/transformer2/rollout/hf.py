@@ -96,7 +96,7 @@ class HFEngine:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def _placeholders(self) -> list[int] | None:
-        """Tokens that stand for pieces of a picture: in an answer, no piece of the picture would be left for them."""
+        """Tokens that stand for pieces of a picture: answers have none, as no piece would belong to them."""
         image = getattr(self.model.config, "image_token_id", None)
         return None if image is None else [image]
 
@@ -121,7 +121,7 @@ class HFEngine:
     ) -> list[Completion]:
         eos = self._causal_model().generation_config.eos_token_id
         eos_ids: set[int] = {eos} if isinstance(eos, int) else set(eos or ())
-        # What the model's own generation config may set otherwise (top-k, top-p, penalties) is set here.
+        # The model's own generation config may set top-k, top-p and penalties: here they are off.
         drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
         config = GenerationConfig(
             **(drawn if sampling.temperature > 0 else {"do_sample": False}),
@@ -156,8 +156,11 @@ class HFEngine:
 
 
 def _contiguous(_head: Any, states: tuple[Tensor]) -> tuple[Tensor]:
-    """What the output head takes. On a CPU, torch copies a frozen weight for every row of a batch whose rows lie apart,
-    as the last positions of prompts do."""
+    """The states that the output head takes, in one piece of memory.
+
+    On a CPU, torch copies a frozen weight for every row of a batch whose rows lie apart, as the last positions of
+    prompts do.
+    """
     return (states[0].contiguous(),)
 
 

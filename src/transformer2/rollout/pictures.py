@@ -24,7 +24,7 @@ class PicturePrompt(list[int]):
 
 
 def picture_bytes(picture: Picture) -> bytes:
-    """What a picture file holds."""
+    """The bytes of a picture file."""
     return picture if isinstance(picture, bytes) else picture.read_bytes()
 
 

@@ -89,7 +89,7 @@ class VLLMEngine:
 
         def score(rows: list[int]) -> list[Tensor]:
             whole = [[*prompts[i], *completions[i]] for i in rows]
-            # Said here and not later: it also makes vLLM read no prefix cache, which has no log-probabilities.
+            # Set here, this also makes vLLM skip the prefix cache, which has no log-probabilities.
             params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
             logprobs = []
             for i, output in zip(rows, self._run(whole, [params] * len(rows)), strict=True):

@@ -1,4 +1,4 @@
-"""The commands that start a sandbox, and what of the host a program sees in it."""
+"""The commands that start a sandbox, and the parts of the host that a program can see in it."""
 
 import functools
 import inspect
@@ -59,7 +59,7 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True)
 class _View:
-    """What of the host a program sees: folders (host, inside), read-only, and links (target, inside)."""
+    """The parts of the host that a program can see: folders (host, inside), read-only, and links (target, inside)."""
 
     folders: tuple[tuple[str, str], ...]
     links: tuple[tuple[str, str], ...]

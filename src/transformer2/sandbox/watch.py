@@ -1,4 +1,4 @@
-"""Watching the processes of a sandbox from outside: until they end, time is up, or they hold too much."""
+"""Watching the processes of a sandbox from outside: until they end, or exceed time, memory or files."""
 
 import os
 import select

@@ -73,7 +73,7 @@ def weight_delta(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
 def fingerprint(weight: Tensor) -> str:
     """sha256 of shape, dtype and bytes of a weight.
 
-    Weights that are asked for again are not hashed again, unless their memory holds other numbers by then.
+    A weight is hashed once, and again only if its memory holds other numbers.
     """
     numbers = torch.hash_tensor(weight).view(torch.int64).item()  # one fast pass, on the device of the weight
     place = weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight.device, numbers

@@ -1,4 +1,4 @@
-"""What SVF can be put on: which modules of which architecture, and the weight of such a module."""
+"""The modules that SVF can adapt, by architecture, and their weights."""
 
 from collections import ChainMap
 from typing import Any

@@ -39,7 +39,7 @@ ANSWER = "Classification: \\boxed{%s}"
 
 
 def adaptation_prompt(text: str) -> Prompt:
-    """What asks a model for the class of a prompt, without the template of the task that the prompt belongs to."""
+    """The prompt that asks a model for the class of a text, without the template of the text's task."""
     return Prompt(chat(SYSTEM, text))
 
 
