@@ -104,6 +104,7 @@ def real_rows(real_data) -> list[Row]:
     return [row | {"image": folder / row["image"]} for row in rows]
 
 
+@pytest.mark.slow
 def test_the_real_pictures_go_through_the_real_processor(real_rows):
     """With the settings of the hub's llava-v1.6 family: CLIP's 336 pixels, five ways to lay out tiles."""
     words = vision_tokenizer(336, 14, [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]])
