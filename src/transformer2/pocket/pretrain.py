@@ -67,7 +67,7 @@ PHRASES = (
 )
 """The words that are the same in every prompt of a task: one token each, so that the real prompts stay short."""
 
-STEPS = 1500
+STEPS = 900
 CAREFUL_STEPS = 0.7
 """Share of the steps in the first stage."""
 BATCH_SIZE = 32
