@@ -9,6 +9,7 @@ import yaml
 from conftest import ROOT
 from transformer2.config import RECIPES, ConfigError, Method, Run, Training, default_yaml, json_schema, load, parse
 from transformer2.provenance import write_json
+from transformer2.tasks import TASKS
 
 CONFIGS = sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"), *(ROOT / "tests" / "config").glob("*.yaml")])
 
@@ -246,6 +247,16 @@ def test_a_model_is_a_stand_in_unless_it_is_the_papers_own():
     own = {"source": "hub:mistralai/Mistral-7B-Instruct-v0.3", "row": "mistral-7b"}
     assert not parse({"models": {"m": own}}).models["m"].standin
     assert parse({"models": {"m": own | {"row": "llama3-8b"}}}).models["m"].standin
+
+
+def test_the_smoke_run_has_a_training_task_and_an_unseen_task_of_each_kind_and_what_tables_1_and_2_compare():
+    run = load(ROOT / "config" / "smoke.yaml")
+    kinds = {"math", "code", "reasoning"}
+    for tasks in (run.tasks, run.unseen):
+        assert {TASKS[task].domain for task in tasks} == kinds
+    assert len(run.models) == 1 and {"svf", "lora"} <= run.methods.keys()
+    (model,) = run.models.values()
+    assert run.adaptation and run.adaptation.compared == ["lora"] and set(model.strategies) == {"prompt", "few-shot"}
 
 
 def test_a_search_is_described_by_its_budget_its_configuration_and_its_task():

@@ -1,6 +1,7 @@
 """The stand-ins' data are the real tasks' in form, and a stand-in is a model like any other."""
 
 import gzip
+import itertools
 import json
 from collections import Counter
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, MistralForCausalLM
 
+from conftest import ROOT
+from transformer2.config import load
 from transformer2.models import load_model, load_tokenizer
 from transformer2.pocket import corpus, pretrain
 from transformer2.pocket.muon import Muon, orthogonalise
@@ -109,6 +112,15 @@ def test_the_real_prompts_are_short_and_begin_with_one_bos(task, tokens):
         assert tokens.decode(answer) == TASKS[task].solution(row)
 
 
+@pytest.mark.parametrize("file", ["config.yaml", "config/smoke.yaml"])
+def test_the_longest_answer_of_a_run_holds_every_reference_answer(file, tokens):
+    run = load(ROOT / file)
+    for task in corpus.GENERATORS:
+        for item in itertools.islice(corpus.items(task, "test"), 100):
+            lengths = [len(pretrain.encode(tokens, item, True, family)[1]) for family in ("llama", "mistral")]
+            assert max(lengths) <= run.data_of[task].max_new_tokens, (task, lengths)
+
+
 def test_text_outside_the_corpus_survives_the_tokenizer(tokens):
     text = "Zürich → 東京, x² ≠ 17\n\tπ"
     assert tokens.decode(tokens(text, add_special_tokens=False).input_ids) == text
@@ -120,6 +132,10 @@ def test_llama_and_mistral_have_the_same_shapes_and_the_papers_classes(tokens):
     shapes = [{name: p.shape for name, p in model.named_parameters()} for model in (llama, mistral)]
     assert shapes[0] == shapes[1]
     assert pretrain.new_model("llama-deep", tokens, 0).config.num_hidden_layers > llama.config.num_hidden_layers
+
+
+def test_every_language_model_has_its_number_of_steps():
+    assert pretrain.STEPS.keys() == pretrain.ARCHITECTURES.keys()
 
 
 def test_an_unknown_architecture_is_named_with_the_valid_ones(tokens):
