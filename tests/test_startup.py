@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from transformer2.frames import IDENTITY
 
 from conftest import ROOT
 from transformer2 import cli
-from transformer2.frames import IDENTITY
 from transformer2.provenance import write_json, write_jsonl
 from transformer2.training.selection import ADAPTER_FILES, LAST
 

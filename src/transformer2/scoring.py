@@ -23,7 +23,8 @@ def scored_task(name: str, allow_unsandboxed_code: bool) -> Task:
     task = task_of(name)
     if not task.runs_code:
         return task
-    return replace(task, score=partial(task.score, isolation=detect(accept_unsandboxed=allow_unsandboxed_code)))
+    score: Any = task.score
+    return replace(task, score=partial(score, isolation=detect(accept_unsandboxed=allow_unsandboxed_code)))
 
 
 def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

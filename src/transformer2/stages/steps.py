@@ -105,7 +105,7 @@ class Stages:
         if stage == "choose":
             scores = [record for name in self.run.models for record in self.records("score", name)]
             return scores + self._data(step for step in self.steps(stage, model))
-        before: list[tuple[StageName, str]] = []
+        before: Sequence[tuple[StageName, str]] = []
         of_model = self.run.models[model]
         match stage:
             case "select":
@@ -117,8 +117,8 @@ class Stages:
             case "answer":
                 before = [("select", model)]
             case "adapt" | "answer_adapted":
-                before = [("select", model), ("derive", model)]
-                before += [("adapt", model)] if stage == "answer_adapted" else []
+                adapted = [("adapt", model)] if stage == "answer_adapted" else []
+                before = [("select", model), ("derive", model), *adapted]
             case "score":
                 before = [("answer", model), ("adapt", model), ("answer_adapted", model)]
         made = [record for name, of in before for record in self.records(name, of)]
