@@ -117,8 +117,9 @@ class Stages:
             case "answer":
                 before = [("select", model)]
             case "adapt" | "answer_adapted":
-                adapted = [("adapt", model)] if stage == "answer_adapted" else []
-                before = [("select", model), ("derive", model), *adapted]
+                before = [("select", model), ("derive", model)]
+                if stage == "answer_adapted":
+                    before = [*before, ("adapt", model)]
             case "score":
                 before = [("answer", model), ("adapt", model), ("answer_adapted", model)]
         made = [record for name, of in before for record in self.records(name, of)]
