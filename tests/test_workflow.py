@@ -137,13 +137,13 @@ def test_a_configuration_that_would_lose_or_miss_something_is_refused_before_any
 
 def test_settings_of_the_command_line_change_config_yaml_and_do_not_replace_it(checkout):
     before = (checkout / "config.yaml").read_text()
-    (checkout / "config.yaml").write_text(before.replace("data: pocket", "data: hub"))
+    (checkout / "config.yaml").write_text(before.replace("    seed: 1\n", "    seed: 71\n"))
     try:
         result = snakemake(checkout, "-n", "-p", "--config", "run=mine")
     finally:
         (checkout / "config.yaml").write_text(before)
     said = result.stdout + result.stderr
-    assert planned(result)["train"] >= 4 and "results/mine/" in said and "--source hub" in said
+    assert planned(result)["train"] >= 4 and "results/mine/" in said and "--seed 71" in said
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from importlib import metadata
 
 from transformer2.reproduce.inventory import illustrated_model, illustration_files
 
-ILLUSTRATED = illustration_files(RUN)
 FRAMES = [f"results/{{run}}/{name}" for name in CONTENTS.frames]
 
 
@@ -16,6 +15,16 @@ def shown(name, caption, category, **labels):
         category=category,
         **labels,
     )
+
+
+def illustrated(wildcards):
+    """What the schematic figures are drawn from: a model, the record of its experts, and data."""
+    files = illustration_files(RUN)
+    return [
+        files.model,
+        *STAGES.records("select", illustrated_model(RUN)),
+        files.data,
+    ]
 
 
 def templates(name):
@@ -68,9 +77,7 @@ rule frames:
 
 rule illustrate:
     input:
-        model=ILLUSTRATED.model,
-        experts=STAGES.records("select", illustrated_model(RUN)),
-        data=ILLUSTRATED.data,
+        files=illustrated if CONTENTS.reads("illustration") else [],
         run=RUN_FILE,
     output:
         "results/{run}/illustration.json",
