@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rendering import draw
 from test_adaptation_tables import ledger_file, rows, scores  # noqa: F401  (rows is a fixture)
 from test_tables import write
-from transformer2.report.figures.adaptation import confusion, convergence, counts, read_alphas, shares, weights
-from transformer2.report.figures.scores import draw
+from transformer2.report.figures.adaptation import checked, confusion, convergence, counts, shares, weights
+from transformer2.reproduce.frames import read_alphas, read_decisions
 
 ORIGIN = {"run": "toy", "model": "toy_llama", "stands_in_for": "llama3-8b", "standin": True}
 
@@ -61,7 +62,7 @@ def test_decisions_are_counted_by_domain_and_class(decisions):
 
 
 def test_the_matrix_shows_percent_of_each_row_and_its_n(decisions, tmp_path):
-    confusion(write(decisions, tmp_path / "decisions.csv.gz"), tmp_path / "f")
+    confusion(read_decisions(write(decisions, tmp_path / "decisions.csv.gz")), tmp_path / "f")
     found = words(tmp_path / "f.svg")
     assert {"75", "12", "n = 8", "others", "toy_llama", "(for llama3-8b)"} <= set(found)
     assert (found.count("n = 0"), found.count("–"), found.count("not run")) == (2, 8, 3)
@@ -70,18 +71,18 @@ def test_the_matrix_shows_percent_of_each_row_and_its_n(decisions, tmp_path):
 @pytest.mark.parametrize(("key", "value"), [("class", "poetry"), ("domain", "others")])
 def test_an_unknown_class_or_domain_is_refused(key, value, decisions, tmp_path):
     decisions[0][key] = value
-    with pytest.raises(ValueError, match=f"unknown {key} '{value}'"):
-        confusion(write(decisions, tmp_path / "decisions.csv"), tmp_path / "f")
+    with pytest.raises(ValueError, match=f"unknown {key}: '{value}'"):
+        confusion(read_decisions(write(decisions, tmp_path / "decisions.csv")), tmp_path / "f")
 
 
 def test_the_share_of_an_expert_is_its_mean_over_layers_that_count_alike(alphas, tmp_path):
-    shared = shares(read_alphas(write(alphas, tmp_path / "alphas.csv")))
+    shared = shares(checked(read_alphas(write(alphas, tmp_path / "alphas.csv"))))
     assert shared.index.tolist() == [("toy_llama", "math", "layer", False)]
     assert shared.iloc[0].to_dict() == pytest.approx({"gsm8k": 0.5, "mbpp_pro": 0.1, "arc_easy": 0.4})
 
 
 def test_the_weights_are_drawn_and_a_search_that_was_not_run_is_named(alphas, tmp_path):
-    weights(write(alphas, tmp_path / "alphas.csv.gz"), tmp_path / "f")
+    weights(read_alphas(write(alphas, tmp_path / "alphas.csv.gz")), tmp_path / "f")
     found = words(tmp_path / "f.svg")
     assert {"0.50", "0.40", "gsm8k expert", "mbpp_pro expert", "arc_easy expert", "equal weights"} <= set(found)
     assert found.count("not run") == 3
@@ -89,14 +90,15 @@ def test_the_weights_are_drawn_and_a_search_that_was_not_run_is_named(alphas, tm
 
 def test_searches_without_the_shown_budget_are_refused(alphas, tmp_path):
     few = [row for row in alphas if row["budget"] == "3"]
-    with pytest.raises(ValueError, match="no search with 10 shots"):
-        convergence(write(few, tmp_path / "alphas.csv"), tmp_path / "f")
+    with pytest.raises(ValueError, match="none with 10 shots"):
+        convergence(read_alphas(write(few, tmp_path / "alphas.csv")), tmp_path / "f")
 
 
 @pytest.mark.parametrize(("name", "drawing"), [("decisions", confusion), ("alphas", weights), ("alphas", convergence)])
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf", "csv"])
 def test_a_figure_is_the_same_file_each_time(name, drawing, suffix, request, tmp_path):
-    frame = write(request.getfixturevalue(name), tmp_path / "frame.csv")
+    read = {"decisions": read_decisions, "alphas": read_alphas}[name]
+    frame = read(write(request.getfixturevalue(name), tmp_path / "frame.csv"))
     drawing(frame, tmp_path / "one")
     drawing(frame, tmp_path / "two")
     one, two = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("one", "two"))

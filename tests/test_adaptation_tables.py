@@ -10,9 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rendering import render, render_times
 from test_tables import ROOT, scores_of, write
-from transformer2.report.tables import times
-from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
 from transformer2.reproduce.frames import read_scores
@@ -58,7 +57,7 @@ def rendered(name: str, rows: list[dict], folder: Path, kind: str) -> str:
 
 
 def rendered_times(rows: list[dict], folder: Path, kind: str) -> str:
-    times.render(ledger_file("arxiv/table3"), write(rows, folder / "timings.csv"), folder)
+    render_times(ledger_file("arxiv/table3"), write(rows, folder / "timings.csv"), folder)
     return (folder / f"arxiv/table3.{kind}").read_text(encoding="utf-8")
 
 
@@ -193,9 +192,9 @@ def test_latex_breaks_long_tables_and_fits_the_page(rows, timings, tmp_path):
         rendered(name, rows, tmp_path, "tex")
     rendered_times(timings, tmp_path, "tex")
     inputs = "".join(rf"\input{{{name}.tex}}" for name in (*LEDGERS, "arxiv/table3"))
-    preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
+    preamble = r"\documentclass{article}\usepackage{booktabs,longtable}\setlength{\textwidth}{5.5in}"
     (tmp_path / "main.tex").write_text(preamble + r"\begin{document}" + inputs + r"\end{document}")
     subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)
     log = (tmp_path / "main.log").read_text(encoding="latin-1")
     assert "Overfull" not in log and "Float too large" not in log
-    assert (tmp_path / "arxiv/table2.tex").read_text().count(r"\begin{tabular}") > 1
+    assert "longtable" in (tmp_path / "arxiv/table2.tex").read_text() and "Output written on main.pdf (" in log

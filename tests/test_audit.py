@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from transformer2.reproduce.audit import SEVERITIES, Finding, audit, decode, findings
+from transformer2.report.verdicts import write_audit
+from transformer2.reproduce.audit import SEVERITIES, Finding, decode, findings
 from transformer2.reproduce.claims import read_claims
 from transformer2.reproduce.ledger import Trained, parameters, read_all
 
@@ -166,7 +167,7 @@ def test_parameters_follow_from_the_shapes(trained, count):
 
 
 def test_findings_are_written_the_gravest_first(tmp_path):
-    n = audit(FOLDER, tmp_path / "audit")
+    n = write_audit(FOLDER, tmp_path / "audit")
     frame = pd.read_csv(tmp_path / "audit.csv", keep_default_na=False)
     assert len(frame) == n > 40
     order = [list(SEVERITIES).index(severity) for severity in frame["severity"]]

@@ -8,8 +8,10 @@ import yaml
 
 from conftest import ROOT
 from test_tables import scores_of, write
+from transformer2.report.verdicts import write_claims
 from transformer2.reproduce.claims import Claim, cells_of, on_paper, read_claims, summary
-from transformer2.reproduce.claims.measured import Measurements, by_run, judge
+from transformer2.reproduce.claims.measured import Measurements, by_run
+from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.ledger import Ledger, entries, read_all
 
 FILE = ROOT / "paper_tables" / "claims.yaml"
@@ -330,7 +332,8 @@ def test_what_singular_values_hold_is_judged_by_the_values_at_the_same_share_of_
 
 def test_all_claims_are_written_with_both_verdicts(tmp_path):
     write(rows_of({"gsm8k": 20, "mbpp_pro": 20, "arc_easy": 20}), tmp_path / "scores.csv.gz")
-    assert judge(ROOT / "paper_tables", [tmp_path / "scores.csv.gz"], tmp_path / "claims") == len(CLAIMS)
+    measured = Measurements.read(Frames(tmp_path), ["scores.csv.gz"])
+    assert write_claims(ROOT / "paper_tables", measured, tmp_path / "claims") == len(CLAIMS)
     frame = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("id")
     assert list(frame.index) == list(CLAIMS)
     assert set(frame["printed"]) == {"holds", "does not hold", "no number printed"}

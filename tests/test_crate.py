@@ -20,7 +20,9 @@ from conftest import ROOT
 from test_cli import run
 from transformer2.config import Run
 from transformer2.provenance import atomic_write, write_json
+from transformer2.report.contents import Contents
 from transformer2.report.crate import PROFILES, crate
+from transformer2.reproduce.ledger import read_all
 from transformer2.seals import remove
 
 STARTED = {"git": "abc", "python": "3.11.7", "packages": {"torch": "2.13.0+cpu"}}
@@ -151,12 +153,16 @@ def test_the_same_run_gives_the_same_bytes(results):
 
 
 def test_the_command_packs_the_crate(results):
-    settings = Run().model_dump_json(exclude_defaults=True)
-    arguments = {"run": results, "settings": settings, "snakemake": "9.27.1", "out": results / "by.zip", "root": ROOT}
-    files = map(str, packed(results))
-    done = run("crate", *files, *(f"--{name}={value}" for name, value in arguments.items()))
+    (results / "run.json").write_text(Run().model_dump_json())
+    contents = Contents.of(Run(), read_all(ROOT / "paper_tables"))
+    pages = ("audit.csv", "audit.md", "claims.csv", "claims.md", "report.html", "illustration.json")
+    names = {*contents.frames, *contents.table_files(), *contents.figure_files(), *pages}
+    for name in names:
+        atomic_write(results / name, f"content of {name}")
+    done = run("crate", f"--run={results}/run.json", "--snakemake=9.27.1", f"--root={ROOT}")
     assert done.returncode == 0, done.stderr
-    assert (results / "by.zip").read_bytes() == made(results).read_bytes()
+    with zipfile.ZipFile(results / "run.crate.zip") as archive:
+        assert {f"results/pocket/{name}" for name in names} <= set(archive.namelist())
 
 
 def test_what_is_no_run_is_one_line(results, tmp_path):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from rendering import draw
 from test_tables import TABLES, rows, scores_of, write  # noqa: F401  (rows is a fixture)
-from transformer2.report.figures.scores import draw
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf", "csv"])

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from rendering import draw, render
 from test_tables import scores_of, write
 from transformer2.report.figures.scores import draw
 from transformer2.report.tables.scores import render
@@ -157,7 +158,7 @@ def test_latex_of_a_table_that_was_run_as_a_whole_fits_the_page(tmp_path):
         render(FILES[name], scores, tmp_path, experts_of("toy_llama", tmp_path))
         assert "& not run" not in (tmp_path / f"{name}.tex").read_text(encoding="utf-8")
     inputs = "".join(rf"\input{{{name}.tex}}" for name in names)
-    preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
+    preamble = r"\documentclass{article}\usepackage{booktabs,longtable}\setlength{\textwidth}{5.5in}"
     (tmp_path / "main.tex").write_text(preamble + r"\begin{document}" + inputs + r"\end{document}")
     subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)
     log = (tmp_path / "main.log").read_text(encoding="latin-1")

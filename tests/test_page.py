@@ -13,7 +13,11 @@ import pytest
 
 from conftest import ROOT
 from transformer2.provenance import write_json
-from transformer2.report.page import CELL_COLUMNS, CELL_VERDICTS, CLAIM_COLUMNS, CLAIM_VERDICTS, SEVERITY_KINDS, render
+from transformer2.report import summary
+from transformer2.report.contents import Contents, Figure, Table
+from transformer2.report.page import render
+from transformer2.report.page.marks import CELL_VERDICTS, CLAIM_VERDICTS, SEVERITY_MARKS
+from transformer2.report.page.records import CELL_COLUMNS, CLAIM_COLUMNS
 
 TEMPLATES = ROOT / "paper_tables" / "templates"
 COMMAND = "snakemake --cores all --configfile config/toy.yaml"
@@ -95,17 +99,19 @@ def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[d
         },
     )  # fmt: skip
     (run / "data" / "gsm8k" / "test.benchmark.tsv").write_text("s\tmax_rss\n90.0\t512.5\n")
-    (run / "gather.benchmark.tsv").write_text("s\tmax_rss\n30.0\t-\n")
+    (run / "frames.benchmark.tsv").write_text("s\tmax_rss\n30.0\t-\n")
     return run
 
 
-def made_of(run: Path) -> list[Path]:
-    """What the rule hands over: tables, figures and frames."""
-    return [path for kind in ("csv", "html", "svg", "csv.gz") for path in sorted(run.rglob(f"*.{kind}"))]
+CONTENTS = Contents(
+    (Table("arxiv/table1", "scores", ()), Table("arxiv/table3", "times", ())),
+    (Figure("arxiv/table1", "table", "Table 1 (arxiv)"), Figure("convergence", "convergence", "Convergence")),
+    ("scores.csv.gz",),
+)
 
 
-def page_of(run: Path) -> str:
-    render(run, made_of(run), TEMPLATES, COMMAND, run / "report.html")
+def page_of(run: Path, command: str = COMMAND) -> str:
+    render(run, CONTENTS, TEMPLATES, command, run / "report.html")
     return (run / "report.html").read_text(encoding="utf-8")
 
 
@@ -117,7 +123,7 @@ def own_run(folder: Path) -> Path:
         for i, verdict in enumerate(verdicts)
     ]
     claims = [claim(verdict) for verdict in CLAIM_VERDICTS if "stand-ins" not in verdict and "shapes" not in verdict]
-    return write_run(folder / "results" / "toy", cells, claims, [finding(name) for name in (*SEVERITY_KINDS, "error")])
+    return write_run(folder / "results" / "toy", cells, claims, [finding(name) for name in (*SEVERITY_MARKS, "error")])
 
 
 def standin_run(folder: Path) -> Path:
@@ -163,15 +169,15 @@ class _Page(HTMLParser):
 def test_every_verdict_is_counted_first(tmp_path):
     page = _Page(page_of(own_run(tmp_path)))
     rows = [re.sub(r"\s+", " ", row) for row in page.rows]
-    for kinds, n in ((CELL_VERDICTS, 7), (CLAIM_VERDICTS, 4), (SEVERITY_KINDS, 5)):
+    for kinds, n in ((CELL_VERDICTS, 7), (CLAIM_VERDICTS, 4), (SEVERITY_MARKS, 5)):
         for name, kind in kinds.items():
             absent = "stand-in" in name or "shapes" in name
             number = 0 if absent else 2 if name in ("reproduced", "error") else 1
             counted = [row for row in rows if f"{kind.name} {kind.meaning}" in row]
             assert sum(f"{number} {100 * number / n:.0f} %" in row for row in counted) == bool(number), name
-    assert page.text.index("Numbers in the documents' tables") < page.text.index("How it is tested")
-    assert "print 6 numbers. 5 of them were measured here with the documents' own models: 2 came out again" in page.text
-    assert "4 claims of the documents' text: 1 supported, 1 not supported and 1 inconclusive with" in page.text
+    assert page.text.index("Numbers in the papers' tables") < page.text.index("How it is tested")
+    assert "print 6 numbers. 5 of them were measured here with the papers' own models: 2 were reproduced" in page.text
+    assert "4 claims of the papers' text: 1 supported, 1 not supported and 1 inconclusive with" in page.text
     assert "they leave 2 errors, 1 doubt, 1 rounding slip and 1 note." in page.text
     assert "Stand-ins cannot" not in page.text
 
@@ -180,7 +186,7 @@ def test_a_run_of_stand_ins_says_so_and_calls_nothing_reproduced(tmp_path):
     page = _Page(page_of(standin_run(tmp_path)))
     assert "Stand-ins cannot give the paper's numbers." in page.text
     assert "toy-llama for llama3-8b" in page.text and "toy-llama, a stand-in" in page.text
-    assert "None of the 3 numbers that the documents' tables print was put to the test" in page.text
+    assert "None of the 3 numbers that the papers' tables print was put to the test" in page.text
     assert "1 supported, 1 not supported and 1 inconclusive on stand-ins; 1 not run." in page.text
     assert "reproduced" not in page.text.lower()
 
@@ -223,7 +229,7 @@ def test_claims_findings_machine_and_cost_are_told(tmp_path):
         "begun 2026-01-02 03:04, last one ended 2026-01-02 03:06", "2 minutes of jobs in sum", "512 MB",
     ):  # fmt: skip
         assert text in page.text, text
-    assert any(row.split()[:5] == ["gather", "1", "30.0", "30.0", "–"] for row in page.rows)
+    assert any(row.split()[:5] == ["frames", "1", "30.0", "30.0", "–"] for row in page.rows)
 
 
 def test_a_document_without_findings_needs_no_table_of_them(tmp_path):
@@ -254,8 +260,7 @@ def test_nothing_that_stands_in_a_file_becomes_markup(tmp_path):
     cells = [cell("c0", "higher", cell=HOSTILE.replace(" ", ""), model_run=HOSTILE, seeds=HOSTILE)]
     findings = [finding("error", **dict.fromkeys(("rule", "place", "finding", "evidence"), HOSTILE))]
     run = write_run(tmp_path / "toy", cells, [claim("supported", **hostile, cells=HOSTILE)], findings)
-    render(run, made_of(run), TEMPLATES, HOSTILE, run / "report.html")
-    page = _Page((run / "report.html").read_text(encoding="utf-8"))
+    page = _Page(page_of(run, HOSTILE))
     assert page.text.count("alert(1)") >= 12, "shown as what it is"
     assert "{{ 7 * 7 }}" in page.text
     assert [tag for tag, _ in page.tags].count("script") == 1
@@ -300,13 +305,13 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 
 def test_a_run_says_every_machine_it_ran_on(tmp_path):
     run = own_run(tmp_path)
-    other = account.manifests(run)[0] | {"git": "def", "gpu": "H100", "started": "2026-01-01T00:00:00Z"}
+    other = summary.manifests(run)[0] | {"git": "def", "gpu": "H100", "started": "2026-01-01T00:00:00Z"}
     write_json(run / "sweeps" / "manifest.json", other)
-    manifests = account.manifests(run)
-    assert account.machine(manifests)["commit"] == "abc; def" and account.machine(manifests)["GPU"] == "H100"
-    assert [f"{time:%d %H:%M}" for time in account.span(manifests)] == ["01 00:00", "02 03:06"]
+    manifests = summary.manifests(run)
+    assert summary.machine(manifests)["commit"] == "abc; def" and summary.machine(manifests)["GPU"] == "H100"
+    assert [f"{time:%d %H:%M}" for time in summary.span(manifests)] == ["01 00:00", "02 03:06"]
     with pytest.raises(ValueError, match="no manifest says"):
-        account.manifests(tmp_path / "nothing")
+        summary.manifests(tmp_path / "nothing")
 
 
 # ---- in a browser

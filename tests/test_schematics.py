@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -39,16 +40,14 @@ def expert(folder: Path) -> Path:
 
 
 @pytest.fixture
-def facts(tmp_path) -> Path:
+def facts(tmp_path) -> dict[str, Any]:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "llama"}')
     tokenizer().save_pretrained(model)
     save_file({"a": torch.zeros(100, 8), "b": torch.zeros(5)}, model / "model.safetensors")
     experts = {name: expert(tmp_path / name) for name in ("gsm8k", "mbpp_pro")}
-    found = illustration(model, experts, "gsm8k", ROW, SETTINGS)
-    (tmp_path / "facts.json").write_text(json.dumps(found))
-    return tmp_path / "facts.json"
+    return illustration(model, experts, "gsm8k", ROW, SETTINGS)
 
 
 def words(figure: Path) -> str:
@@ -56,20 +55,19 @@ def words(figure: Path) -> str:
 
 
 def test_numbers_are_counted_in_the_files(facts):
-    found = json.loads(facts.read_text())
-    assert found["parameters"] == 805
-    first, second = found["experts"]
+    assert facts["parameters"] == 805
+    first, second = facts["experts"]
     assert (first["task"], first["class"], second["class"]) == ("gsm8k", "math", "code")
     counted = [first[key] for key in ("layers", "matrices", "shortest", "longest", "parameters", "points")]
     assert counted == [3, 2, 4, 8, 36, 2]
-    assert found["search"] == SETTINGS["search"]
+    assert facts["search"] == SETTINGS["search"]
 
 
 def test_the_prompt_is_the_one_that_is_sent_and_the_sample_the_one_that_is_trained_on(facts):
-    found, tokens = json.loads(facts.read_text()), tokenizer()
-    assert SYSTEM.strip() in found["asked"]["text"] and ROW["question"] in found["asked"]["text"]
+    tokens = tokenizer()
+    assert SYSTEM.strip() in facts["asked"]["text"] and ROW["question"] in facts["asked"]["text"]
     (sample,) = references(tokens, TASKS["gsm8k"])([ROW])
-    shown = found["sample"]
+    shown = facts["sample"]
     assert (shown["prompt_tokens"], shown["answer_tokens"]) == (len(sample.prompt_ids), len(sample.completion_ids))
     assert shown["answer"] == ROW["answer"] + str(tokens.eos_token)
     assert tokens(shown["prompt"] + shown["answer"], add_special_tokens=False).input_ids == [

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from rendering import render_settings
 from transformer2.config import Method, Run, Training
-from transformer2.report.tables.settings import number, render, values
+from transformer2.report.tables.settings import values
 from transformer2.reproduce import ledger
 
 FILES = {"arxiv": ROOT / "paper_tables/arxiv/table6.yaml", "workshop": ROOT / "paper_tables/workshop/table4.yaml"}
@@ -23,7 +24,7 @@ PAPER = {
 
 
 def table(methods: dict[str, Method], tmp_path, document: str = "arxiv") -> pd.DataFrame:
-    *_, csv = render(FILES[document], "toy", methods, tmp_path)
+    *_, csv = render_settings(FILES[document], "toy", methods, tmp_path)
     return pd.read_csv(csv).set_index(["method", "setting"])
 
 
@@ -90,8 +91,8 @@ def test_latex_fits_the_page(tmp_path):
     if not shutil.which("pdflatex") or subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode:
         pytest.skip("no TeX with booktabs.sty here")
     for document in FILES:
-        render(FILES[document], "toy", PAPER, tmp_path)
-    preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
+        render_settings(FILES[document], "toy", PAPER, tmp_path)
+    preamble = r"\documentclass{article}\usepackage{booktabs,longtable}\setlength{\textwidth}{5.5in}"
     inputs = r"\input{arxiv/table6.tex}\input{workshop/table4.tex}"
     (tmp_path / "main.tex").write_text(preamble + r"\begin{document}" + inputs + r"\end{document}")
     subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)

@@ -12,7 +12,7 @@ from transformer2.reproduce.frames import read_spectra, write_frame
 from transformer2.reproduce.spectrum import cumulative, discussed, spectra, tops
 from transformer2.svf.basis import write_basis
 
-WHOSE = {"toy": {"run": "test", "stands_in_for": "llama3-8b", "standin": True}}
+MODELS = {"toy": {"run": "test", "stands_in_for": "llama3-8b", "standin": True}}
 SHAPES = {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (16, 32), "mlp.up_proj": (64, 32)}
 
 
@@ -28,7 +28,7 @@ def matrices(layers: int = 2) -> list[tuple[str, torch.Tensor]]:
 @pytest.fixture
 def frame(tmp_path) -> pd.DataFrame:
     write_basis(matrices(), tmp_path / "basis.safetensors")
-    return spectra({"toy": tmp_path / "basis.safetensors"}, WHOSE)
+    return spectra({"toy": tmp_path / "basis.safetensors"}, MODELS)
 
 
 def test_both_ratios_are_those_of_a_plain_svd(frame):
@@ -59,9 +59,8 @@ def test_equal_values_hold_their_share():
 
 
 def test_the_picture_has_a_panel_a_type_of_matrix_twice_and_is_the_same_file_each_time(frame, tmp_path):
-    write_frame(frame, tmp_path / "spectra.csv")
     for name in ("one", "two"):
-        draw(tmp_path / "spectra.csv", "toy", tmp_path / name)
+        draw(frame, "toy", tmp_path / name)
     for suffix in ("svg", "png", "pdf", "csv"):
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
     words = re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", (tmp_path / "one.svg").read_text())
@@ -71,16 +70,14 @@ def test_the_picture_has_a_panel_a_type_of_matrix_twice_and_is_the_same_file_eac
 
 
 def test_a_line_has_the_colour_of_its_r_in_every_panel(frame, tmp_path):
-    write_frame(frame, tmp_path / "spectra.csv")
-    draw(tmp_path / "spectra.csv", "toy", tmp_path / "f")
+    draw(frame, "toy", tmp_path / "f")
     lines = re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: (?:1.2|2.4)", (tmp_path / "f.svg").read_text())
     assert {colour: lines.count(colour) for colour in set(lines)} == dict.fromkeys(set(lines), 2 * len(SHAPES) + 1)
 
 
 def test_an_unknown_model_is_refused_in_one_line(frame, tmp_path):
-    write_frame(frame, tmp_path / "spectra.csv")
-    with pytest.raises(ValueError, match=r"spectra\.csv: no spectrum of other"):
-        draw(tmp_path / "spectra.csv", "other", tmp_path / "f")
+    with pytest.raises(ValueError, match="no model other"):
+        draw(frame, "other", tmp_path / "f")
 
 
 def test_a_frame_is_read_back_as_it_was_written(frame, tmp_path):

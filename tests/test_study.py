@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from test_tables import scores_of, write
-from transformer2.report.figures.study import POOLED, effects, study
+from transformer2.report.figures.study import POOLED, draw, effects
 from transformer2.reproduce.frames import read_scores
 from transformer2.reproduce.statistics import paired_bootstrap
 
@@ -44,9 +44,9 @@ def test_methods_are_compared_by_their_best_states(rows, tmp_path):
 
 
 def test_page_figure_and_data_say_the_same(rows, tmp_path):
-    study(write(rows, tmp_path / "s.csv"), "paper", tmp_path / "study")
+    draw(read_scores(write(rows, tmp_path / "s.csv")), "paper", tmp_path / "study")
     text = (tmp_path / "study.md").read_text(encoding="utf-8")
-    assert "| toy | paper | 50.0 | 50.0 | 50.0 |" in text and "25.0 (-25.0: " in text
+    assert "| toy | paper | 50.0 | 50.0 | 50.0 |" in text and "25.0 (−25.0: " in text
     assert "3 seeds; items: gsm8k 40, arc_easy 40, all tasks 80" in text
     data = pd.read_csv(tmp_path / "study.csv").set_index(["method", "task"])
     assert data.loc[("worse", POOLED), "difference"] == -25
@@ -69,4 +69,4 @@ def test_a_method_of_one_task_is_compared_on_that_task_alone(rows, tmp_path):
     found = effects(read_scores(write(rows, tmp_path / "s.csv")), "paper")
     assert [(e.task, e.difference.value) for e in found if e.method == "narrow"] == [("gsm8k", 25)]
     assert {e.model for e in found} == {"toy"}
-    study(tmp_path / "s.csv", "paper", tmp_path / "study")
+    draw(read_scores(tmp_path / "s.csv"), "paper", tmp_path / "study")

@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rendering import render
 from transformer2.report.layout import environment, escape_latex, markdown
-from transformer2.report.tables.scores import LEFT_OUT, render, scoring
+from transformer2.report.tables.scores import LEFT_OUT, scoring
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import Cell, Scoring, cells
 from transformer2.reproduce.frames import read_scores
@@ -277,10 +278,10 @@ def test_a_table_says_what_its_scores_leave_out_of_the_released_rules():
 def test_latex_compiles(rows, tmp_path):
     if not shutil.which("pdflatex") or not shutil.which("kpsewhich"):
         pytest.skip("no TeX here")
-    if subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode:
+    if subprocess.run(["kpsewhich", "booktabs.sty", "longtable.sty"], capture_output=True).returncode:
         pytest.skip("this TeX has no booktabs.sty (Debian: texlive-latex-recommended)")
     rendered(rows, tmp_path, "tex")
-    preamble = r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}"
+    preamble = r"\documentclass{article}\usepackage{booktabs,longtable}\setlength{\textwidth}{5.5in}"
     (tmp_path / "main.tex").write_text(preamble + r"\begin{document}\input{workshop/table1.tex}\end{document}")
     subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)
     assert "Overfull" not in (tmp_path / "main.log").read_text(encoding="latin-1")

@@ -11,7 +11,8 @@ from test_cli import run
 from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.report.trace import explain
 from transformer2.reproduce.cells import adapter
-from transformer2.reproduce.collect import collect
+from transformer2.reproduce.collect import scores
+from transformer2.reproduce.frames import write_frame
 from transformer2.seals import sha256
 
 SVF = "arxiv/table1/llama3-8b/svf/gsm8k"
@@ -54,7 +55,7 @@ def results(tmp_path: Path) -> Path:
     files += [scored(folder, "svf", "gsm8k", "gsm8k", 5), scored(folder, "cls", "", "math", 4)]
     scored(folder, "few_shot_10-vector", "", "math", 6)
     files.append(scored(folder, "few_shot_10", "", "math", 6, chosen="few_shot_10-vector", by="shots"))
-    collect(files, folder / "scores.csv.gz")
+    write_frame(scores(files), folder / "scores.csv.gz")
 
     expert = "results/pocket/experts/toy/gsm8k/svf/seed0"
     training = {
@@ -106,7 +107,7 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
 
 def test_a_row_about_last_states_is_followed_to_the_last_one(results):
     file = scored(results, "lora_attention_pg", "gsm8k", "gsm8k", 1, state="last")
-    collect([*results.glob("scores/toy/base/*/*.json"), file], results / "scores.csv.gz")
+    write_frame(scores([*results.glob("scores/toy/base/*/*.json"), file]), results / "scores.csv.gz")
     expert = "results/pocket/experts/toy/gsm8k/lora_attention_pg/seed0/last"
     training = read_json(results / "experts/toy/gsm8k/svf/seed0/selection.json")["training"] | {"collapsed_at": 9}
     choice = {"chosen": "single", "state": "last", "validation": {"single": 0.0}, "training": training}
@@ -162,7 +163,7 @@ def test_experts_of_another_model_and_equal_weights_are_followed_to_the_experts(
     scored(results, "uniform", "", "math", 5)
     files = [*results.glob("scores/toy/base/*/*.json")]
     files.append(scored(results, "uniform_mix", "", "math", 5, chosen="uniform", by="shots"))
-    collect(files, results / "scores.csv.gz")
+    write_frame(scores(files), results / "scores.csv.gz")
     text = explained("arxiv/section4/llama3-8b/uniform_mix/math", results)
     assert f"{results}/mixes/toy/uniform/seed0" in text and "equal weights, not searched" in text
     assert "z of another model, shuffled with seed 2: 1,536 z of 14 matrices" in text
@@ -253,4 +254,4 @@ def test_a_cell_that_does_not_exist_is_one_line_with_the_nearest(results):
 
 def test_the_command_prints_the_chain(results):
     arguments = ("--results", str(results), "--ledger", str(ROOT / "paper_tables"))
-    assert run("explain", SVF, *arguments).stdout.startswith(f"{SVF}\n\nThe document\n")
+    assert run("explain", SVF, *arguments).stdout.startswith(f"{SVF}\n\nThe paper\n")

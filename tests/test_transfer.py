@@ -14,13 +14,12 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from helpers import tokenizer
+from rendering import draw, render
 from test_tables import scores_of, write
 from transformer2.cli import app
 from transformer2.config import ConfigError, Run, parse
 from transformer2.models import load_expert, load_experts, load_model
 from transformer2.provenance import read_json
-from transformer2.report.figures.scores import draw
-from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
 from transformer2.reproduce.claims import read_claims

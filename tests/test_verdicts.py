@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rendering import render
 from test_tables import TABLES, scores_of, table1, write
-from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import Cell, cells
 from transformer2.reproduce.frames import read_scores
-from transformer2.reproduce.verdicts import Judged, judge
+from transformer2.reproduce.verdicts import Judged, judge_cells
 
 N = 1319
 
@@ -27,7 +27,7 @@ def cells_of(solved: int, tmp_path: Path, items: int = N, standin: bool = False)
 
 
 def verdict(solved: int, tmp_path: Path, **how) -> Judged:
-    return judge(list(cells_of(solved, tmp_path, **how).values()))["arxiv/table1/llama3-8b/base/gsm8k"]
+    return judge_cells(list(cells_of(solved, tmp_path, **how).values()))["arxiv/table1/llama3-8b/base/gsm8k"]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_items_that_were_given_as_shots_are_not_missed(tmp_path):
     table = ledger.read(TABLES["arxiv"].with_name("table10.yaml"))
     rows = scores_of("l", "llama3-8b", "few_shot_10_on_test", "arc_challenge", 960, standin=False, items=range(1162))
     rows = [row | {"trained_on": ""} for row in rows]
-    found = judge(cells(table, read_scores(write(rows, tmp_path / "s.csv")), "strict"))
+    found = judge_cells(cells(table, read_scores(write(rows, tmp_path / "s.csv")), "strict"))
     assert found["arxiv/table10/llama3-8b/few_shot_10_on_test/arc_challenge"].verdict == "reproduced"
 
 
@@ -62,7 +62,7 @@ def test_a_stand_in_is_never_compared_whatever_it_scores(solved, tmp_path):
 
 
 def test_what_was_not_run_is_said_so(tmp_path):
-    found = judge(list(cells_of(1001, tmp_path).values()))
+    found = judge_cells(list(cells_of(1001, tmp_path).values()))
     assert found["arxiv/table1/llama3-8b/svf/gsm8k"].verdict == "not run"
 
 
@@ -70,10 +70,10 @@ def test_many_cells_are_tested_together(tmp_path):
     """p is 0.03 alone; with a second comparable cell Holm asks for less than 0.025, and the cell neither differs nor
     agrees. More cells never make agreement easier."""
     alone = cells_of(1048, tmp_path)
-    assert judge(list(alone.values()))["arxiv/table1/llama3-8b/base/gsm8k"].verdict == "higher"
+    assert judge_cells(list(alone.values()))["arxiv/table1/llama3-8b/base/gsm8k"].verdict == "higher"
     rows = scores_of("l", "llama3-8b", "base", "gsm8k", 1048, standin=False, items=range(N))
     rows += scores_of("l", "llama3-8b", "base", "arc_easy", 2105, standin=False, items=range(2376))
-    found = judge(list(table1(rows, tmp_path).values()))
+    found = judge_cells(list(table1(rows, tmp_path).values()))
     assert found["arxiv/table1/llama3-8b/base/gsm8k"].verdict == "inconclusive"
     assert found["arxiv/table1/llama3-8b/base/arc_easy"].verdict == "reproduced"
 
@@ -88,7 +88,7 @@ def test_runs_of_the_papers_own_skill_are_called_reproduced_in_95_percent(tmp_pa
         sampled = replace(
             cell, entry=cell.entry._replace(reported=reported), ours=replace(cell.ours, correct=rng.binomial(N, 0.76))
         )
-        wrong += judge([sampled])[cell.id].verdict != "reproduced"
+        wrong += judge_cells([sampled])[cell.id].verdict != "reproduced"
     assert wrong / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
     assert wrong > 0
 

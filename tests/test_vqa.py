@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT
+from rendering import render
 from transformer2.data import read_split
 from transformer2.provenance import write_json
-from transformer2.report.tables.scores import render
 from transformer2.reproduce.cells import item_verdicts
-from transformer2.reproduce.collect import collect
-from transformer2.reproduce.frames import read_scores
+from transformer2.reproduce.collect import scores
+from transformer2.reproduce.frames import read_scores, write_frame
 from transformer2.reproduce.statistics import mcnemar_exact
 from transformer2.tasks import TASKS, VISION, Row, vqa
 
@@ -159,9 +159,9 @@ def test_shares_survive_the_frame_and_sit_beside_booleans(tmp_path: Path) -> Non
             for i, v in enumerate(of_task)
         ]
         write_json(tmp_path / f"{task}.json", identity | {"task": task, "items": items})
-    collect([tmp_path / f"{task}.json" for task in verdicts], tmp_path / "scores.csv.gz")
-    scores = read_scores(tmp_path / "scores.csv.gz")
-    read = {str(task): item_verdicts(of, "strict") for task, of in scores.groupby("task")}
+    write_frame(scores(tmp_path / f"{task}.json" for task in verdicts), tmp_path / "scores.csv.gz")
+    frame = read_scores(tmp_path / "scores.csv.gz")
+    read = {str(task): item_verdicts(of, "strict") for task, of in frame.groupby("task")}
     assert read["textvqa"].to_numpy().tolist() == [[1.0, 0.6, 0.0]] and read["gsm8k"].dtypes.eq(bool).all()
     assert read["gsm8k"].to_numpy().tolist() == [[True, False, True]]
 

@@ -54,6 +54,10 @@ class Illustration(NamedTuple):
     experts: dict[str, str]
     data: str
 
+    @property
+    def files(self) -> list[str]:
+        return [self.model, *self.experts.values(), self.data]
+
 
 def illustrated_model(run: Run) -> str:
     """The model that the schematic figures show: the one in the place of the paper's main model, or the first."""
