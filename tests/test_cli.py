@@ -54,9 +54,12 @@ def test_help_names_every_step():
         "generate",
         "export",
         "score",
-        "collect",
-        "table",
-        "figure",
+        "frames",
+        "tables",
+        "figures",
+        "verdicts",
+        "report",
+        "crate",
         "schema",
     ):
         assert f" {step} " in output

@@ -28,7 +28,7 @@ STEPS = {
     "hub model": {"command": "model", "without": ("pocket",)},
     "pocket model": {"command": "model", "unused": ("score",)},
     "basis": {"command": "basis"},
-    "table": {"command": "table"},
+    "tables": {"command": "tables"},
 }
 
 
@@ -69,7 +69,7 @@ def changed_by(source: Path, file: str, old: str, new: str) -> set[str]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "steps"),
     [
-        ("config/names.py", '"mlp": ("gate_proj",', '"mlp": ("o_proj",', {"train", "train arc", "table"}),
+        ("config/names.py", '"mlp": ("gate_proj",', '"mlp": ("o_proj",', {"train", "train arc", "tables"}),
         ("tasks/gsm8k.py", "MAX_EXPRESSION = 80", "MAX_EXPRESSION = 90", {"train", "score"}),
         ("tasks/gsm8k.py", 'SYSTEM = "Below', 'SYSTEM = "Above', {"train", "answer", "score", "pocket model"}),
         ("tasks/math.py", "SYSTEM = ", "MORE = SYSTEM = ", {"score math", "pocket model"}),

@@ -74,7 +74,7 @@ def test_a_setting_is_what_the_training_starts_with(settings, setting, expected)
 
 
 def test_numbers_look_as_in_the_ledger():
-    shown = [number(value) for value in (2e-3, 5e-6, (1e-3**0.5) ** 2, 0.05, 256, 0.0, 1.0)]
+    shown = [setting(value) for value in (2e-3, 5e-6, (1e-3**0.5) ** 2, 0.05, 256, 0.0, 1.0)]
     assert shown == ["2e-3", "5e-6", "1e-3", "0.05", "256", "0", "1"]
 
 
