@@ -86,5 +86,5 @@ def were(number: int) -> str:
 
 
 def paper(document: str) -> str:
-    """What the document of a table is called: the paper, or the workshop paper."""
+    """What the papers are called that tables are of: the paper, or the workshop paper."""
     return {"arxiv": "the paper"}.get(document, f"the {document} paper")

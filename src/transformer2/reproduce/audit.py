@@ -1,4 +1,4 @@
-"""The documents against themselves: rules that need no run, over everything that the ledger holds.
+"""The papers against themselves: rules that need no run, over everything that the ledger holds.
 
 No finding is listed by hand. A rule says what must hold (a normalised score is the score over its base), and every
 place where the printed digits cannot come from any numbers that obey it is a finding.
@@ -23,7 +23,7 @@ from transformer2.reproduce.statistics import LEVEL
 Severity = Literal["error", "doubt", "rounding", "note"]
 SEVERITIES: dict[Severity, str] = {
     "error": "cannot be as printed",
-    "doubt": "does not follow from what the document states, or two places do not agree",
+    "doubt": "does not follow from what the paper states, or two places do not agree",
     "rounding": "right but for its last digit, which was not rounded as usual",
     "note": "nothing wrong; worth knowing",
 }
@@ -66,9 +66,9 @@ def audit(ledger_folder: Path) -> pd.DataFrame:
 def findings(ledger: Ledger, claims: dict[str, Claim]) -> list[Finding]:
     """Everything that the rules find, the gravest first."""
     of_tables = [finding for table in ledger.scores for finding in (*counts(table, ledger), *sampling_error(table))]
-    found = [*of_cells(ledger), *of_tables, *percentages(ledger), *settings(ledger), *prose(ledger, claims)]
+    every = [*of_cells(ledger), *of_tables, *percentages(ledger), *settings(ledger), *prose(ledger, claims)]
     order, merged = list(SEVERITIES), {}
-    for finding in found:  # the same number in several tables is one finding
+    for finding in every:  # the same number in several tables is one finding
         same = finding.rule, finding.severity, finding.finding, finding.evidence
         merged[same] = replace(finding, places=merged[same].places + finding.places) if same in merged else finding
     return sorted(merged.values(), key=lambda finding: order.index(finding.severity))
@@ -76,8 +76,8 @@ def findings(ledger: Ledger, claims: dict[str, Claim]) -> list[Finding]:
 
 def of_cells(ledger: Ledger) -> list[Finding]:
     """What the rules find about single scores."""
-    found = [(*normalised(table), *grid(table, ledger), *repeated_columns(table)) for table in ledger.scores]
-    return [*chain.from_iterable(found), *twins(ledger)]
+    of_tables = [(*normalised(table), *grid(table, ledger), *repeated_columns(table)) for table in ledger.scores]
+    return [*chain.from_iterable(of_tables), *twins(ledger)]
 
 
 def normalised(table: LedgerTable) -> Iterator[Finding]:
@@ -127,8 +127,8 @@ def grid(table: LedgerTable, ledger: Ledger) -> Iterator[Finding]:
             yield Finding("k of N", "rounding", (entry.id,), finding, evidence)
         else:
             fits = [f"{k[0]}/{size} ({task})" for task, size in small.items() if (k := decode(value, size))]
-            elsewhere = f"; it is {', '.join(fits)}" if fits else ""
-            finding = f"{value} is no k of {of}, though a mean over several runs could be{elsewhere}"
+            other_sizes = f"; it is {', '.join(fits)}" if fits else ""
+            finding = f"{value} is no k of {of}, though a mean over several runs could be{other_sizes}"
             yield Finding("k of N", "doubt", (entry.id,), finding, evidence)
 
 
@@ -225,17 +225,17 @@ def twins(ledger: Ledger) -> Iterator[Finding]:
     for entry in chain.from_iterable(map(entries, ledger.scores)):
         if entry.reported.value is not None:
             places[entry.row.model, entry.method, entry.column.task, entry.trained_on].append(entry)
-    for found in places.values():
-        values = {entry.id: entry.reported.value for entry in found}
-        ratios = {entry.id: entry.reported.normalised for entry in found if entry.reported.normalised is not None}
+    for same in places.values():
+        values = {entry.id: entry.reported.value for entry in same}
+        ratios = {entry.id: entry.reported.normalised for entry in same if entry.reported.normalised is not None}
         if len(set(values.values())) > 1:
             yield _twin("The score", values)
         elif len(set(ratios.values())) > 1:  # of different scores they would differ anyway
-            yield _twin(f"The normalised score of {found[0].reported.value}", ratios)
+            yield _twin(f"The normalised score of {same[0].reported.value}", ratios)
 
 
 def _twin(what: str, printed: Mapping[str, Decimal | None]) -> Finding:
-    """An error within one document; between the two it may be a correction."""
+    """An error within one paper; between the two it may be a correction."""
     by_document: dict[str, set[Decimal | None]] = defaultdict(set)
     for id, number in printed.items():
         by_document[id.partition("/")[0]].add(number)
@@ -249,7 +249,7 @@ def _twin(what: str, printed: Mapping[str, Decimal | None]) -> Finding:
 
 
 def settings(ledger: Ledger) -> Iterator[Finding]:
-    """Both documents report the same hyper-parameters."""
+    """Both papers report the same hyper-parameters."""
     printed: dict[tuple[str, str], dict[str, tuple[Decimal, ...]]] = defaultdict(dict)
     for table in ledger.settings:
         for row in table.rows:
@@ -261,16 +261,16 @@ def settings(ledger: Ledger) -> Iterator[Finding]:
 
 
 def prose(ledger: Ledger, claims: dict[str, Claim]) -> Iterator[Finding]:
-    """A sentence agrees with the numbers that its own document prints."""
+    """A sentence agrees with the numbers that its own paper prints."""
     for id, claim in claims.items():
-        printed, found = on_paper(claim, ledger)
-        place, evidence = (f"{claim.document}/claims/{id}",), summary(found)
-        if printed == "does not hold" and only_by_chance(found):
+        printed, comparisons = on_paper(claim, ledger)
+        place, evidence = (f"{claim.document}/claims/{id}",), summary(comparisons)
+        if printed == "does not hold" and only_by_chance(comparisons):
             finding = f"“{claim.quote}” fails only by differences within sampling error, read as: {claim.reading}"
             yield Finding("prose", "note", place, finding, evidence)
         elif printed == "does not hold":
             yield Finding("prose", "doubt", place, f"“{claim.quote}”, read as: {claim.reading}", evidence)
         elif printed == "no number printed":
             yield Finding(
-                "prose", "note", place, f"“{claim.quote}”: the document prints no number to check it by", evidence
+                "prose", "note", place, f"“{claim.quote}”: the paper prints no number to check it by", evidence
             )

@@ -131,8 +131,10 @@ def check(run: Run, results: Path, paper_tables: Path) -> None:
 
 def check_folder(results: Path) -> None:
     """Raises ValueError if the folder of a run holds one that was computed here."""
-    if found := [name for name in COMPUTED if (results / name).exists()]:
-        raise ValueError(f"{results} holds a run that was computed here ({results / found[0]}): choose another `run`")
+    if computed := [name for name in COMPUTED if (results / name).exists()]:
+        raise ValueError(
+            f"{results} holds a run that was computed here ({results / computed[0]}): choose another `run`"
+        )
 
 
 # ---- the file
@@ -219,7 +221,7 @@ def _check(entries: list[Scores], tables: Path) -> None:
 
 
 def _places(tables: Path) -> dict[tuple[str, str, str, str], int]:
-    """(row, method, trained on, task) of every cell of the ledger -> items of the document's test set."""
+    """(row, method, trained on, task) of every cell of the ledger -> items of the paper's test set."""
     return {
         (entry.row.model, entry.method, entry.trained_on, entry.column.task): entry.column.n
         for table in ledger.read_all(tables).scores
@@ -245,7 +247,7 @@ def _check_place(index: int, entry: Scores, places: dict[tuple[str, str, str, st
     counted = entry.n if entry.items is None else len(entry.items)
     assert counted is not None
     if counted > n:
-        raise _Mistake(index, _field(entry), f"{counted} items of {entry.task}, of which the document has {n}")
+        raise _Mistake(index, _field(entry), f"{counted} items of {entry.task}, of which the paper has {n}")
 
 
 def _fits(place: tuple[str, str, str, str], chosen: Iterable[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The ledger: numbers that the documents report, one YAML file a table under `paper_tables/<document>/`."""
+"""The ledger: numbers that the papers report, one YAML file a table under `paper_tables/<document>/`."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,12 +12,12 @@ from transformer2.config import MODULES, Training, explain, read_yaml, unknown
 
 def _quoted(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f'quote the number ("{value}"), so that it keeps the digits of the document')
+        raise ValueError(f'quote the number ("{value}"), so that it keeps the digits of the paper')
     return value
 
 
 AsPrinted = Annotated[Decimal, BeforeValidator(_quoted)]
-"""A number with exactly the digits that the document prints: 49.50, not 49.5."""
+"""A number with exactly the digits that the paper prints: 49.50, not 49.5."""
 
 
 class _Entry(BaseModel):
@@ -25,7 +25,7 @@ class _Entry(BaseModel):
 
 
 class Source(_Entry):
-    """Where the table stands: section of the document, and first and last line in its text file."""
+    """Where the table stands: section of the paper, and first and last line in its text file."""
 
     section: str
     file: str
@@ -33,14 +33,14 @@ class Source(_Entry):
 
 
 class Reported(_Entry):
-    """One cell as the document prints it; without a value, a cell that only we have."""
+    """One cell as the paper prints it; without a value, a cell that only we have."""
 
     value: AsPrinted | None = None
     normalised: AsPrinted | None = None
     method: str | None = None
     """Whose scores of ours stand beside the number, where that is not the row's method."""
     scan: str | None = None
-    """What the text file shows instead, where the scan slipped; no fault of the document."""
+    """What the text file shows instead, where the scan slipped; no fault of the paper."""
 
 
 class Column(_Entry):
@@ -48,7 +48,7 @@ class Column(_Entry):
     label: str
     metric: str
     n: PositiveInt
-    """Items of the document's test set."""
+    """Items of the paper's test set."""
     name: str = Field(default_factory=lambda column: column["task"])
     """Key of the column's cells; the task, unless several columns share one."""
     trained_on: str | None = None
@@ -70,7 +70,7 @@ State = Literal["best", "last"]
 
 class Row(_Entry):
     model: str
-    """Slug of the document's model: a key of `LedgerTable.models`."""
+    """Slug of the paper's model: a key of `LedgerTable.models`."""
     method: str
     label: str
     remark: str = ""
@@ -80,7 +80,7 @@ class Row(_Entry):
     shots: int = 0
     """Items of each test set that the method adapts or chooses on; its scores leave them out."""
     parameters: AsPrinted | None = None
-    """Millions of trained parameters that the document prints for the row."""
+    """Millions of trained parameters that the paper prints for the row."""
     trains: Trained | None = None
     trained_on: Literal["nothing", "column task"] = "nothing"
     """Which scores belong here: those of no single training task, or those of the expert that learnt the column's task,
@@ -112,12 +112,12 @@ Entity = TypeVar("Entity", bound=_Entry)
 
 
 class LedgerTable(_Table):
-    """One table of accuracies of one document."""
+    """One table of accuracies of one paper."""
 
     kind: Literal["scores"] = "scores"
     columns: tuple[Column, ...]
     models: dict[str, str]
-    """Name that the document gives each model, by slug, in the order of the table."""
+    """Name that the paper gives each model, by slug, in the order of the table."""
     rows: tuple[Row, ...]
 
     @model_validator(mode="after")
@@ -169,12 +169,12 @@ def entries(table: LedgerTable) -> list[Entry]:
 
 
 class TimeRow(_Entry):
-    """What the document prints of one task: seconds of the first and the second pass, and their ratio in percent."""
+    """What the paper prints of one task: seconds of the first and the second pass, and their ratio in percent."""
 
     task: str
     label: str
     n: PositiveInt
-    """Items of the document's test set."""
+    """Items of the paper's test set."""
     first: AsPrinted
     second: AsPrinted
     ratio: AsPrinted
@@ -192,7 +192,7 @@ class TimeTable(_Table):
 
 
 class Setting(_Entry):
-    """One hyper-parameter of one method: the value that the document prints, or those that it swept."""
+    """One hyper-parameter of one method: the value that the paper prints, or those that it swept."""
 
     method: str
     """A key of `SettingsTable.methods`, and the method of ours that it is compared with."""
@@ -232,7 +232,7 @@ class SettingsTable(_Table):
 
     kind: Literal["settings"]
     methods: dict[str, str]
-    """What the document calls the settings of each method."""
+    """What the paper calls the settings of each method."""
     rows: tuple[Setting, ...]
 
     @model_validator(mode="after")
@@ -268,13 +268,13 @@ def read_settings(path: Path) -> SettingsTable:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Everything that the documents report, and the shapes of their models."""
+    """Everything that the papers report, and the shapes of their models."""
 
     scores: tuple[LedgerTable, ...]
     times: tuple[TimeTable, ...]
     settings: tuple[SettingsTable, ...]
     shapes: dict[str, Shape]
-    """By slug of the document's model."""
+    """By slug of the paper's model."""
 
 
 def read_all(folder: Path) -> Ledger:

@@ -1,6 +1,6 @@
 """How much of a weight matrix its largest singular values hold (Appendix C).
 
-The document calls sum_{i<=r} sigma_i / sum_i sigma_i a ratio of variance. The variance of principal components goes
+The paper calls sum_{i<=r} sigma_i / sum_i sigma_i a ratio of variance. The variance of principal components goes
 with sigma^2, so both ratios are computed.
 """
 
@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformer2.seals import intact
 
 DISCUSSED = Fraction(256, 4096)
-"""r that the document discusses, as a share of the largest rank of its two models: a smaller stand-in is looked at with
+"""r that the paper discusses, as a share of the largest rank of its two models: a smaller stand-in is looked at with
 the same share of its own."""
 
 

@@ -2,7 +2,7 @@
 
 Verdicts are booleans, one an item (or one a seed and item), or shares from 0 to 1 (VQA accuracy), for whose mean the
 Wilson interval is wider than need be: nothing between 0 and 1 varies more than a boolean of the same mean. Two methods
-are compared on the same items; where nobody knows which items were right, as for the documents' own numbers, as two
+are compared on the same items; where nobody knows which items were right, as for the papers' own numbers, as two
 independent samples.
 All intervals are two-sided with 95 % coverage.
 """

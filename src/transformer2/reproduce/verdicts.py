@@ -1,4 +1,4 @@
-"""Whether a number of the documents came out again: one verdict a cell."""
+"""Whether a number of the papers was reproduced: one verdict a cell."""
 
 from typing import Literal, NamedTuple
 
@@ -9,26 +9,26 @@ Verdict = Literal[
     "reproduced", "higher", "lower", "inconclusive", "not comparable (stand-in)", "not run", "ours alone"
 ]  # fmt: skip
 MEANING: dict[Verdict, str] = {
-    "reproduced": "no difference beyond the sampling error of both, on as many items as the document has",
+    "reproduced": "no difference beyond the sampling error of both, on as many items as the paper has",
     "higher": "ours is higher, beyond the sampling error of both and the number of cells that are compared",
     "lower": "ours is lower, beyond the sampling error of both and the number of cells that are compared",
-    "inconclusive": "no difference, but on fewer items than the document has; or one that so many cells show by chance",
-    "not comparable (stand-in)": "another model, or other data, ran in the place of the document's",
+    "inconclusive": "no difference, but on fewer items than the paper has; or one that so many cells show by chance",
+    "not comparable (stand-in)": "another model, or other data, ran in the place of the paper's",
     "not run": "this run has no score for the cell",
-    "ours alone": "the document prints no such number",
+    "ours alone": "the paper prints no such number",
 }
 
 
 class Judged(NamedTuple):
     verdict: Verdict
     difference: Estimate
-    """Ours minus the document's number in percentage points, with its 95 % interval; undefined if not compared."""
+    """Ours minus the paper's number in percentage points, with its 95 % interval; undefined if not compared."""
 
 
 def judge_cells(cells: list[Cell]) -> dict[str, Judged]:
     """The verdict on every cell of one table, by id.
 
-    The document's number is a sample too: k of n items, where n is what its table says, less the shots. Both are taken
+    The paper's number is a sample too: k of n items, where n is what its table says, less the shots. Both are taken
     for independent samples (`statistics.independent`), as nobody knows which items were right there. A difference must
     hold against the number of comparable cells of the table (Holm); agreement is judged by the cell alone, so that more
     cells never make it easier.
@@ -56,7 +56,7 @@ def _contrast(cell: Cell) -> Contrast:
 
 
 def _items(cell: Cell) -> int:
-    """Of the document's number."""
+    """Of the paper's number."""
     return cell.column.n - cell.row.shots
 
 

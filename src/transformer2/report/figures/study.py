@@ -60,7 +60,7 @@ def effects(scores: pd.DataFrame, reference: str) -> list[Effect]:
         raise ValueError(
             f"the reference {reference!r} was not run; trained methods are {', '.join(own['method'].unique())}"
         )
-    found = []
+    every = []
     for model, of_model in own.groupby("model", sort=False):
         verdicts = {key: item_verdicts(of, "strict") for key, of in of_model.groupby(["method", "task"])}
         tasks = [task for task in of_model["task"].unique() if (reference, task) in verdicts]
@@ -72,11 +72,11 @@ def effects(scores: pd.DataFrame, reference: str) -> list[Effect]:
                 if (method, task) in verdicts
             }
             for task, pair in compared.items():
-                found.append(_effect(str(model), method, task, *pair, reference))
+                every.append(_effect(str(model), method, task, *pair, reference))
             if len(compared) == len(tasks) > 1:
                 ours, theirs = (pd.concat(of, axis=1) for of in zip(*compared.values(), strict=True))
-                found.append(_effect(str(model), method, POOLED, ours, theirs, reference))
-    return found
+                every.append(_effect(str(model), method, POOLED, ours, theirs, reference))
+    return every
 
 
 def _effect(model: str, method: str, task: str, ours: pd.DataFrame, theirs: pd.DataFrame, reference: str) -> Effect:
@@ -96,15 +96,15 @@ def _frame(effects: list[Effect]) -> pd.DataFrame:
     )
 
 
-def _page(found: list[Effect], reference: str, run: str) -> str:
+def _page(shown: list[Effect], reference: str, run: str) -> str:
     """One row a model and method, one column a task: accuracy, and the difference from the reference."""
     frame = pd.DataFrame(
-        [{"model": e.model, "method": e.method, "task": e.task, "text": _text(e, reference)} for e in found]
+        [{"model": e.model, "method": e.method, "task": e.task, "text": _text(e, reference)} for e in shown]
     )
     table = (
         frame.pivot_table("text", ["model", "method"], "task", aggfunc="first", sort=False).fillna("–").reset_index()
     )
-    seeds, items = found[0].seeds, {e.task: e.items for e in found}
+    seeds, items = shown[0].seeds, {e.task: e.items for e in shown}
     said = ", ".join(f"{task} {n}" for task, n in items.items())
     return (
         f"# Methods beside “{reference}”, run “{run}”\n\n"
@@ -122,14 +122,14 @@ def _text(effect: Effect, reference: str) -> str:
     return f"{text.fixed(effect.accuracy, 1)} ({text.signed(value)}: {text.signed_span(low, high)})"
 
 
-def _figure(found: list[Effect], reference: str, run: str) -> Figure:
+def _figure(shown: list[Effect], reference: str, run: str) -> Figure:
     """A panel a model, a line a method: difference from the reference with its interval, a colour a task."""
-    models = list(dict.fromkeys(e.model for e in found))
-    methods = [name for name in dict.fromkeys(e.method for e in found) if name != reference]
-    tasks = list(dict.fromkeys(e.task for e in found))
+    models = list(dict.fromkeys(e.model for e in shown))
+    methods = [name for name in dict.fromkeys(e.method for e in shown) if name != reference]
+    tasks = list(dict.fromkeys(e.task for e in shown))
     figure = Figure(figsize=(5.2 * len(models) + 1.8, 0.42 * len(methods) + 1.6), layout="constrained")
     axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    by_place = {(e.model, e.method, e.task): e for e in found}
+    by_place = {(e.model, e.method, e.task): e for e in shown}
     for axis, model in zip(axes, models, strict=True):
         for (y, method), (k, task) in product(enumerate(methods), enumerate(tasks)):
             if (effect := by_place.get((model, method, task))) is None:
@@ -142,7 +142,7 @@ def _figure(found: list[Effect], reference: str, run: str) -> Figure:
             )  # fmt: skip
         axis.axvline(0, color="#999999", linewidth=0.8)
         axis.set_xscale("symlog", linthresh=LINEAR, linscale=1.5)
-        limits = [1.2 * edge(e.difference) for e in found for edge in (min, max)]
+        limits = [1.2 * edge(e.difference) for e in shown for edge in (min, max)]
         axis.set_xlim(min(*limits, -1), max(*limits, 1))
         ticks = [sign * n for n in (0, 1, 2, 5, 20, 50) for sign in (-1, 1)]
         axis.set_xticks(sorted({n for n in ticks if min(limits) <= n <= max(limits)} | {0}))
@@ -150,7 +150,7 @@ def _figure(found: list[Effect], reference: str, run: str) -> Figure:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(axis="x", color="#eeeeee")
         axis.set_axisbelow(True)
-        of_reference = [e for e in found if (e.model, e.method) == (model, reference)]
+        of_reference = [e for e in shown if (e.model, e.method) == (model, reference)]
         if of_reference:
             axis.set_title(f"{model}: {reference} has {of_reference[-1].accuracy:.1f} %", fontsize=10)
         axis.set_xlabel(

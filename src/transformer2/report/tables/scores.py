@@ -131,11 +131,11 @@ class _Notes:
     """What the audit says of the cells and rows of a table, lettered in their order with the rows' own notes."""
 
     def __init__(self, table: LedgerTable, everything: ledger.Ledger):
-        found: dict[str, list[str]] = {}  # by place
+        texts: dict[str, list[str]] = {}  # by place
         for finding in (*audit.of_cells(everything), *audit.counts(table, everything)):
             for place in finding.places:
-                found.setdefault(place, []).append(f"{finding.finding} ({finding.evidence}).")
-        self._texts = found
+                texts.setdefault(place, []).append(f"{finding.finding} ({finding.evidence}).")
+        self._texts = texts
         self.letters: dict[str, str] = {}
         letters = iter(ascii_lowercase + ascii_uppercase)
         for entry in ledger.entries(table):
@@ -184,7 +184,7 @@ def tidy(
 
 
 def _k(cell: Cell) -> int | None:
-    """How many items the document's number is, where that can be decoded."""
+    """How many items the paper's number is, where that can be decoded."""
     value = cell.reported.value
     fitting = audit.decode(value, cell.column.n - cell.row.shots) if value is not None else []
     return fitting[0] if fitting else None

@@ -107,6 +107,6 @@ def _others(table: SettingsTable, name: str, method: Method) -> str:
 
 def unused_settings(adapter: str, objective: str) -> set[str]:
     """Settings that do nothing in a training: those of other adapters, and of the other objective."""
-    found = set(OF_LORA if adapter == "svf" else OF_SVF)
-    found |= set(OF_TINYLORA) if adapter != "tinylora" else set()
-    return found | (set(OF_REINFORCE) if objective == "next_token" else set())
+    unused = set(OF_LORA if adapter == "svf" else OF_SVF)
+    unused |= set(OF_TINYLORA) if adapter != "tinylora" else set()
+    return unused | (set(OF_REINFORCE) if objective == "next_token" else set())

@@ -1,4 +1,4 @@
-"""Sentences of the documents against the cells: by the numbers that the documents print, and by what a run measured."""
+"""Sentences of the papers against the cells: by the numbers that the papers print, and by what a run measured."""
 
 import math
 from decimal import Decimal
@@ -61,7 +61,7 @@ class Classified(_Entry):
     above: Decimal | None = None
     """The share of prompts of each task that must be given the class of its domain."""
     rows: tuple[str, ...] = Field(min_length=1)
-    """Slugs of the document's models that the sentence is about."""
+    """Slugs of the paper's models that the sentence is about."""
     tasks: tuple[str, ...] = Field(min_length=1)
 
 
@@ -86,7 +86,7 @@ class Captured(_Entry):
     modules: Literal["mlp", "attention", "all"]
     """of these kinds (`config.MODULES`) in all layers; at r = 256 of 4096, or the same share of a stand-in's ranks."""
     models: tuple[str, ...] = Field(min_length=1)
-    """Slugs of the document's models."""
+    """Slugs of the paper's models."""
     below: Decimal
 
 
@@ -97,7 +97,7 @@ class Claim(_Entry):
     document: Literal["arxiv", "workshop"]
     section: str
     quote: str
-    """The document's words; … leaves some out."""
+    """The paper's words; … leaves some out."""
     scan: str | None = None
     """What the text file shows instead, where the scan slipped."""
     reading: str
@@ -120,7 +120,7 @@ class Compared(NamedTuple):
     standin: bool = False
 
 
-Found = list[tuple[Test, list[Compared]]]
+Comparisons = list[tuple[Test, list[Compared]]]
 """The comparisons of every test of a claim."""
 
 
@@ -167,22 +167,22 @@ def cells_of(claim: Claim, ledger: Ledger) -> list[str]:
 def pairs(test: Higher | Within, ledger: Ledger) -> list[Pair]:
     """Every cell that a test is about with each one that it is compared with.
 
-    Of the cells that the pattern matches, those of which the document prints both numbers; all, if it prints none.
+    Of the cells that the pattern matches, those of which the paper prints both numbers; all, if it prints none.
 
     Raises:
         ValueError: no cell of the ledger is meant.
     """
     known = {entry.id: entry for table in ledger.scores for entry in entries(table)}
     pattern, others = (test.higher, test.than) if isinstance(test, Higher) else (test.within, (test.of,))
-    found = [
+    matching = [
         Pair(entry, _known(other if "/" in other else f"{_table_and_model(id)}/{other}/{entry.column.name}", known))
         for id, entry in known.items()
         if fnmatchcase(id, pattern)
         for other in others
     ]
-    if not found:
+    if not matching:
         raise ValueError(f"no cell of the ledger is {pattern}")
-    return [pair for pair in found if all(as_printed(entry, known) for entry in pair)] or found
+    return [pair for pair in matching if all(as_printed(entry, known) for entry in pair)] or matching
 
 
 def _known(id: str, known: dict[str, Entry]) -> Entry:
@@ -196,7 +196,7 @@ def _table_and_model(id: str) -> str:
 
 
 def as_printed(entry: Entry, known: dict[str, Entry]) -> Entry | None:
-    """The cell with the number that the document prints: itself, or for an honest choice (few_shot_10, lora_on_shots)
+    """The cell with the number that the paper prints: itself, or for an honest choice (few_shot_10, lora_on_shots)
     the one that is selected on the test set (few_shot_10_on_test, lora_on_test); None if there is no number."""
     on_test = f"{entry.method.removesuffix('_on_shots')}_on_test"
     twin = known.get(f"{_table_and_model(entry.id)}/{on_test}/{entry.column.name}", entry)
@@ -218,9 +218,9 @@ def weigh(test: Test, compared: list[Compared]) -> Verdict:
     return "not supported" if len(sides) - against < needed else "inconclusive"
 
 
-def summary(found: Found) -> str:
+def summary(comparisons: Comparisons) -> str:
     """A line on how many comparisons speak for and against, and one on each, those against first."""
-    every = [one for _, compared in found for one in compared]
+    every = [one for _, compared in comparisons for one in compared]
     order = ("against", "open", "for", "not run")
     counts = ", ".join(f"{n} {side}" for side in order if (n := sum(one.side == side for one in every)))
     if not every:
@@ -230,29 +230,29 @@ def summary(found: Found) -> str:
     return "\n".join([f"{counts} of {len(every)}", *lines])
 
 
-# ---- by what the documents print
+# ---- by what the papers print
 
 
-def only_by_chance(found: Found) -> bool:
-    """Whether everything in the documents' numbers that speaks against a claim lies within sampling error."""
-    against = [one for _, compared in found for one in compared if one.side == "against"]
+def only_by_chance(comparisons: Comparisons) -> bool:
+    """Whether everything in the papers' numbers that speaks against a claim lies within sampling error."""
+    against = [one for _, compared in comparisons for one in compared if one.side == "against"]
     return bool(against) and all(one.p_value >= 1 - LEVEL for one in against)  # NaN is no test
 
 
-def on_paper(claim: Claim, ledger: Ledger) -> tuple[Printed, Found]:
-    """Whether the documents' own numbers, taken as they are, agree with a claim, and the comparisons that say so."""
-    found = [(test, _on_paper(test, ledger)) for test in claim.tests]
-    if any(not compared for _, compared in found):
+def on_paper(claim: Claim, ledger: Ledger) -> tuple[Printed, Comparisons]:
+    """Whether the papers' own numbers, taken as they are, agree with a claim, and the comparisons that say so."""
+    comparisons = [(test, _on_paper(test, ledger)) for test in claim.tests]
+    if any(not compared for _, compared in comparisons):
         return "no number printed", []
-    holds = all(weigh(test, compared) == "supported" for test, compared in found)
-    return "holds" if holds else "does not hold", found
+    holds = all(weigh(test, compared) == "supported" for test, compared in comparisons)
+    return "holds" if holds else "does not hold", comparisons
 
 
 def _on_paper(test: Test, ledger: Ledger) -> list[Compared]:
-    """Empty if the documents print no number."""
+    """Empty if the papers print no number."""
     if isinstance(test, Higher | Within):
         known = {entry.id: entry for table in ledger.scores for entry in entries(table)}
-        found = []
+        compared = []
         for pair in pairs(test, ledger):
             entry, other = as_printed(pair.entry, known), as_printed(pair.other, known)
             if entry is None or other is None:
@@ -260,8 +260,8 @@ def _on_paper(test: Test, ledger: Ledger) -> list[Compared]:
             value, than = entry.reported.value or Decimal(0), other.reported.value or Decimal(0)
             side, p_value = "for" if _holds(test, value, than) else "against", printed_contrast(entry, other).p_value
             clear = "" if p_value < 1 - LEVEL else ", within sampling error"
-            found.append(Compared(pair.entry.id, pair.against, side, f"{value} against {than}{clear}", p_value))
-        return found
+            compared.append(Compared(pair.entry.id, pair.against, side, f"{value} against {than}{clear}", p_value))
+        return compared
     if isinstance(test, Parameters):
         rows = rows_by_id(ledger)
         row, other = rows[test.parameters], rows[_beside(test)] if test.than else None
@@ -299,7 +299,7 @@ def _beside(test: Parameters) -> str:
 
 
 def by_shapes(test: Parameters, ledger: Ledger) -> Compared:
-    """By the shapes of the document's model."""
+    """By the shapes of the paper's model."""
     rows = rows_by_id(ledger)
 
     def count(id: str) -> int:

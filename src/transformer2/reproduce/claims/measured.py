@@ -1,4 +1,4 @@
-"""Sentences of the documents against what a run measured."""
+"""Sentences of the papers against what a run measured."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,8 +15,8 @@ from transformer2.reproduce.claims import (
     Claim,
     Classified,
     Compared,
+    Comparisons,
     FirstPass,
-    Found,
     Higher,
     LowestWeight,
     Pair,
@@ -40,7 +40,7 @@ from transformer2.reproduce.statistics import LEVEL, holm, mcnemar_exact, wilson
 BY_SHAPES = "by the models' shapes: "
 """What stands before a verdict that no run is needed for."""
 ON_STANDINS = "on stand-ins: "
-"""What stands before the verdict of a run that used a model or data that are not the documents'."""
+"""What stands before the verdict of a run that used a model or data that are not the papers'."""
 
 
 def judge_claims(ledger: Ledger, claims: Mapping[str, Claim], measured: "Measurements") -> pd.DataFrame:
@@ -99,23 +99,23 @@ def by_run(claim: Claim, ledger: Ledger, measured: Measurements) -> tuple[str, s
     so many speak for it as the claim needs. not supported: so many speak against it that it cannot be right.
     inconclusive: neither.
     """
-    found = _adjusted([(test, _by_run(test, ledger, measured)) for test in claim.tests])
-    every = [one for _, compared in found for one in compared]
+    comparisons = _adjusted([(test, _by_run(test, ledger, measured)) for test in claim.tests])
+    every = [one for _, compared in comparisons for one in compared]
     if all(one.side == "not run" for one in every):
         return "not run", ""
-    verdicts = {weigh(test, compared) for test, compared in found}
+    verdicts = {weigh(test, compared) for test, compared in comparisons}
     verdict: Verdict = "not supported" if "not supported" in verdicts else "inconclusive"
     verdict = "supported" if verdicts == {"supported"} else verdict
     if all(isinstance(test, Parameters) for test in claim.tests):
-        return BY_SHAPES + verdict, summary(found)
-    return (ON_STANDINS if any(one.standin for one in every) else "") + verdict, summary(found)
+        return BY_SHAPES + verdict, summary(comparisons)
+    return (ON_STANDINS if any(one.standin for one in every) else "") + verdict, summary(comparisons)
 
 
-def _adjusted(found: Found) -> Found:
+def _adjusted(comparisons: Comparisons) -> Comparisons:
     """Comparisons whose test does not keep the level are open; NaN is no test."""
-    adjusted = iter(holm([one.p_value for _, compared in found for one in compared]))
+    adjusted = iter(holm([one.p_value for _, compared in comparisons for one in compared]))
     kept = []
-    for test, compared in found:
+    for test, compared in comparisons:
         judged = []
         for one in compared:
             by_holm = next(adjusted)
@@ -155,10 +155,10 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
     if method.empty:  # scores from elsewhere may name their items as they like
         return Compared(pair.entry.id, pair.against, "not run", "")
     if isinstance(test, Higher) and test.factor == 1:
-        found = contrast(method, other, "difference")
-        side = "for" if found.estimate.value > 0 else "against"
-        says = f"{100 * found.estimate.value:+.1f} points, n = {method.shape[1]}"
-        return Compared(pair.entry.id, pair.against, side, says, found.p_value, standin)
+        gain = contrast(method, other, "difference")
+        side = "for" if gain.estimate.value > 0 else "against"
+        says = f"{100 * gain.estimate.value:+.1f} points, n = {method.shape[1]}"
+        return Compared(pair.entry.id, pair.against, side, says, gain.p_value, standin)
     statistic = "ratio" if isinstance(test, Higher) else "difference"
     value, low, high = contrast(method, other, statistic).estimate
     if isinstance(test, Higher):
@@ -174,7 +174,7 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
 
 
 def _classified(test: Classified, row: str, task: str, decisions: pd.DataFrame | None) -> Compared:
-    """The prompts of one task, by the model in the place of one of the document's."""
+    """The prompts of one task, by the model in the place of one of the paper's."""
     of, against = f"prompts of {task} by {test.classified} ({row})", test.than or f"{test.above}"
     if decisions is None:
         return Compared(of, against, "not run", "")
@@ -197,7 +197,7 @@ def _classified(test: Classified, row: str, task: str, decisions: pd.DataFrame |
 
 
 def _lowest_weight(test: LowestWeight, row: str, alphas: pd.DataFrame | None) -> Compared:
-    """The model in the place of one of the document's: in all configurations of its search with ten shots, or in none,
+    """The model in the place of one of the paper's: in all configurations of its search with ten shots, or in none,
     else open. A search is run once: chance is not tested."""
     of = f"weight of the {test.lowest_weight} expert on {test.task} ({row})"
     if alphas is None:
@@ -215,8 +215,8 @@ def _lowest_weight(test: LowestWeight, row: str, alphas: pd.DataFrame | None) ->
 
 
 def _first_passes(test: FirstPass, timings: pd.DataFrame | None) -> list[Compared]:
-    """For every model whose prompts were classified by prompt, as in the document; measured once each."""
-    found = []
+    """For every model whose prompts were classified by prompt, as in the paper; measured once each."""
+    passes = []
     by_prompt = pd.DataFrame() if timings is None else timings.loc[timings["strategy"] == "prompt"]
     for model, of_model in () if by_prompt.empty else by_prompt.groupby("model", sort=False):
         seconds = of_model.set_index("task")
@@ -224,12 +224,12 @@ def _first_passes(test: FirstPass, timings: pd.DataFrame | None) -> list[Compare
         if {test.first_pass, *test.than} <= set(share):
             standin = bool(of_model["standin"].iloc[0])
             compared = [compare_passes(test, task, share) for task in test.than]
-            found += [one._replace(of=f"{one.of} ({model})", standin=standin) for one in compared]
-    return found
+            passes += [one._replace(of=f"{one.of} ({model})", standin=standin) for one in compared]
+    return passes
 
 
 def _captured(test: Captured, spectra: pd.DataFrame | None) -> list[Compared]:
-    """For every model in the place of one of the document's. Singular values are computed, not sampled: the numbers
+    """For every model in the place of one of the paper's. Singular values are computed, not sampled: the numbers
     themselves decide."""
     if spectra is None:
         return []
@@ -238,7 +238,7 @@ def _captured(test: Captured, spectra: pd.DataFrame | None) -> list[Compared]:
         & spectra["module"].isin(list(MODULES[test.modules]))
         & (spectra["r"] == spectra["full_rank"].map(discussed))
     ]
-    found = []
+    captured = []
     for model, of_model in of_models.groupby("model", sort=False):
         first, mean = of_model.iloc[0], float(of_model[test.captured].mean())
         by_kind = of_model.groupby("module", sort=False)[test.captured].mean()
@@ -248,5 +248,5 @@ def _captured(test: Captured, spectra: pd.DataFrame | None) -> list[Compared]:
         )
         of = f"top {first['r']} of {first['full_rank']} singular values ({model})"
         side = "for" if mean < test.below else "against"
-        found.append(Compared(of, f"{test.below:.0%}", side, says, standin=bool(first["standin"])))
-    return found
+        captured.append(Compared(of, f"{test.below:.0%}", side, says, standin=bool(first["standin"])))
+    return captured
