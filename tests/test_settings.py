@@ -10,6 +10,7 @@ from conftest import ROOT
 from rendering import render_settings
 from transformer2.config import Method, Run, Training
 from transformer2.report.tables.settings import values
+from transformer2.report.text import setting
 from transformer2.reproduce import ledger
 
 FILES = {"arxiv": ROOT / "paper_tables/arxiv/table6.yaml", "workshop": ROOT / "paper_tables/workshop/table4.yaml"}

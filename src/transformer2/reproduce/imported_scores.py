@@ -131,10 +131,8 @@ def check(run: Run, results: Path, paper_tables: Path) -> None:
 
 def check_folder(results: Path) -> None:
     """Raises ValueError if the folder of a run holds one that was computed here."""
-    if computed := [name for name in COMPUTED if (results / name).exists()]:
-        raise ValueError(
-            f"{results} holds a run that was computed here ({results / computed[0]}): choose another `run`"
-        )
+    if present := [name for name in COMPUTED if (results / name).exists()]:
+        raise ValueError(f"{results} holds a run that was computed here ({results / present[0]}): choose another `run`")
 
 
 # ---- the file
