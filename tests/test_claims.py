@@ -129,7 +129,8 @@ def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printe
 
 
 def run_of(rows: list[dict], tmp_path) -> Measurements:
-    return Measurements.read([write(rows, tmp_path / "scores.csv")])
+    write(rows, tmp_path / "scores.csv.gz")
+    return Measurements.read(Frames(tmp_path), ["scores.csv.gz"])
 
 
 def rows_of(gains: dict[str, int], standin: bool = True, base: int = 10) -> list[dict]:
@@ -259,7 +260,7 @@ def adapted(tmp_path, **frames: list[dict]) -> Measurements:
     for name, rows in ({"scores": rows_of({"gsm8k": 0})} | frames).items():
         suffix = "csv" if name in ("timings", "spectra") else "csv.gz"
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.{suffix}", index=False)
-    return Measurements.read([path for path in tmp_path.iterdir() if path.name.split(".")[0] in {"scores", *frames}])
+    return Measurements.read(Frames(tmp_path), ["scores.csv.gz", *frames])
 
 
 WHO = {"run": "toy", "model": "toy", "stands_in_for": "llama3-8b", "standin": True}
