@@ -54,7 +54,7 @@ def test_a_difference_shows_with_every_value_of_a_sweep(tmp_path):
     text = (tmp_path / "arxiv/table6.md").read_text(encoding="utf-8")
     assert "| Learning rate | paper 2e-3<br>ours **0.02**<br>verdict differs |" in text
     assert "| KL coefficient λ | paper 0, 0.1, 0.2, 0.3<br>ours **0, 0.1**<br>verdict differs |" in text
-    assert "method svf that the document's table has not: adapter svf, objective policy gradient" in text
+    assert "method svf that the paper's table does not have: adapter svf, objective policy gradient" in text
     assert "lora dropout" not in text.split("method svf that")[1].split("method lora that")[0]
 
 

@@ -92,7 +92,7 @@ def explained(cell: str, results: Path) -> str:
 def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
     text = explained(SVF, results)
     for fact in (
-        "prints  79.15, normalised 1.04", "Table 1 of the arxiv document, section 4.2; arxiv.txt, lines 428 to 441",
+        "prints  79.15, normalised 1.04", "Table 1 of the paper, section 4.2; arxiv.txt, lines 428 to 441",
         "toy, a stand-in for Llama3-8B-Instruct", "5 right of 8 items", "5 of 8 right, leniently 5; task gsm8k",
         f"{results}/generations/toy/svf-gsm8k/gsm8k/seed0.jsonl",
         "chosen single on validation of the best states: single 0.900",

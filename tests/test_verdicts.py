@@ -103,7 +103,7 @@ def test_the_csv_has_verdict_difference_and_what_could_have_been_seen(tmp_path):
     assert cell["difference_low"] < 0 < cell["difference_high"] and 0 < cell["detectable"] < 5
     assert frame.loc["arxiv/table1/llama3-8b/base/gsm8k", "verdict"] == "lower"
     text = (tmp_path / "arxiv/table1.md").read_text()
-    assert "verdict reproduced, +0.00" in text and "verdict lower, -7.66" in text
+    assert "verdict reproduced, +0.00" in text and "verdict lower, −7.66" in text
 
 
 # ---- counts alone, without which items were right
