@@ -157,3 +157,10 @@ def test_training_hands_its_vectors_over(folder, engine):
 def test_a_mistake_is_one_line(engine, expert, said):
     with pytest.raises(ValueError, match=said):
         engine.set_expert(expert)
+
+
+def test_what_is_switched_off_inside_of_vllm_is_still_there():
+    """A private name: without it, oneDNN would answer with packed copies of the base model's weights."""
+    from vllm import _custom_ops  # pyright: ignore[reportMissingImports]
+
+    assert isinstance(_custom_ops._supports_onednn, bool)

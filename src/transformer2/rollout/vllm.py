@@ -157,7 +157,8 @@ def _start(model: Path, dtype: str, gpus: int, memory: float) -> Any:
     """vLLM with the model and our worker extension."""
     options: dict[str, Any] = {"gpu_memory_utilization": memory}
     if not torch.cuda.is_available():
-        # In this process and eagerly; oneDNN would keep packed copies of the weights that no loader reaches.
+        # In this process and eagerly. oneDNN would keep packed copies of the weights that no loader reaches, and has no
+        # public switch: a test looks whether the private one is still there.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         import vllm._custom_ops as operations  # pyright: ignore[reportMissingImports]
