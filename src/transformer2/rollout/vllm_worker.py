@@ -1,10 +1,11 @@
-"""What runs inside vLLM's workers: puts an SVF expert into the weights of the running model.
+"""The part that runs inside vLLM's workers: puts an SVF expert into the weights of the running model.
 
 vLLM mixes `SVFWorker` into its worker (`worker_extension_cls`), one on every GPU. Only z crosses from the engine to
 the workers, a few hundred kilobytes for a few billion weights; W and Q are read where they lie.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ class SVFWorker:
         files = matrix_files(Path(model))
         for name in sorted({*z, *scaled}):
             file, key = files[name]
-            with safe_open(file, "pt") as tensors:
-                weight = tensors.get_tensor(key).to(parameter.dtype)
+            weight = _opened(file).get_tensor(key).to(parameter.dtype)
             if name in z:
                 basis_of_weight = open_bases(basis).load(name, weight)
                 d = torch.frombuffer(bytearray(z[name]), dtype=torch.float32) - 1
@@ -48,6 +48,12 @@ class SVFWorker:
             running.load_weights([(f"{name}.weight", weight)])
         self.svf_scaled = {*z}
         return len({*z, *scaled})
+
+
+@cache
+def _opened(file: Path) -> Any:
+    """A file of weights, mapped while the worker runs: tensors keep their place in memory, so each is hashed once."""
+    return safe_open(file, "pt")
 
 
 def as_bytes(z: Mapping[str, Tensor]) -> dict[str, bytes]:
