@@ -113,7 +113,7 @@ ADAPTATION: Adaptation = Adaptation(
     },
     prompts=TaskData(train=216, validation=164, test=140, max_new_tokens=16),
     class_tokens=16,
-    cem=CEM(population=12, elites=3, iterations=10, patience=3),
+    cem=CEM(population=12, elites=3, iterations=8, patience=3),
     budgets={
         "10": Budget(shots=10),
         "3": Budget(shots=3, rows=["llama3-8b"], tasks=["arc_challenge"]),
