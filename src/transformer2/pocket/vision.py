@@ -1,4 +1,4 @@
-"""Pretraining of the vision-language stand-in: a LlavaNext around a pocket language model, made in two minutes.
+"""Pretraining of the vision-language stand-in: a LlavaNext around a pocket language model, made in about a minute.
 
 As `transformer2.pocket.pretrain`, on questions about drawings (`transformer2.pocket.pictures`): vision tower, projector
 and language model learn careful answers first, then careful and careless ones mixed. The language model starts from the
