@@ -15,8 +15,6 @@ import pytest
 from conftest import ROOT
 from rendering import draw, render
 from test_tables import scores_of, write
-from transformer2.report.figures.scores import draw
-from transformer2.report.tables.scores import render
 from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
 from transformer2.reproduce.frames import read_scores
