@@ -307,3 +307,26 @@ def done_at(results: Path) -> dict[str, tuple[str, float]]:
 def redone(before: dict[str, tuple[str, float]], results: Path) -> list[str]:
     """Steps that were done since."""
     return sorted(name for name, began in done_at(results).items() if before.get(name) != began)
+
+
+def test_what_the_rules_use_of_snakemake_beyond_its_documentation_is_there(checkout):
+    """A new version may rename it: then the rules say so here, and not in the middle of a run."""
+    rules = "\n".join(path.read_text() for path in checkout.glob("workflow/**/*.smk"))
+    used = set(re.findall(r"\bworkflow\.((?:\w+\.)*\w+)", rules))
+    assert used == {
+        "config_settings.config.items", "current_basedir", "dag.forcefiles.update", "overwrite_configfiles"
+    }  # fmt: skip
+    snakefile = checkout / "attributes.smk"
+    snakefile.write_text(
+        "from pathlib import Path\n"
+        "assert isinstance(workflow.overwrite_configfiles, list) and Path(workflow.current_basedir).is_dir()\n"
+        "assert isinstance(workflow.config_settings.config, dict)\n"
+        "def forced(wildcards):\n"
+        "    assert isinstance(workflow.dag.forcefiles, set)\n"
+        "    return []\n"
+        "rule all:\n    input: forced\n    output: 'results/attributes.txt'\n    shell: 'touch {output}'\n"
+    )
+    try:
+        assert planned(snakemake(checkout, "-n", "--snakefile", snakefile.name)) == {"all": 1}
+    finally:
+        snakefile.unlink()
