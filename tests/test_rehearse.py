@@ -18,8 +18,8 @@ from transformer2.config import load, parse
 from transformer2.experts import svf_vectors
 from transformer2.models import carry_over, load_model, load_tokenizer, new_expert, save_expert
 from transformer2.rehearsal import families, rehearse
+from transformer2.rehearsal.client import write_client
 from transformer2.rehearsal.rows import rows
-from transformer2.rehearsal.server import write_client
 from transformer2.rehearsal.small import differences, full_data, small_run
 from transformer2.rollout.engine import encode_prompt
 from transformer2.tasks import TASKS, Prompt

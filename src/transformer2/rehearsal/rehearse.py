@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from transformer2.config import Run
 from transformer2.config.limits import SPLITS
-from transformer2.rehearsal.server import ENVIRONMENT, LARGE_PAGES, write_client
+from transformer2.rehearsal.client import ENVIRONMENT, LARGE_PAGES, write_client
 from transformer2.rehearsal.small import full_data, small_run
 
 PARTS = ("Snakefile", "config.yaml", "workflow", "paper_tables", "envs", "src")
@@ -83,7 +83,7 @@ def server(address: Path, root: Path, python: Path) -> Iterator[None]:
     """The server while inside, and the `python` that calls it in the folder `python`; it ends with all its children."""
     write_client(python / "python", address)
     environment = os.environ | ENVIRONMENT | LARGE_PAGES | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1"}
-    command = [sys.executable, "-m", "transformer2.rehearsal.server", str(address)]
+    command = [sys.executable, "-m", "transformer2.cli.rehearsal_server", str(address)]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
