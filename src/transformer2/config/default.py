@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from transformer2.config.parts import CEM, Adaptation, Budget, Model, TaskData, Transfer
+from transformer2.config.parts import CEM, Adaptation, Blocks, Budget, Model, TaskData, Transfer
 from transformer2.config.training import Method
 
 MODELS: dict[str, Model] = {
-    "pocket-llama": Model(source="pocket:llama", row="llama3-8b"),
+    "pocket-llama": Model(source="pocket:llama", row="llama3-8b", blocks=Blocks(train=3, answer=2, adapt=2, score=2)),
     "pocket-mistral": Model(
         source="pocket:mistral", row="mistral-7b", seed=1, transfer=Transfer(experts_of="pocket-llama")
     ),

@@ -1,4 +1,4 @@
-"""The program that jobs of a rehearsal call as `python`. It hands its command to the server (`cli.rehearsal_server`)."""
+"""The program that jobs of a rehearsal call as `python`: it hands its command to `cli.rehearsal_server`."""
 
 import sys
 from pathlib import Path
