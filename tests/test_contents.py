@@ -119,6 +119,13 @@ def test_what_reports_a_run_imports_neither_torch_nor_transformers(module):
     assert not {"torch", "transformers", "peft"} & set(json.loads(made.stdout))
 
 
+@pytest.mark.parametrize("module", ["report.tables", "report.figures", "report.verdicts", "report.page", "report.crate"])
+def test_what_draws_needs_what_its_environment_has_alone(module):
+    """envs/report.yaml names no safetensors."""
+    code = f"import sys; sys.modules['safetensors'] = None; import transformer2.{module}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_reproduce_imports_nothing_of_report():
     for path in (ROOT / "src" / "transformer2" / "reproduce").rglob("*.py"):
         assert "transformer2.report" not in path.read_text(encoding="utf-8"), path

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from transformer2.seals import intact
 
@@ -52,6 +51,8 @@ def spectra(bases: Mapping[str, Path], models: Mapping[str, Mapping[str, Any]]) 
 
 def singular_values(file: Path) -> dict[str, np.ndarray]:
     """s (r,) in float64 of every matrix in a file of `svf.basis.write_basis`, by module name; read without torch."""
+    from safetensors import safe_open  # here, as the environment that draws has none
+
     with safe_open(file, "numpy") as tensors:
         keys = [key for key in tensors.keys() if key.endswith(".s")]  # noqa: SIM118 (not a dict)
         return {key.removesuffix(".s"): tensors.get_tensor(key).astype(np.float64) for key in keys}
