@@ -119,10 +119,10 @@ def test_what_reports_a_run_imports_neither_torch_nor_transformers(module):
     assert not {"torch", "transformers", "peft"} & set(json.loads(made.stdout))
 
 
-@pytest.mark.parametrize("module", ["report.tables", "report.figures", "report.verdicts", "report.page", "report.crate"])
+@pytest.mark.parametrize("module", ["tables", "figures", "verdicts", "page", "crate"])
 def test_what_draws_needs_what_its_environment_has_alone(module):
     """envs/report.yaml names no safetensors."""
-    code = f"import sys; sys.modules['safetensors'] = None; import transformer2.{module}"
+    code = f"import sys; sys.modules['safetensors'] = None; import transformer2.report.{module}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
