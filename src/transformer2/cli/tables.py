@@ -24,7 +24,7 @@ def run_of(file: Path) -> tuple[configuration.Run, Path]:
     run, folder = configuration.load(file), file.absolute().parent
     if (folder.parent.name, folder.name) != ("results", run.run):
         raise ValueError(f"{file} is of run {run.run}: it must lie in results/{run.run}/")
-    return run, file.parent
+    return run, folder
 
 
 @app.command()

@@ -29,12 +29,10 @@ def write_frames(run: Run, folder: Path, ledger: Path) -> list[Path]:
     if run.scores is not None:
         import_scores(Path(run.scores), run.run, folder / "scores.csv.gz", ledger)
         return [folder / "scores.csv.gz"]
-    grid, root = Grid(run), folder.parents[1]
-    written = []
-    for name in frame_files(run):
+    names, grid, root = frame_files(run), Grid(run), folder.parents[1]
+    for name in names:
         write_frame(FRAMES[name](grid, root), folder / name)
-        written.append(folder / name)
-    return written
+    return [folder / name for name in names]
 
 
 def import_scores(file: Path, run: str, out: Path, ledger: Path) -> int:
