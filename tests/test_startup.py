@@ -13,17 +13,17 @@ import time
 from pathlib import Path
 
 import pytest
-from transformer2.frames import IDENTITY
 
 from conftest import ROOT
 from transformer2 import cli
+from transformer2.config import load
+from transformer2.grid import IDENTITY
 from transformer2.provenance import write_json, write_jsonl
 from transformer2.training.selection import ADAPTER_FILES, LAST
 
 LIGHT = (
-    "adaptation_figure", "audit", "check", "choose", "claims", "classes", "collect", "crate", "curves", "data",
-    "experts", "explain", "figure", "gather", "import_scores", "learning_figure", "plan", "record", "report", "schema",
-    "schematic", "score", "select", "settings", "spectrum_figure", "study", "table", "verify",
+    "audit", "check", "choose", "classes", "crate", "data", "explain", "figures", "frames", "import_scores", "plan",
+    "record", "report", "schema", "score", "select", "stage", "tables", "verdicts", "verify",
 )  # fmt: skip
 """Commands that do no tensor work, by the names of their functions."""
 HEAVY = ("torch", "transformers", "peft", "vllm")
@@ -100,7 +100,7 @@ def test_a_command_with_tensors_would_be_noticed(tmp_path):
 
 
 def inputs(folder: Path) -> None:
-    """A few answers of two tasks, and two points of a sweep."""
+    """A few answers of two tasks, two points of a sweep, and a run whose scores were measured elsewhere."""
     rows = {
         "gsm8k": {"question": "1 + 1?", "answer": "2 #### 2"},
         "math": {"problem": "$1+1$?", "solution": r"\boxed{2}", "level": "Level 1", "type": "Algebra"},
@@ -117,17 +117,20 @@ def inputs(folder: Path) -> None:
                 (folder / point / state / name).write_text("z")
         validation = {"best_validation": 0.5, "last_validation": 0.5, "settings": {"select": "best"}}
         write_json(folder / point / "training.json", validation)
+    base = {"model": "a", "row": "llama3-8b", "method": "base", "task": "gsm8k", "correct": 5, "n": 10}
+    write_json(folder / "scores.json", {"scores": [base, base | {"method": "svf", "trained_on": "gsm8k"}]})
+    run = load(ROOT / "config.yaml").model_copy(update={"run": "mine", "scores": str(folder / "scores.json")})
+    write_json(folder / "results/mine/run.json", run.model_dump(mode="json"))
 
 
 def works(folder: Path) -> list[dict]:
     """Commands with arguments for what `inputs` makes, each after those that it needs."""
-    same = {"run": "r", "model": "m", "stands_in_for": "llama3-8b", "standin": True, "trained_on": "", "state": ""}
     scoring = []
     for task in ("gsm8k", "math"):
-        identity = json.dumps(dict.fromkeys(IDENTITY, 0) | same | {"method": "base", "task": task, "seed": 0})
+        identity = json.dumps(dict.fromkeys(IDENTITY, ""))
         files = [f"--data={folder / task}.jsonl", f"--answers={folder / task}-answers.jsonl"]
         scoring.append(["score", f"--task={task}", *files, f"--out={folder / task}.json", f"--identity={identity}"])
-    scores = str(folder / "scores.csv.gz")
+    run = f"--run={folder / 'results/mine/run.json'}"
     commands = [
         ["--help"],
         ["check", "--configfile=config.yaml"],
@@ -135,9 +138,10 @@ def works(folder: Path) -> list[dict]:
         ["data", "--task=gsm8k", "--split=test", "--source=pocket", "--limit=2", f"--out={folder / 'pocket.jsonl'}"],
         ["select", str(folder / "one"), str(folder / "two"), f"--out={folder / 'expert'}"],
         *scoring,
-        ["collect", str(folder / "gsm8k.json"), str(folder / "math.json"), f"--out={scores}"],
-        ["table", "--ledger=paper_tables/arxiv/table1.yaml", f"--scores={scores}", f"--out={folder / 'table1'}"],
-        ["claims", scores, f"--out={folder / 'claims'}"],
+        ["frames", run],
+        ["tables", run, "--only=arxiv/table1"],
+        ["figures", run, "--only=arxiv/table1"],
+        ["verdicts", run],
         ["audit", f"--out={folder / 'audit'}"],
         ["verify", str(folder)],
     ]
@@ -149,6 +153,18 @@ def test_commands_without_tensors_run_without_torch(tmp_path):
     commands = works(tmp_path)
     results = heavy_imports(commands, tmp_path)
     assert [(w["arguments"], r) for w, r in zip(commands, results, strict=True) if r != CLEAN] == []
+
+
+@pytest.mark.slow
+def test_the_page_of_a_run_is_made_without_torch(tmp_path):
+    inputs(tmp_path)
+    run = tmp_path / "results/mine"
+    (run / "frames.benchmark.tsv").write_text("s\tmax_rss\n1.0\t100\n")
+    last = ["record", f"--run={run}/run.json", "--command=snakemake", f"--out={tmp_path / 'record.md'}"]
+    names = ("frames", "tables", "figures", "verdicts", "report")
+    commands = [*([name, f"--run={run}/run.json"] for name in names), last]
+    assert heavy_imports([{"arguments": arguments} for arguments in commands], tmp_path) == [CLEAN] * len(commands)
+    assert (run / "report.html").is_file() and (tmp_path / "record.md").is_file()
 
 
 def cpu_seconds(*arguments: str) -> float:
