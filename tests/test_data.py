@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local_hub import COMMIT
+from transformer2.config.sizes import available
 from transformer2.data import choose_rows, read_split, subset
 from transformer2.pocket.corpus import rows as pocket_rows
 from transformer2.rollout.pictures import decode_picture
@@ -22,7 +23,6 @@ from transformer2.rows import checker, read_rows, write_rows
 from transformer2.seals import sha256
 from transformer2.tasks import BENCHMARKS, TASKS, Row
 from transformer2.tasks.base import Hub, Release
-from transformer2.tasks.sizes import available
 
 GSM8K = TASKS["gsm8k"]
 ROWS: list[Row] = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(20)]

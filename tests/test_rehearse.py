@@ -15,6 +15,7 @@ from conftest import ROOT
 from test_config import CONFIGS
 from transformer2.cli import app
 from transformer2.config import load, parse
+from transformer2.config.sizes import available
 from transformer2.experts import svf_vectors
 from transformer2.models import carry_over, load_model, load_tokenizer, new_expert, save_expert
 from transformer2.rehearsal import families, rehearse
@@ -23,7 +24,6 @@ from transformer2.rehearsal.rows import rows
 from transformer2.rehearsal.small import differences, full_data, small_run
 from transformer2.rollout.engine import encode_prompt
 from transformer2.tasks import TASKS, Prompt
-from transformer2.tasks.sizes import available
 
 SETTINGS = {"adapter": "svf", "modules": "all", "layers": "all", "parametrisation": "linear", "init_mean": None,
             "init_std": 0.0}  # fmt: skip

@@ -203,10 +203,10 @@ class Estimator:
         return {"float32": 4, "bfloat16": 2}[self.run.models[model].dtype]
 
     def _items(self, task: str, split: str) -> int:
-        from transformer2.tasks.sizes import SOURCE_ROWS, available
+        from transformer2.config.sizes import ITEMS, available
 
         limit = getattr(self.run.data_of[task], split)
-        full = available(task, split) if self.run.data != "pocket" and task in SOURCE_ROWS else limit
+        full = available(task, split) if self.run.data != "pocket" and task in ITEMS else limit
         return full if limit is None else min(limit, full)
 
     def _longest(self, task: str) -> int:
