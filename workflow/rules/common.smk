@@ -31,6 +31,7 @@ environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its la
 # Not its names: Snakemake has a `parse` of its own.
 from transformer2 import config as configuration
 from transformer2 import code_digest, paths
+from transformer2.provenance import atomic_write
 from transformer2.report.contents import Contents
 from transformer2.reproduce import imported_scores, ledger
 from transformer2.seals import damaged, made_with
@@ -77,8 +78,9 @@ STAGES = Stages(RUN)
 CONTENTS = Contents.of(RUN, LEDGER)
 ENGINE_ENV = f"../../envs/{'vllm' if RUN.engine == 'vllm' else 'core'}.yaml"
 """Environment of the rules that an engine of one's choice answers in."""
-RUN_FILE = paths.RUN.pattern
-"""The resolved configuration, which commands read."""
+SETTINGS = RUN.model_dump_json(indent=1)
+"""The resolved configuration."""
+RUN_FILE = paths.RUN.of(run=RUN.run)
 
 
 def one_of(names):
@@ -95,25 +97,11 @@ wildcard_constraints:
     blocks=r"\d+",
 
 
-rule configuration:
-    output:
-        RUN_FILE,
-    log:
-        "results/{run}/run.log",
-    benchmark:
-        "results/{run}/run.benchmark.tsv"
-    localrule: True
-    conda:
-        "../../envs/core.yaml"
-    threads: 1
-    resources:
-        mem_mb=100,
-        runtime=5,
-        gpu=0,
-    params:
-        settings=RUN.model_dump_json(indent=1),
-    shell:
-        "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
+# Commands read the configuration from a file. It is no input of theirs: a stage looks itself at what a change of it means,
+# and the settings that other rules depend on are their parameters.
+onstart:
+    if not Path(RUN_FILE).is_file() or Path(RUN_FILE).read_text() != SETTINGS:
+        atomic_write(Path(RUN_FILE), SETTINGS)
 
 
 # ---- What jobs are given

@@ -54,7 +54,6 @@ rule frames:
             else RUN.scores
         ),
         ledger=[] if RUN.scores is None else LEDGER_FILES,
-        run=RUN_FILE,
     output:
         FRAMES,
     log:
@@ -71,14 +70,15 @@ rule frames:
         gpu=0,
     params:
         code=code("frames"),
+        run=RUN_FILE,
+        settings=SETTINGS,
     shell:
-        "python -m transformer2 frames --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 frames --run {params.run:q} > {log:q} 2>&1"
 
 
 rule illustrate:
     input:
         files=illustrated if CONTENTS.reads("illustration") else [],
-        run=RUN_FILE,
     output:
         "results/{run}/illustration.json",
     log:
@@ -94,8 +94,10 @@ rule illustrate:
         gpu=0,
     params:
         code=code("illustrate"),
+        run=RUN_FILE,
+        settings=SETTINGS,
     shell:
-        "python -m transformer2 illustrate --run {input.run:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 illustrate --run {params.run:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule tables:
@@ -103,7 +105,6 @@ rule tables:
         frames=FRAMES,
         ledger=LEDGER_FILES,
         templates=templates("table"),
-        run=RUN_FILE,
     output:
         [f"results/{{run}}/{file}" for file in CONTENTS.table_files("md", "tex", "csv")],
         [
@@ -129,8 +130,10 @@ rule tables:
         gpu=0,
     params:
         code=code("tables"),
+        run=RUN_FILE,
+        settings=SETTINGS,
     shell:
-        "python -m transformer2 tables --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 tables --run {params.run:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -138,7 +141,6 @@ rule figures:
         frames=FRAMES,
         illustration=(rules.illustrate.output if CONTENTS.reads("illustration") else []),
         ledger=LEDGER_FILES,
-        run=RUN_FILE,
     output:
         [
             f"results/{{run}}/{file}"
@@ -168,8 +170,10 @@ rule figures:
         gpu=0,
     params:
         code=code("figures"),
+        run=RUN_FILE,
+        settings=SETTINGS,
     shell:
-        "python -m transformer2 figures --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 figures --run {params.run:q} > {log:q} 2>&1"
 
 
 rule verdicts:
@@ -177,7 +181,6 @@ rule verdicts:
     input:
         frames=FRAMES,
         ledger=LEDGER_FILES,
-        run=RUN_FILE,
     output:
         "results/{run}/audit.csv",
         "results/{run}/claims.csv",
@@ -202,8 +205,10 @@ rule verdicts:
         gpu=0,
     params:
         code=code("verdicts"),
+        run=RUN_FILE,
+        settings=SETTINGS,
     shell:
-        "python -m transformer2 verdicts --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 verdicts --run {params.run:q} > {log:q} 2>&1"
 
 
 rule html_report:
@@ -213,7 +218,6 @@ rule html_report:
         figures=rules.figures.output,
         verdicts=rules.verdicts.output,
         templates=templates("report"),
-        run=RUN_FILE,
     output:
         shown("report.html", "report", "Report", labels={"page": "the reproduction"}),
     log:
@@ -230,9 +234,11 @@ rule html_report:
         gpu=0,
     params:
         code=code("report"),
+        run=RUN_FILE,
+        settings=SETTINGS,
         command=command(),
     shell:
-        "python -m transformer2 report --run {input.run:q} --command {params.command:q} > {log:q} 2>&1"
+        "python -m transformer2 report --run {params.run:q} --command {params.command:q} > {log:q} 2>&1"
 
 
 rule crate:
@@ -242,7 +248,6 @@ rule crate:
             map(relpath, [ROOT / "Snakefile", *ROOT.glob("workflow/**/*.smk")])
         ),
         page=rules.html_report.output,
-        run=RUN_FILE,
     output:
         "results/{run}/run.crate.zip",
     log:
@@ -259,6 +264,8 @@ rule crate:
         gpu=0,
     params:
         code=code("crate"),
+        run=RUN_FILE,
+        settings=SETTINGS,
         snakemake=metadata.version("snakemake"),
     shell:
-        "python -m transformer2 crate --run {input.run:q} --snakemake {params.snakemake:q} > {log:q} 2>&1"
+        "python -m transformer2 crate --run {params.run:q} --snakemake {params.snakemake:q} > {log:q} 2>&1"
