@@ -634,13 +634,16 @@ def test_the_commands_adapt_and_ask_do_it_from_a_terminal(base, folders, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--shots", "empty.jsonl", "--expert", "a=b"], "empty.jsonl has no rows"),
+        (["--shots", "empty.jsonl", "--expert", "a=b", "--model", "m"], "empty.jsonl has no rows"),
         (["--shots", "some.jsonl", "--expert", "a"], "'a' is not <name>=<path>"),
         (["--shots", "some.jsonl", "--experts", "."], "no expert in ."),
         (["--shots", "some.jsonl"], "no expert"),
         (["--shots", "some.jsonl", "--expert", "a=x", "--expert", "a=y"], "a is given twice: x and y"),
         (["--shots", "some.jsonl", "--expert", "a=x"], "x holds no expert"),
-        (["--shots", "other.jsonl", "--expert", "a=x"], "other.jsonl, line 1: no column answer; it has prompt"),
+        (
+            ["--shots", "other.jsonl", "--expert", "a=x", "--model", "m"],
+            "other.jsonl, line 1: no column answer; it has prompt",
+        ),
     ],
 )
 def test_bad_input_to_adapt_is_named(tmp_path, monkeypatch, arguments, message):

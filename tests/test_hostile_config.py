@@ -329,4 +329,4 @@ def test_every_value_in_a_command_is_quoted():
                     f"{file.name}: {value}"
                 )
                 seen += 1
-    assert seen > 150
+    assert seen > 50, "commands of rules are read"
