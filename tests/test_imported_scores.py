@@ -89,7 +89,7 @@ def test_only_the_model_of_the_row_is_no_standin(tmp_path, row):
         ([BASE | {"correct": -1}], "scores[0].correct: must be greater than or equal to 0 (got -1)"),
         ([BASE | {"correct_lenient": 11}], "scores[0].correct_lenient: 11 right of 10"),
         ([BASE | {"n": 0, "correct": 0}], "scores[0].n: no item was scored"),
-        ([BASE | {"n": 1320}], "scores[0].n: 1320 items of gsm8k, of which the document has 1319"),
+        ([BASE | {"n": 1320}], "scores[0].n: 1320 items of gsm8k, of which the paper has 1319"),
         ([BASE | {"n": 10**15}], "scores[0].n: 1000000000000000 items of gsm8k"),
         ([BASE | {"n": "10"}], "scores[0].n: must be a valid integer (got '10')"),
         ([BASE | {"n": True}], "scores[0].n: must be a valid integer (got True)"),
