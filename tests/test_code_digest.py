@@ -28,7 +28,7 @@ STEPS = {
     "hub model": {"command": "model", "without": ("pocket",)},
     "pocket model": {"command": "model", "unused": ("score",)},
     "basis": {"command": "basis"},
-    "tables": {"command": "tables"},
+    "tables": {"command": "tables", "without": ("tasks",)},
 }
 
 
