@@ -263,5 +263,5 @@ def test_a_search_is_described_by_its_budget_its_configuration_and_its_task():
     run = Run()
     settings = run.search("light", "layer-normalised", "math")
     assert settings["iterations"] == 2 != run.search("10", "vector", "math")["iterations"]
-    assert (settings["granularity"], settings["normalised"], settings["max_new_tokens"]) == ("layer", True, 40)
+    assert (settings["granularity"], settings["normalised"], settings["max_new_tokens"]) == ("layer", True, 36)
     assert (settings["population"], settings["score"]) == (12, "strict")

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 from collections import Counter
+from math import log
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from transformer2.rollout.engine import encode_prompt
 from transformer2.tasks import BENCHMARKS, TASKS
 from transformer2.tasks.classify import CLASSES
 
+VOCABULARY = 963
 ZIPPED = ("math",)
 NOT_IN_POCKET = {"math": {"answer", "unique_id"}}
 """Columns that some sources add to the data set's own."""
@@ -146,13 +148,13 @@ def test_an_unknown_architecture_is_named_with_the_valid_ones(tokens):
 @pytest.mark.slow
 def test_pretraining_repeats_bit_for_bit_and_loads_as_any_model(tmp_path):
     facts = [pretrain.pretrain("llama", 7, tmp_path / name, steps=12) for name in ("one", "two")]
-    assert facts[0]["loss"] == facts[1]["loss"] < 6.5
+    assert facts[0]["loss"] == facts[1]["loss"] < log(VOCABULARY) - 0.2, "as good as guessing"
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
     assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path / "one"), LlamaForCausalLM)
     assert AutoTokenizer.from_pretrained(tmp_path / "one").padding_side == "left"
     model, tokens = load_model(tmp_path / "one"), load_tokenizer(tmp_path / "one")
-    assert model.config.vocab_size == len(tokens)
+    assert model.config.vocab_size == len(tokens) == VOCABULARY
 
 
 def test_a_step_in_float32_is_that_of_muon_up_to_the_precision_of_its_bfloat16():

@@ -24,15 +24,15 @@ MODELS: dict[str, Model] = {
     ),
 }
 TASKS: dict[str, TaskData] = {
-    "gsm8k": TaskData(train=600, validation=100, test=200, max_new_tokens=32),
+    "gsm8k": TaskData(train=600, validation=100, test=200, max_new_tokens=28),
     "mbpp_pro": TaskData(train=600, validation=100, test=200, max_new_tokens=24),
-    "arc_easy": TaskData(train=600, validation=100, test=200, max_new_tokens=24),
+    "arc_easy": TaskData(train=600, validation=100, test=200, max_new_tokens=20),
     "textvqa": TaskData(train=600, validation=100, test=200, max_new_tokens=8),
 }
 UNSEEN: dict[str, TaskData] = {
-    "math": TaskData(test=200, max_new_tokens=40),
-    "humaneval": TaskData(test=200, max_new_tokens=24),
-    "arc_challenge": TaskData(test=200, max_new_tokens=24),
+    "math": TaskData(test=200, max_new_tokens=36),
+    "humaneval": TaskData(test=200, max_new_tokens=20),
+    "arc_challenge": TaskData(test=200, max_new_tokens=20),
     "okvqa": TaskData(test=200, max_new_tokens=8),
 }
 
