@@ -80,8 +80,8 @@ TASK_WEIGHTS = {
     "classify": 0.2,
 }  # fmt: skip
 """How often the first stage draws each task: by how slowly it is learnt."""
-MUON_LR = {2: 2e-3, 4: 1.5e-3}
-"""By the number of layers. Twice as much keeps the choices among four from being learnt in the time."""
+MUON_LR, DEEP_MUON_LR = 2e-3, 1.5e-3
+"""Of models with fewer than four layers, and of deeper ones. At higher rates the choices among four come too late."""
 ADAMW_LR, WARMUP_STEPS = 3e-3, 30
 
 Example = tuple[list[int], list[int]]
@@ -145,7 +145,8 @@ def optimizers(model: Any, steps: int) -> list[tuple[torch.optim.Optimizer, Lamb
     matrices = {p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name}
     others = [p for p in model.parameters() if p not in matrices]
     in_order = [p for p in model.parameters() if p in matrices]
-    muon = Muon(in_order, lr=MUON_LR[model.config.get_text_config().num_hidden_layers])
+    deep = model.config.get_text_config().num_hidden_layers >= 4
+    muon = Muon(in_order, lr=DEEP_MUON_LR if deep else MUON_LR)
     adamw = torch.optim.AdamW(others, lr=ADAMW_LR, betas=(0.9, 0.95), weight_decay=0.0)
     warmup = min(WARMUP_STEPS, steps)
     return [(o, LambdaLR(o, lambda s: min((s + 1) / warmup, 1 - s / steps))) for o in (muon, adamw)]
