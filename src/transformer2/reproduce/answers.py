@@ -1,0 +1,179 @@
+"""Whether a printed gain was reproduced: four questions answered apart, and one verdict by a fixed table.
+
+1. Has our gain the sign of the printed one, beyond the sampling error of ours?
+2. Does the printed gain lie in our 95 % prediction interval, which has the sampling error of both?
+3. Is our gain within the margin of the printed one, by two one-sided tests (TOST; Schuirmann 1987)? The printed number is
+   taken as it is printed. `equivalent_both` asks the same with the sampling error of both, as for two estimates (Anderson
+   and Maxwell 2016), which few of the paper's test sets are large enough for.
+4. Could the paper's number of items have seen, with a power of a third, an effect of the size that ours supports (small
+   telescopes; Simonsohn 2015)?
+
+What the paper's items show (2, 4) depends on how its base and method were paired, which is not reported. Answers take them
+for independent, the wider bound; `verdict_if_paired` is the verdict at the other bound, maximal pairing.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.stats import t as student
+
+from transformer2.config import explain, read_yaml
+from transformer2.reproduce.gains import Gain
+from transformer2.reproduce.power import TELESCOPE, detectable
+from transformer2.statistics import LEVEL
+
+Verdict = Literal[
+    "reproduced", "same direction", "not reproduced", "cannot tell", "not comparable (stand-in)", "not run", "ours alone"
+]  # fmt: skip
+MEANING: dict[Verdict, str] = {
+    "reproduced": "our gain is significant, has the sign of the paper's, and is within the margin of it",
+    "same direction": "our gain is significant and has the sign of the paper's; its size differs or is not known well enough",
+    "not reproduced": "our gain has the other sign, or there is none and the paper's would have been seen",
+    "cannot tell": "the items are too few: the paper's gain and none at all both agree with what was measured",
+    "not comparable (stand-in)": "another model, or other data, ran in the place of the paper's",
+    "not run": "this run has no gain for the cell",
+    "ours alone": "the paper prints no gain for the cell",
+}
+
+
+class Margin(BaseModel):
+    """`paper_tables/margins.yaml`: how near two gains are to count as the same, in points, and why."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    margin: float = Field(gt=0, lt=100)
+    why: str = Field(min_length=1)
+
+
+def read_margin(path: Path) -> Margin:
+    """The frozen margin.
+
+    Raises:
+        ValueError: a key is unknown or missing or a value does not fit; one line with file and reason.
+    """
+    try:
+        return Margin(**read_yaml(path))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error, Margin)}") from None
+
+
+# ---- the table of verdicts
+
+
+class Rule(NamedTuple):
+    """A verdict, and the answers that lead to it; None is any answer. The first rule that fits decides."""
+
+    verdict: Verdict
+    why: str
+    sign: Literal["same", "opposite", "none shown", "none printed"]
+    equivalence: Literal["equivalent", "different", "open"] | None = None
+    telescopes: Literal["large enough", "too small", "no test"] | None = None
+
+
+RULES = (
+    Rule("reproduced", "a gain of the same sign and, within the margin, the same size", "same", "equivalent"),
+    Rule("same direction", "a gain of the same sign, but of another size", "same", "different"),
+    Rule("same direction", "a gain of the same sign; its size is not known well enough", "same"),
+    Rule("not reproduced", "the other sign", "opposite"),
+    Rule("not reproduced", "no gain, and the paper's is outside our prediction interval", "none shown", "different"),
+    Rule("not reproduced", "too small for the paper's own number of items", "none shown", None, "too small"),
+    Rule("cannot tell", "within the margin, but ours may as well be none", "none shown", "equivalent"),
+    Rule("cannot tell", "too few items: the paper's gain and none both agree with ours", "none shown"),
+    Rule("reproduced", "the paper prints no change, and ours is within the margin of none", "none printed", "equivalent"),
+    Rule("not reproduced", "the paper prints no change, ours is outside of its sampling error", "none printed", "different"),
+    Rule("cannot tell", "the paper prints no change, ours is not known well enough", "none printed"),
+)  # fmt: skip
+
+
+def decide(answers: pd.DataFrame) -> pd.DataFrame:
+    """`verdict` and `why` by the first rule that fits the columns sign, equivalence and telescopes; empty for no rule."""
+    fits = []
+    for rule in RULES:
+        asked = {column: answer for column, answer in rule._asdict().items() if column not in ("verdict", "why")}
+        fits.append(np.logical_and.reduce([answers[c].to_numpy() == a for c, a in asked.items() if a is not None]))
+    first = np.argmax(np.vstack([*fits, np.ones(len(answers), bool)]), axis=0)
+    return pd.DataFrame(
+        {
+            name: np.array([*(getattr(rule, name) for rule in RULES), ""], dtype=object)[first]
+            for name in ("verdict", "why")
+        },
+        index=answers.index,
+    )
+
+
+# ---- the answers
+
+
+def ours_as_row(gain: Gain) -> dict[str, float]:
+    """What `judge` needs of a measured gain, by column."""
+    return {
+        "ours": gain.value, "ours_se": gain.se, "df": gain.df, "seed_variance": gain.seed_variance,
+        "ours_discordant": gain.discordant, "seeds": gain.seeds, "items": gain.items,
+    }  # fmt: skip
+
+
+def judge(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Every cell with its answers and its verdict added; gains are in percentage points.
+
+    `cells` has one row a cell: the printed gain with its sampling error at both bounds and its items (gain, se, se_paired,
+    discordant, discordant_paired, n, as in `printed_gains`; NaN where none is printed), ours (`ours_as_row`; NaN where
+    nothing was run), and `standin`. Added:
+
+    ours_low, ours_high, p_value: 95 % interval of our gain, and p of the test that it is 0.
+    sign (1): same, opposite, none shown (ours is not significant), none printed (the printed gain is 0).
+    predicted_low, predicted_high, inside (2): 95 % prediction interval of the paper's gain, which was measured once.
+    equivalence_p, equivalence (3): p of TOST; equivalent, different (not equivalent, and outside the prediction interval),
+      or open. equivalent_both: TOST with the sampling error of both.
+    telescope, telescopes (4): the gain that the paper's items show with a power of a third; large enough, too small (ours
+      is smaller, one-sided test at 0.05), or no test, where the printed gain itself is smaller.
+    verdict, why, verdict_if_paired.
+    """
+    found = cells.assign(**_ours(cells))
+    sign = np.sign(found["gain"])
+    found["sign"] = np.select(
+        [sign == 0, found["p_value"] >= 1 - LEVEL, np.sign(found["ours"]) == sign],
+        ["none printed", "none shown", "same"],
+        "opposite",
+    )
+    distance, one_sided = (found["ours"] - found["gain"]).abs(), student.ppf(LEVEL, found["df"])
+    found["equivalence_p"] = student.sf((margin - distance) / found["ours_se"], found["df"])
+    found["equivalent_both"] = (margin - distance) / np.hypot(found["ours_se"], found["se"]) > one_sided
+    at_best = decide(found.assign(**_compared(found, "_paired")))
+    found = found.assign(**_compared(found, ""))
+    verdicts = decide(found)
+    found["verdict"], found["verdict_if_paired"] = _verdicts(found, verdicts), _verdicts(found, at_best)
+    return found.assign(why=verdicts["why"].where(found["verdict"] == verdicts["verdict"], ""))
+
+
+def _ours(cells: pd.DataFrame) -> dict[str, pd.Series]:
+    width = student.ppf((1 + LEVEL) / 2, cells["df"]) * cells["ours_se"]
+    p_value = pd.Series(2 * student.sf(cells["ours"].abs() / cells["ours_se"], cells["df"]), index=cells.index)
+    return {"ours_low": cells["ours"] - width, "ours_high": cells["ours"] + width, "p_value": p_value}
+
+
+def _compared(found: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, pd.Series | np.ndarray]:
+    """Questions 2 to 4 with one bound of the pairing of the printed gain, which is that of a single training."""
+    gain, ours, df = found["gain"], found["ours"], found["df"]
+    spread = np.sqrt(found["ours_se"] ** 2 + found[f"se{bound}"] ** 2 + found["seed_variance"])
+    width = student.ppf((1 + LEVEL) / 2, df) * spread
+    inside = (gain - ours).abs() <= width
+    telescope = 100 * detectable(found["n"], found[f"discordant{bound}"], TELESCOPE)
+    too_small = np.sign(gain) * ours + student.ppf(LEVEL, df) * found["ours_se"] < telescope
+    return {
+        "predicted_low": ours - width,
+        "predicted_high": ours + width,
+        "inside": inside,
+        "equivalence": np.select([found["equivalence_p"] < 1 - LEVEL, ~inside], ["equivalent", "different"], "open"),
+        "telescope": telescope,
+        "telescopes": np.select([gain.abs() < telescope, too_small], ["no test", "too small"], "large enough"),
+    }
+
+
+def _verdicts(found: pd.DataFrame, by_rule: pd.DataFrame) -> np.ndarray:
+    return np.select(
+        [found["gain"].isna(), found["ours"].isna(), found["standin"].astype(bool)],
+        ["ours alone", "not run", "not comparable (stand-in)"],
+        by_rule["verdict"],
+    )
