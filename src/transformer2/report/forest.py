@@ -20,8 +20,9 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
     """A figure with one line a cell: hollow diamonds are the paper's gains, filled dots ours, lines 95 % intervals.
 
     `cells` are judged (`answers.judge`), and drawn by model. Without the column `ours` the paper's gains stand alone.
-    `pooled` (`pooled.pool_methods`) adds a line a method. The band around each printed gain is the margin. The right edge
-    holds the verdict of each cell, or, of the paper's alone, whether the gain is beyond its sampling error (`beyond`).
+    `pooled` (`pooled.pool_methods`) adds a line a method. The band around each printed gain is the margin. The right
+    edge holds the verdict of each cell, or, of the paper's gains alone, whether each exceeds its sampling error
+    (`beyond`).
     """
     shown = cells.loc[cells["gain"].notna() | cells.get("ours", pd.Series(np.nan, cells.index)).notna()]
     models = list(dict.fromkeys(shown["model"]))

@@ -2,14 +2,14 @@
 
 1. Has our gain the sign of the printed one, beyond the sampling error of ours?
 2. Does the printed gain lie in our 95 % prediction interval, which has the sampling error of both?
-3. Is our gain within the margin of the printed one, by two one-sided tests (TOST; Schuirmann 1987)? The printed number is
-   taken as it is printed. `equivalent_both` asks the same with the sampling error of both, as for two estimates (Anderson
-   and Maxwell 2016), which few of the paper's test sets are large enough for.
+3. Is our gain within the margin of the printed one, by two one-sided tests (TOST; Schuirmann 1987)? The printed number
+   is taken as it is printed. `equivalent_both` asks the same with the sampling error of both, as for two estimates
+   (Anderson and Maxwell 2016); few of the paper's test sets are large enough for that.
 4. Could the paper's number of items have seen, with a power of a third, an effect of the size that ours supports (small
    telescopes; Simonsohn 2015)?
 
-What the paper's items show (2, 4) depends on how its base and method were paired, which is not reported. Answers take them
-for independent, the wider bound; `verdict_if_paired` is the verdict at the other bound, maximal pairing.
+What the paper's items show (2, 4) depends on how its base and method were paired, which is not reported. Answers take
+them for independent, the wider bound; `verdict_if_paired` is the verdict at the other bound, maximal pairing.
 """
 
 from pathlib import Path
@@ -26,11 +26,12 @@ from transformer2.reproduce.power import TELESCOPE, detectable
 from transformer2.statistics import LEVEL
 
 Verdict = Literal[
-    "reproduced", "same direction", "not reproduced", "cannot tell", "not comparable (stand-in)", "not run", "ours alone"
+    "reproduced", "same direction", "not reproduced", "cannot tell", "not comparable (stand-in)", "not run",
+    "ours alone",
 ]  # fmt: skip
 MEANING: dict[Verdict, str] = {
     "reproduced": "our gain is significant, has the sign of the paper's, and is within the margin of it",
-    "same direction": "our gain is significant and has the sign of the paper's; its size differs or is not known well enough",
+    "same direction": "our gain is significant and has the sign of the paper's; its size differs or is too uncertain",
     "not reproduced": "our gain has the other sign, or there is none and the paper's would have been seen",
     "cannot tell": "the items are too few: the paper's gain and none at all both agree with what was measured",
     "not comparable (stand-in)": "another model, or other data, ran in the place of the paper's",
@@ -75,20 +76,20 @@ class Rule(NamedTuple):
 RULES = (
     Rule("reproduced", "a gain of the same sign and, within the margin, the same size", "same", "equivalent"),
     Rule("same direction", "a gain of the same sign, but of another size", "same", "different"),
-    Rule("same direction", "a gain of the same sign; its size is not known well enough", "same"),
+    Rule("same direction", "a gain of the same sign; its size is too uncertain", "same"),
     Rule("not reproduced", "the other sign", "opposite"),
     Rule("not reproduced", "no gain, and the paper's is outside our prediction interval", "none shown", "different"),
     Rule("not reproduced", "too small for the paper's own number of items", "none shown", None, "too small"),
     Rule("cannot tell", "within the margin, but ours may as well be none", "none shown", "equivalent"),
     Rule("cannot tell", "too few items: the paper's gain and none both agree with ours", "none shown"),
-    Rule("reproduced", "the paper prints no change, and ours is within the margin of none", "none printed", "equivalent"),
-    Rule("not reproduced", "the paper prints no change, ours is outside of its sampling error", "none printed", "different"),
-    Rule("cannot tell", "the paper prints no change, ours is not known well enough", "none printed"),
+    Rule("reproduced", "the paper prints no change, ours is within the margin of none", "none printed", "equivalent"),
+    Rule("not reproduced", "the paper prints no change, ours is beyond chance", "none printed", "different"),
+    Rule("cannot tell", "the paper prints no change, ours is too uncertain", "none printed"),
 )  # fmt: skip
 
 
 def decide(answers: pd.DataFrame) -> pd.DataFrame:
-    """`verdict` and `why` by the first rule that fits the columns sign, equivalence and telescopes; empty for no rule."""
+    """`verdict` and `why` by the first rule that fits the columns sign, equivalence and telescopes."""
     fits = []
     for rule in RULES:
         asked = {column: answer for column, answer in rule._asdict().items() if column not in ("verdict", "why")}
@@ -117,17 +118,17 @@ def ours_as_row(gain: Gain) -> dict[str, float]:
 def judge(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Every cell with its answers and its verdict added; gains are in percentage points.
 
-    `cells` has one row a cell: the printed gain with its sampling error at both bounds and its items (gain, se, se_paired,
-    discordant, discordant_paired, n, as in `printed_gains`; NaN where none is printed), ours (`ours_as_row`; NaN where
-    nothing was run), and `standin`. Added:
+    `cells` has one row a cell: the printed gain with its sampling error at both bounds and its items (gain, se,
+    se_paired, discordant, discordant_paired, n, as in `printed_gains`; NaN where none is printed), ours (`ours_as_row`;
+    NaN where nothing was run), and `standin`. Added:
 
     ours_low, ours_high, p_value: 95 % interval of our gain, and p of the test that it is 0.
     sign (1): same, opposite, none shown (ours is not significant), none printed (the printed gain is 0).
     predicted_low, predicted_high, inside (2): 95 % prediction interval of the paper's gain, which was measured once.
-    equivalence_p, equivalence (3): p of TOST; equivalent, different (not equivalent, and outside the prediction interval),
-      or open. equivalent_both: TOST with the sampling error of both.
-    telescope, telescopes (4): the gain that the paper's items show with a power of a third; large enough, too small (ours
-      is smaller, one-sided test at 0.05), or no test, where the printed gain itself is smaller.
+    equivalence_p, equivalence (3): p of TOST; equivalent, different (not equivalent, and outside the prediction
+      interval), or open. equivalent_both: TOST with the sampling error of both.
+    telescope, telescopes (4): the gain that the paper's items show with a power of a third; large enough, too small
+      (ours is smaller, one-sided test at 0.05), or no test, where the printed gain itself is smaller.
     verdict, why, verdict_if_paired.
     """
     found = cells.assign(**_ours(cells))

@@ -1,18 +1,18 @@
 """Gains over a base with their standard errors: of a run, whose items are known, and of counts, whose pairing is not.
 
-Gains and standard errors are in percentage points. A gain is the mean over items of (method right) - (base right), so it
-varies by the items on which the two differ, the discordant ones.
+Gains and standard errors are in percentage points. A gain is the mean over items of (method right) - (base right), so
+it varies by the items on which the two differ, the discordant ones.
 
-Three standard errors, all of the adjusted Wald kind, which keeps its coverage on small samples and says that no change on
-n items is no proof of no change:
+Three standard errors, all of the adjusted Wald kind, which keeps its coverage on small samples and says that no change
+on n items is no proof of no change:
 
 - one seed, items known: Bonett and Price (2012), which adds one discordant item in each direction;
 - several seeds, items known: the mixed model with crossed random effects of items and seeds, by its mean squares, with
   Satterthwaite's degrees of freedom (Clark 1973; Judd, Westfall and Kenny 2012), after the same adjustment;
-- counts alone: Agresti and Caffo (2000) for independent samples. The paper's base and method answered the same items, but
-  how many were discordant is not reported. Independence is one bound, the other is that all discordant items favour one
-  side (`paired_error` with the difference of the counts). A negative association would be worse than independence; no
-  method that starts from its base has one.
+- counts alone: Agresti and Caffo (2000) for independent samples. The paper's base and method answered the same items,
+  but how many were discordant is not reported. Independence is one bound, the other is that all discordant items favour
+  one side (`paired_error` with the difference of the counts). A negative association would be worse than independence;
+  no method that starts from its base is expected to have one.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """What a number of items can show, and so what the paper's own gains show and what a replication of them needs.
 
-The test is that of McNemar at the two-sided level of 0.05, by Connor's normal approximation (1987). It needs the share of
-discordant items, which the paper does not report: every answer is given for both bounds, independent (the most items)
+The test is that of McNemar at the two-sided level of 0.05, by Connor's normal approximation (1987). It needs the share
+of discordant items, which the paper does not report: every answer is given for both bounds, independent (the most items)
 and maximal pairing (the fewest, all in favour of one side). The truth lies between them.
 """
 
@@ -18,7 +18,10 @@ Z = float(norm.ppf((1 + LEVEL) / 2))
 
 
 def needed_items(gain: ArrayLike, discordant: ArrayLike, power: float = POWER) -> np.ndarray:
-    """Items that show a gain with a power, rounded up; infinite for no gain. Shares of 1; at least the gain is discordant."""
+    """Items that show a gain with a power, rounded up; infinite for no gain.
+
+    In shares of 1; at least the gain itself is discordant.
+    """
     size = np.abs(np.asarray(gain, dtype=float))
     psi = np.maximum(discordant, size)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -37,8 +40,8 @@ def power_of(gain: ArrayLike, discordant: ArrayLike, n: ArrayLike) -> np.ndarray
 def detectable(n: ArrayLike, discordant: ArrayLike, power: float = POWER) -> np.ndarray:
     """Smallest gain that n items show with a power, in shares of 1: `statistics.detectable_gain` for arrays.
 
-    The root of z sqrt(psi) + z_power sqrt(psi - gain^2) = gain sqrt(n), a quadratic equation in the gain; where that gain
-    would exceed psi all discordant items favour the method (psi = gain), which is one in sqrt(1 - gain). At most 1.
+    The root of z sqrt(psi) + z_power sqrt(psi - gain^2) = gain sqrt(n), a quadratic equation in the gain. Where that
+    gain would exceed psi, all discordant items favour the method (psi = gain): a quadratic in sqrt(1 - gain). At most 1.
     """
     items, psi = np.asarray(n, dtype=float), np.asarray(discordant, dtype=float)
     z_power = float(norm.ppf(power))
@@ -53,8 +56,8 @@ def power_table(printed: pd.DataFrame) -> pd.DataFrame:
     """The printed gains (`printed_gains`) with what they can show; cells without a printed gain are left out.
 
     low, high: 95 % interval of the gain as of independent samples.
-    beyond: whether the gain exceeds its sampling error: "yes" if it does even as of independent samples, "if paired" if it
-      would with maximal pairing alone, else "no".
+    beyond: whether the gain exceeds its sampling error: "yes" if it does even as of independent samples, "if paired" if
+      it would with maximal pairing alone, else "no".
     power, power_paired: of a replication on as many items, if the printed gain is the true one.
     needed, needed_paired: items for a power of 80 %.
     worth: whether a replication on as many items has 80 % power: "yes", "if paired", or "no".

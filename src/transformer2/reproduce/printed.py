@@ -12,8 +12,8 @@ def printed_gains(ledger: Ledger) -> pd.DataFrame:
     """Every cell with a method of the tables of scores. Scores, gains and standard errors are in percentage points.
 
     cell, document, table, model, method, label, task: which cell it is.
-    base, score, gain: as printed, and their difference; NaN where the paper prints no number. A table without a base has
-      that of the same model and task in another table of the same paper.
+    base, score, gain: as printed, and their difference; NaN where the paper prints no number. A table without a base
+      has that of the same model and task in another table of the same paper.
     n: items of the test set, less those that the method was given; k and base_k follow from the percentages.
     se, se_paired: standard error of the gain, if base and method are independent, and if their pairing is maximal.
     discordant, discordant_paired: share of items on which the two then differ.

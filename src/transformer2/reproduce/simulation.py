@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from transformer2.reproduce.answers import Verdict, judge, read_margin
+from transformer2.reproduce.answers import judge, read_margin
 from transformer2.reproduce.gains import independent_discordant, independent_error, paired_error, paired_gain
 
 Truth = Literal["no gain", "half of the gain", "the printed gain"]
@@ -77,8 +77,8 @@ def by_table(simulated: pd.DataFrame) -> pd.DataFrame:
 
 
 def overall(simulated: pd.DataFrame) -> pd.DataFrame:
-    """Mean share of each verdict over all cells, in percent, and the largest share of a wrong one in any cell: reproduced
-    where there is no gain, not reproduced where there is the printed one."""
+    """Mean share of each verdict over all cells, in percent, and the largest share in any cell of the two that can be
+    wrong: reproduced where there is no gain, not reproduced where there is the printed one."""
     where = ["truth", "pairing", "paper"]
     grouped = simulated.groupby(where, sort=False)
     worst = {f"most {name}": 100 * grouped[name].max() for name in ("reproduced", "not reproduced")}
@@ -91,8 +91,8 @@ def overall(simulated: pd.DataFrame) -> pd.DataFrame:
 def seed_level(seeds: int, items: int, seed_sd: float, draws: int, seed: int = 0) -> float:
     """How often the test over seeds and items finds a gain where there is none.
 
-    The base solves each item with a rate of its own, uniform from 0 to 1, and a training changes half of its answers; each
-    training also moves all rates by a normal error of `seed_sd` points, whose mean over trainings is none.
+    The base solves each item with a rate of its own, uniform from 0 to 1. A training answers half of the items anew,
+    and moves all rates by a normal error with a standard deviation of `seed_sd` points and a mean of none.
     """
     rng, significant = np.random.default_rng([seed, seeds, items]), 0
     for _ in range(draws):
