@@ -14,20 +14,19 @@ from scipy.stats import norm, t
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from conftest import ROOT
-from transformer2.paper.ledger import read_all
 from transformer2.report.forest import forest
 from transformer2.reproduce import gains, simulation
 from transformer2.reproduce.answers import MEANING, RULES, Rule, Verdict, decide, judge, ours_as_row, read_margin
 from transformer2.reproduce.gains import counted_gain, independent_error, paired_error, paired_gain
 from transformer2.reproduce.pooled import pool, pool_methods
-from transformer2.reproduce.printed import printed_gains
+from transformer2.reproduce.printed import read_printed
 
 MARGIN = read_margin(ROOT / "paper_tables" / "margins.yaml").margin
 
 
 @pytest.fixture(scope="module")
 def printed() -> pd.DataFrame:
-    return printed_gains(read_all(ROOT / "paper_tables"))
+    return read_printed(ROOT / "paper_tables")
 
 
 def verdicts(both: int, method: int, base: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from conftest import ROOT
 from transformer2.paper.ledger import entries, read_all
 from transformer2.report.forest import forest
-from transformer2.reproduce.power import detectable, needed_items, power_of, power_table
+from transformer2.reproduce.power import counts, detectable, needed_items, power_of, power_table
 from transformer2.reproduce.printed import printed_gains
 from transformer2.statistics import detectable_gain
 
@@ -100,6 +100,15 @@ def test_pairing_decides_between_the_bounds(table):
     large = table["gain"].abs() > 1.96 * table["se_paired"]
     assert (large == (table["beyond"] != "no")).all()
     assert set(table["worth"]) == {"yes", "if paired", "no"}
+
+
+def test_gains_beyond_their_sampling_error_are_counted_once(table):
+    found = counts(table).set_index(["document", "methods", "printed score"])
+    assert found["cells"].sum() == (table["repeats"] == "").sum()
+    assert (found["cells"] == found[["yes", "if paired", "no"]].sum(axis=1)).all()
+    own = table.loc[table["own"] & (table["repeats"] == "") & (table["document"] == "arxiv") & (table["gain"] > 0)]
+    assert found.loc[("arxiv", "SVF and Transformer²", "above the base"), "yes"] == (own["beyond"] == "yes").sum() > 4
+    assert not table.loc[table["method"].isin(["lora", "dora", "ia3_on_test", "lora_on_test"]), "own"].any()
 
 
 def test_a_forest_of_the_papers_gains_alone(table):

@@ -47,6 +47,8 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
             _summary(axis, y, row)
             lines.append((y, f"{row['label']} ({row['cells']} cells)", "", row))
         y += 1
+    right = "verdict" if "verdict" in shown else "beyond chance?"
+    axis.text(1.01, 0, right, transform=axis.get_yaxis_transform(), va="center", fontsize=9, fontweight="bold")
     _dress(axis, lines, headings, y, "gain over the base, percentage points, 95 % intervals")
     figure.suptitle(title, fontsize=11)
     handles, labels = axis.get_legend_handles_labels()
@@ -62,6 +64,10 @@ def _line(axis: Axes, y: float, row: pd.Series, margin: float) -> None:
         axis.plot(
             [row["gain"] - margin, row["gain"] + margin], [y, y], color="#eeeeee", linewidth=9, solid_capstyle="butt",
             zorder=0, label=f"within {margin:g} points of the paper's gain",
+        )  # fmt: skip
+        axis.plot(
+            [row["gain"] - Z * row["se_paired"], row["gain"] + Z * row["se_paired"]], [height, height], color=PAPER,
+            linewidth=3.5, solid_capstyle="butt", label="the same at the most that pairing of items can tell",
         )  # fmt: skip
         axis.errorbar(
             row["gain"], height, xerr=Z * row["se"], fmt="D", color=PAPER, markerfacecolor="white", markersize=4.5,

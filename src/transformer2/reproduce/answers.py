@@ -22,7 +22,7 @@ from scipy.stats import t as student
 
 from transformer2.config import explain, read_yaml
 from transformer2.reproduce.gains import Gain
-from transformer2.reproduce.power import TELESCOPE, detectable
+from transformer2.reproduce.power import TELESCOPE, Z, detectable
 from transformer2.statistics import LEVEL
 
 Verdict = Literal[
@@ -128,7 +128,7 @@ def judge(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
     equivalence_p, equivalence (3): p of TOST; equivalent, different (not equivalent, and outside the prediction
       interval), or open. equivalent_both: TOST with the sampling error of both.
     telescope, telescopes (4): the gain that the paper's items show with a power of a third; large enough, too small
-      (ours is smaller, one-sided test at 0.05), or no test, where the printed gain itself is smaller.
+      (ours is smaller, one-sided test at 0.05), or no test, where the printed gain is within its own sampling error.
     verdict, why, verdict_if_paired.
     """
     found = cells.assign(**_ours(cells))
@@ -157,7 +157,8 @@ def _ours(cells: pd.DataFrame) -> dict[str, pd.Series]:
 def _compared(found: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, pd.Series | np.ndarray]:
     """Questions 2 to 4 with one bound of the pairing of the printed gain, which is that of a single training."""
     gain, ours, df = found["gain"], found["ours"], found["df"]
-    spread = np.sqrt(found["ours_se"] ** 2 + found[f"se{bound}"] ** 2 + found["seed_variance"])
+    printed_se = found[f"se{bound}"]
+    spread = np.sqrt(found["ours_se"] ** 2 + printed_se**2 + found["seed_variance"])
     width = student.ppf((1 + LEVEL) / 2, df) * spread
     inside = (gain - ours).abs() <= width
     telescope = 100 * detectable(found["n"], found[f"discordant{bound}"], TELESCOPE)
@@ -168,7 +169,7 @@ def _compared(found: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, p
         "inside": inside,
         "equivalence": np.select([found["equivalence_p"] < 1 - LEVEL, ~inside], ["equivalent", "different"], "open"),
         "telescope": telescope,
-        "telescopes": np.select([gain.abs() < telescope, too_small], ["no test", "too small"], "large enough"),
+        "telescopes": np.select([gain.abs() <= Z * printed_se, too_small], ["no test", "too small"], "large enough"),
     }
 
 

@@ -1,9 +1,9 @@
 """The gain of a method over all cells of a table: a random-effects meta-analysis, of ours and of the paper's.
 
 Cells are weighted by the inverse of their variance plus that between cells (Paule and Mandel 1982, which equals REML
-for effects of like precision). The interval is that of Hartung, Knapp, Sidik and Jonkman with Student's t, never narrower
-than the usual one (Roever, Knapp and Friede 2015), as tables have few cells. Cells of one test set on several models
-share its items, and are taken for independent.
+for effects of like precision). The interval is that of Hartung, Knapp, Sidik and Jonkman with Student's t, never
+narrower than the usual one (Roever, Knapp and Friede 2015), as tables have few cells. Cells of one test set on several
+models share its items, and are taken for independent.
 """
 
 from typing import NamedTuple

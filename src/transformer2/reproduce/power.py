@@ -1,8 +1,8 @@
 """What a number of items can show, and so what the paper's own gains show and what a replication of them needs.
 
 The test is that of McNemar at the two-sided level of 0.05, by Connor's normal approximation (1987). It needs the share
-of discordant items, which the paper does not report: every answer is given for both bounds, independent (the most items)
-and maximal pairing (the fewest, all in favour of one side). The truth lies between them.
+of discordant items, which the paper does not report: every answer is given for both bounds, independent (the most
+items) and maximal pairing (the fewest, all in favour of one side). The truth lies between them.
 """
 
 import numpy as np
@@ -41,7 +41,8 @@ def detectable(n: ArrayLike, discordant: ArrayLike, power: float = POWER) -> np.
     """Smallest gain that n items show with a power, in shares of 1: `statistics.detectable_gain` for arrays.
 
     The root of z sqrt(psi) + z_power sqrt(psi - gain^2) = gain sqrt(n), a quadratic equation in the gain. Where that
-    gain would exceed psi, all discordant items favour the method (psi = gain): a quadratic in sqrt(1 - gain). At most 1.
+    gain would exceed psi, all discordant items favour the method (psi = gain): a quadratic in sqrt(1 - gain). At most
+    1.
     """
     items, psi = np.asarray(n, dtype=float), np.asarray(discordant, dtype=float)
     z_power = float(norm.ppf(power))
@@ -72,6 +73,17 @@ def power_table(printed: pd.DataFrame) -> pd.DataFrame:
         frame[f"needed{suffix}"] = needed_items(gain, discordant)
     frame["worth"] = _answer(frame["power"] >= POWER, frame["power_paired"] >= POWER)
     return frame
+
+
+def counts(table: pd.DataFrame) -> pd.DataFrame:
+    """How many printed gains (`power_table`) are beyond their sampling error, those that repeat another left out: one row
+    a paper, kind of method, and sign."""
+    once = table.loc[table["repeats"] == ""]
+    whose = once["own"].map({True: "SVF and Transformer²", False: "compared with"}).rename("methods")
+    sign = once["gain"].map(lambda gain: "above the base" if gain > 0 else "at or below it").rename("printed score")
+    found = pd.crosstab([once["document"], whose, sign], once["beyond"])
+    found = found.reindex(columns=["yes", "if paired", "no"], fill_value=0)
+    return found.assign(cells=found.sum(axis=1)).reset_index()
 
 
 def _answer(surely: pd.Series, at_best: pd.Series) -> np.ndarray:

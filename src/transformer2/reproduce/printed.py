@@ -1,17 +1,26 @@
 """The gains that the paper prints, one row a cell, with what is known of their sampling error."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from transformer2.paper.ledger import Entry, Ledger, LedgerTable, entries
+from transformer2.paper.ledger import Entry, Ledger, LedgerTable, entries, read_all
 from transformer2.reproduce.gains import independent_discordant, independent_error, paired_error
+
+OWN = ("svf", "prompt", "cls", "few_shot", "uniform_mix")
+"""How the names of SVF's and Transformer²'s methods begin; the others are what the paper compares them with."""
+
+
+def read_printed(folder: Path) -> pd.DataFrame:
+    """The gains that the tables under `paper_tables/` print (`printed_gains`); ValueError as `ledger.read_all`."""
+    return printed_gains(read_all(folder))
 
 
 def printed_gains(ledger: Ledger) -> pd.DataFrame:
     """Every cell with a method of the tables of scores. Scores, gains and standard errors are in percentage points.
 
-    cell, document, table, model, method, label, task: which cell it is.
+    cell, document, table, model, method, label, task: which cell it is; own: whether the method is the paper's own.
     base, score, gain: as printed, and their difference; NaN where the paper prints no number. A table without a base
       has that of the same model and task in another table of the same paper.
     n: items of the test set, less those that the method was given; k and base_k follow from the percentages.
@@ -58,7 +67,7 @@ def _rows(table: LedgerTable, elsewhere: Bases) -> list[dict[str, Any]]:
         rows.append({
             "cell": entry.id, "document": table.document, "table": table.name, "model": entry.row.model,
             "method": entry.method, "trained_on": entry.trained_on, "label": entry.row.label.removeprefix("+ "),
-            "task": entry.column.task,
+            "task": entry.column.task, "own": entry.method.startswith(OWN),
             "base": _number(of_base), "score": _number(score),
             "gain": _number(None if score is None or of_base is None else score - of_base),
             "n": entry.column.n - entry.row.shots, "base_n": entry.column.n,

@@ -18,6 +18,8 @@ import pandas as pd
 
 from transformer2.reproduce.answers import judge, read_margin
 from transformer2.reproduce.gains import independent_discordant, independent_error, paired_error, paired_gain
+from transformer2.reproduce.power import counts, power_table
+from transformer2.reproduce.printed import read_printed
 
 Truth = Literal["no gain", "half of the gain", "the printed gain"]
 SHARE: dict[Truth, float] = {"no gain": 0.0, "half of the gain": 0.5, "the printed gain": 1.0}
@@ -107,22 +109,26 @@ def seed_level(seeds: int, items: int, seed_sd: float, draws: int, seed: int = 0
 
 def main(draws: int) -> None:
     """Prints the tables of docs/verdicts.md."""
-    from transformer2.paper.ledger import read_all
-    from transformer2.reproduce.printed import printed_gains
-
     folder = Path("paper_tables")
-    margin = read_margin(folder / "margins.yaml").margin
-    printed = printed_gains(read_all(folder))
+    margin, printed = read_margin(folder / "margins.yaml").margin, read_printed(folder)
+    power = power_table(printed)
+    clear = power.loc[(power["document"] == "arxiv") & (power["repeats"] == "") & (power["beyond"] == "yes")]
+    columns = ["cell", "gain", "low", "high", "n", "needed_paired", "needed", "power_paired", "power", "worth"]
     simulated = simulate(printed, margin, draws)
-    print(overall(simulated).to_markdown(index=False, floatfmt=".1f"))
-    shown = by_table(simulated)
-    shown = shown.loc[(shown["pairing"] == "halfway") & (shown["truth"] != "half of the gain")]
-    print(shown.drop(columns="pairing").to_markdown(index=False, floatfmt=".1f"))
+    by_tables = by_table(simulated)
+    shown = by_tables["pairing"].eq("halfway") & by_tables["truth"].ne("half of the gain")
     levels = [
         {"seeds": s, "items": n, "spread of seeds": sd, "level": 100 * seed_level(s, n, sd, draws)}
         for s, n, sd in product((2, 3, 5), (100, 400), (0.0, 2.0, 5.0))
     ]
-    print(pd.DataFrame(levels).to_markdown(index=False, floatfmt=".1f"))
+    for title, table in {
+        "printed gains beyond their sampling error": counts(power),
+        "those of the arXiv paper": clear[columns],
+        "verdicts over all cells": overall(simulated),
+        "verdicts by table, pairing halfway": by_tables.loc[shown].drop(columns="pairing"),
+        "level of the test over seeds": pd.DataFrame(levels),
+    }.items():
+        print(f"\n{title}\n\n{table.to_markdown(index=False, floatfmt='.1f')}")
 
 
 if __name__ == "__main__":
