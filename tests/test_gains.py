@@ -138,6 +138,12 @@ def test_seeds_that_differ_as_wholes_leave_few_degrees_of_freedom():
     assert gain.seed_variance > 20**2
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 1.0])
+def test_the_critical_value_of_seeds_and_items_is_that_of_cochran_and_cox(share):
+    critical = share * t.ppf(0.975, 2) + (1 - share) * norm.ppf(0.975)
+    assert t.ppf(0.975, gains._degrees(critical)) == pytest.approx(critical, rel=1e-5)
+
+
 def test_the_test_over_seeds_keeps_its_level_where_one_over_items_does_not():
     trials, error = 300, 3 * math.sqrt(0.05 * 0.95 / 300)
     assert simulation.seed_level(3, 300, 5.0, trials) < 0.05 + error
@@ -182,7 +188,8 @@ def cell(gain: float, ours: float, se: float, n: int = 1319, **other) -> pd.Seri
         (5, 5.0, 1.5, "same direction", "too uncertain"),
         (5, -2.0, 0.5, "not reproduced", "other sign"),
         (8, 0.0, 1.5, "not reproduced", "prediction interval"),
-        (4, 0.0, 0.5, "not reproduced", "too small"),
+        (4, 1.0, 0.9, "not reproduced", "too small"),
+        (3, 0.0, 0.9, "cannot tell", "none both agree"),
         (1, 0.0, 0.3, "cannot tell", "may as well be none"),
         (4, 2.5, 1.5, "cannot tell", "none both agree"),
         (0, 0.1, 0.5, "reproduced", "no change"),

@@ -38,7 +38,8 @@ def pool(effects: ArrayLike, errors: ArrayLike) -> Pooled:
     if len(effect) == 1:
         width = float(student.ppf((1 + LEVEL) / 2, np.inf)) * variance[0] ** 0.5
         return Pooled(effect[0], effect[0] - width, effect[0] + width, 0.0)
-    found = combine_effects(effect, variance, method_re="iterated")
+    with np.errstate(divide="ignore"):  # statsmodels reports I², which equal effects have not
+        found = combine_effects(effect, variance, method_re="iterated")
     error = max(found.sd_eff_w_re, found.sd_eff_w_re_hksj)
     width = float(student.ppf((1 + LEVEL) / 2, len(effect) - 1)) * error
     return Pooled(found.mean_effect_re, found.mean_effect_re - width, found.mean_effect_re + width, found.tau2**0.5)

@@ -76,8 +76,10 @@ def power_table(printed: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
-    """How many printed gains (`power_table`) are beyond their sampling error, those that repeat another left out: one row
-    a paper, kind of method, and sign."""
+    """How many printed gains (`power_table`) are beyond their sampling error: one row a paper, kind of method and sign.
+
+    Numbers that repeat an earlier one of the same paper are left out.
+    """
     once = table.loc[table["repeats"] == ""]
     whose = once["own"].map({True: "SVF and Transformer²", False: "compared with"}).rename("methods")
     sign = once["gain"].map(lambda gain: "above the base" if gain > 0 else "at or below it").rename("printed score")
