@@ -74,17 +74,19 @@ def _draw(cells: pd.DataFrame, truth: Truth, pairing: Pairing, paper: Paper, rng
 def by_table(simulated: pd.DataFrame) -> pd.DataFrame:
     """Mean share of each verdict over the cells of each table, in percent, and how many cells it has."""
     where = ["truth", "pairing", "paper", "document", "table"]
-    grouped = simulated.groupby(where, sort=False)
-    return (100 * grouped[list(JUDGED)].mean()).assign(cells=grouped.size()).reset_index()
+    percent = simulated.assign(**{name: 100 * simulated[name] for name in JUDGED})
+    means = dict.fromkeys(JUDGED, "mean") | {"cell": "size"}
+    return percent.groupby(where, sort=False).agg(means).rename(columns={"cell": "cells"}).reset_index()
 
 
 def overall(simulated: pd.DataFrame) -> pd.DataFrame:
     """Mean share of each verdict over all cells, in percent, and the largest share in any cell of the two that can be
     wrong: reproduced where there is no gain, not reproduced where there is the printed one."""
     where = ["truth", "pairing", "paper"]
-    grouped = simulated.groupby(where, sort=False)
-    worst = {f"most {name}": 100 * grouped[name].max() for name in ("reproduced", "not reproduced")}
-    return (100 * grouped[list(JUDGED)].mean()).assign(**worst).reset_index()
+    percent = simulated.assign(**{name: 100 * simulated[name] for name in JUDGED})
+    percent = percent.assign(**{f"most {name}": percent[name] for name in ("reproduced", "not reproduced")})
+    asked = dict.fromkeys(JUDGED, "mean") | {"most reproduced": "max", "most not reproduced": "max"}
+    return percent.groupby(where, sort=False).agg(asked).reset_index()
 
 
 # ---- several seeds
