@@ -305,7 +305,8 @@ def test_simulated_verdicts_keep_their_level_and_have_power(printed):
     assert faithful["not reproduced"].max() <= 0.06 + error
     collapse = faithful.loc[faithful["cell"] == "arxiv/table2/llama3-70b/lora_on_test/math"]
     assert (collapse["reproduced"] + collapse["same direction"] == 1).all()
-    assert collapse.loc[collapse["pairing"] != "independent", "reproduced"].min() > 0.9
+    reproduced = collapse.set_index("pairing")["reproduced"]
+    assert reproduced["maximal"] > 0.9 and reproduced["halfway"] > 0.5
     assert simulation.overall(found)["reproduced"].max() > 50
 
 

@@ -1,5 +1,6 @@
 """A forest plot of gains: what the paper prints and what a run measured, one line a cell, with intervals."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,8 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
     edge holds the verdict of each cell, or, of the paper's gains alone, whether each exceeds its sampling error
     (`beyond`).
     """
-    shown = cells.loc[cells["gain"].notna() | cells.get("ours", pd.Series(np.nan, cells.index)).notna()]
+    complete = cells if "ours" in cells else cells.assign(ours=np.nan)
+    shown = complete.loc[complete[["gain", "ours"]].notna().any(axis=1)]
     models = list(dict.fromkeys(shown["model"]))
     lines, y = [], 0.0  # (height, name, remark, row)
     headings = []
@@ -58,8 +60,8 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
 
 
 def _line(axis: Axes, y: float, row: pd.Series, margin: float) -> None:
-    alone = pd.isna(row.get("ours", np.nan))
-    if not pd.isna(row["gain"]):
+    alone, printed = math.isnan(row["ours"]), not math.isnan(row["gain"])
+    if printed:
         height = y if alone else y - OFFSET
         axis.plot(
             [row["gain"] - margin, row["gain"] + margin], [y, y], color="#eeeeee", linewidth=9, solid_capstyle="butt",
@@ -75,7 +77,7 @@ def _line(axis: Axes, y: float, row: pd.Series, margin: float) -> None:
         )  # fmt: skip
     if not alone:
         low, high = row["ours"] - row["ours_low"], row["ours_high"] - row["ours"]
-        height = y if pd.isna(row["gain"]) else y + OFFSET
+        height = y + OFFSET if printed else y
         axis.errorbar(
             row["ours"], height, xerr=[[low], [high]], fmt="o", color=OURS, markersize=4.5, elinewidth=1.4,
             label="measured here",

@@ -13,7 +13,7 @@ them for independent, the wider bound; `verdict_if_paired` is the verdict at the
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -148,13 +148,13 @@ def judge(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
     return found.assign(why=verdicts["why"].where(found["verdict"] == verdicts["verdict"], ""))
 
 
-def _ours(cells: pd.DataFrame) -> dict[str, pd.Series]:
+def _ours(cells: pd.DataFrame) -> dict[str, Any]:
     width = student.ppf((1 + LEVEL) / 2, cells["df"]) * cells["ours_se"]
     p_value = pd.Series(2 * student.sf(cells["ours"].abs() / cells["ours_se"], cells["df"]), index=cells.index)
     return {"ours_low": cells["ours"] - width, "ours_high": cells["ours"] + width, "p_value": p_value}
 
 
-def _compared(found: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, pd.Series | np.ndarray]:
+def _compared(found: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, Any]:
     """Questions 2 to 4 with one bound of the pairing of the printed gain, which is that of a single training."""
     gain, ours, df = found["gain"], found["ours"], found["df"]
     printed_se = found[f"se{bound}"]

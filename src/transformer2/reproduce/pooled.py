@@ -6,7 +6,7 @@ narrower than the usual one (Roever, Knapp and Friede 2015), as tables have few 
 models share its items, and are taken for independent.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def pool(effects: ArrayLike, errors: ArrayLike) -> Pooled:
         width = float(student.ppf((1 + LEVEL) / 2, np.inf)) * variance[0] ** 0.5
         return Pooled(effect[0], effect[0] - width, effect[0] + width, 0.0)
     with np.errstate(divide="ignore"):  # statsmodels reports I², which equal effects have not
-        found = combine_effects(effect, variance, method_re="iterated")
+        found: Any = combine_effects(effect, variance, method_re="iterated")
     error = max(found.sd_eff_w_re, found.sd_eff_w_re_hksj)
     width = float(student.ppf((1 + LEVEL) / 2, len(effect) - 1)) * error
     return Pooled(found.mean_effect_re, found.mean_effect_re - width, found.mean_effect_re + width, found.tau2**0.5)
