@@ -389,7 +389,7 @@ def test_a_forest_shows_every_cell_its_intervals_and_its_verdict(printed):
     figure = forest(judged, MARGIN, "Table 1", pool_methods(judged))
     axis = figure.axes[0]
     names = [label.get_text() for label in axis.get_yticklabels()]
-    assert len(names) == 18 + 2 and "SVF (Ours), gsm8k" in names and "SVF (Ours) (9 cells)" in names
+    assert len(names) == 18 + 2 and "SVF, gsm8k" in names and "SVF (9 cells)" in names
     texts = [text.get_text() for text in axis.texts]
     assert {"llama3-8b", "mistral-7b", "llama3-70b", "pooled over cells"} <= set(texts)
     assert [text for text in texts if text in MEANING] == list(judged["verdict"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,7 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
     return figure
 
 
-def _line(axis: Axes, y: float, row: pd.Series, margin: float) -> None:
+def _line(axis: Axes, y: float, row: Any, margin: float) -> None:
     alone, printed = math.isnan(row["ours"]), not math.isnan(row["gain"])
     if printed:
         height = y if alone else y - OFFSET
@@ -69,11 +70,11 @@ def _line(axis: Axes, y: float, row: pd.Series, margin: float) -> None:
         )  # fmt: skip
         axis.plot(
             [row["gain"] - Z * row["se_paired"], row["gain"] + Z * row["se_paired"]], [height, height], color=PAPER,
-            linewidth=3.5, solid_capstyle="butt", label="the same at the most that pairing of items can tell",
+            linewidth=3.5, solid_capstyle="butt", label="the paper, if their pairing is maximal",
         )  # fmt: skip
         axis.errorbar(
             row["gain"], height, xerr=Z * row["se"], fmt="D", color=PAPER, markerfacecolor="white", markersize=4.5,
-            elinewidth=1, label="the paper, base and method as independent samples",
+            elinewidth=1, label="the paper, if base and method are independent",
         )  # fmt: skip
     if not alone:
         low, high = row["ours"] - row["ours_low"], row["ours_high"] - row["ours"]
@@ -84,7 +85,7 @@ def _line(axis: Axes, y: float, row: pd.Series, margin: float) -> None:
         )  # fmt: skip
 
 
-def _summary(axis: Axes, y: float, row: pd.Series) -> None:
+def _summary(axis: Axes, y: float, row: Any) -> None:
     """Pooled gains, as the usual diamonds from one end of the interval to the other."""
     for name, colour, height in (("gain", PAPER, y - OFFSET), ("ours", OURS, y + OFFSET)):
         low, value, high = row[f"{name}_low"], row[name], row[f"{name}_high"]
@@ -92,7 +93,7 @@ def _summary(axis: Axes, y: float, row: pd.Series) -> None:
         axis.fill(*corners, facecolor="white" if name == "gain" else colour, edgecolor=colour, linewidth=1)
 
 
-Lines = Sequence[tuple[float, str, str, pd.Series]]
+Lines = Sequence[tuple[float, str, str, Any]]
 
 
 def _dress(axis: Axes, lines: Lines, headings: Sequence[tuple[float, str]], bottom: float, label: str) -> None:
