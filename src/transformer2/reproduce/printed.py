@@ -66,7 +66,8 @@ def _rows(table: LedgerTable, elsewhere: Bases) -> list[dict[str, Any]]:
         score, of_base = entry.reported.value, base.reported.value if base else None
         rows.append({
             "cell": entry.id, "document": table.document, "table": table.name, "model": entry.row.model,
-            "method": entry.method, "trained_on": entry.trained_on, "label": entry.row.label.removeprefix("+ ").removesuffix(" (Ours)"),
+            "method": entry.method, "trained_on": entry.trained_on,
+            "label": entry.row.label.removeprefix("+ ").removesuffix(" (Ours)"),
             "task": entry.column.task, "own": entry.method.startswith(OWN),
             "base": _number(of_base), "score": _number(score),
             "gain": _number(None if score is None or of_base is None else score - of_base),
