@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from transformer2.statistics import LEVEL
+from transformer2.reproduce.statistics import LEVEL
 
 PAPER, OURS = "#777777", "#0072B2"
 Z = float(norm.ppf((1 + LEVEL) / 2))

@@ -23,7 +23,7 @@ from scipy.stats import t as student
 from transformer2.config import explain, read_yaml
 from transformer2.reproduce.gains import Gain
 from transformer2.reproduce.power import TELESCOPE, Z, detectable
-from transformer2.statistics import LEVEL
+from transformer2.reproduce.statistics import LEVEL
 
 Verdict = Literal[
     "reproduced", "same direction", "not reproduced", "cannot tell", "not comparable (stand-in)", "not run",

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
-from transformer2.statistics import LEVEL, Estimate
+from transformer2.reproduce.statistics import LEVEL, Estimate
 
 
 class Gain(NamedTuple):

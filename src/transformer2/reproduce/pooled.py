@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import t as student
 from statsmodels.stats.meta_analysis import combine_effects
 
-from transformer2.statistics import LEVEL
+from transformer2.reproduce.statistics import LEVEL
 
 
 class Pooled(NamedTuple):

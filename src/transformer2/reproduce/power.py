@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from transformer2.statistics import LEVEL, POWER
+from transformer2.reproduce.statistics import LEVEL, POWER
 
 TELESCOPE = 1 / 3
 """Power with which a study could have seen an effect, for the effect not to be called too small (Simonsohn 2015)."""

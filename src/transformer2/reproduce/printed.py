@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from transformer2.paper.ledger import Entry, Ledger, LedgerTable, entries, read_all
 from transformer2.reproduce.gains import independent_discordant, independent_error, paired_error
+from transformer2.reproduce.ledger import Entry, Ledger, LedgerTable, entries, read_all
 
 OWN = ("svf", "prompt", "cls", "few_shot", "uniform_mix")
 """How the names of SVF's and Transformer²'s methods begin; the others are what the paper compares them with."""
