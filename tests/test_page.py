@@ -210,7 +210,8 @@ def test_a_cell_has_the_command_that_makes_it_again_and_links_to_its_files(tmp_p
     run = own_run(tmp_path)
     page = _Page(page_of(run))
     file = "scores/llama3-8b/svf-gsm8k/gsm8k/seed0.json"
-    assert f"{COMMAND} --forcerun generate dispatch -- results/toy/{file}" in page.text
+    answers = "results/toy/generations/llama3-8b/svf-gsm8k/gsm8k/seed0.jsonl"
+    assert f"rm {answers} && {COMMAND}" in page.text
     assert {file, "generations/llama3-8b/svf-gsm8k/gsm8k/seed0.jsonl"} <= set(page.values("href"))
 
 

@@ -70,11 +70,11 @@ def results(tmp_path: Path) -> Path:
     mix = folder / "mixes/toy/math/10/vector/seed0"
     found = {"alpha": [[0.75]], "experts": ["gsm8k"], "granularity": "vector", "normalised": False, "accuracy": 0.5}
     write_json(mix / "adaptation.json", found | {"shots": 10, "stopped": "converged", "history": [{"evaluated": 64}]})
-    write_json(mix / "manifest.json", {"command": ["adapt", "--expert", f"gsm8k={expert}"]})
+    write_json(mix / "manifest.json", {"experts": {"gsm8k": expert}})
     answered(folder, "base", "gsm8k", expert=None)
     answered(folder, "svf-gsm8k", "gsm8k", expert=expert)
     answered(folder, "few_shot_10-vector", "math", expert="results/pocket/mixes/toy/math/10/vector/seed0")
-    dispatched = answered(folder, "cls", "math", experts=[f"math={expert}"], command=["--classifier", expert])
+    dispatched = answered(folder, "cls", "math", experts={"math": expert}, classifier=expert)
     decisions = [{"item": f"math/test/{i}", "class": "math" if i else "code"} for i in range(ITEMS)]
     seconds = {"first_seconds": 1.0, "second_seconds": 2.0}
     write_json(dispatched.with_suffix(".decisions.json"), {"domain": "math", "items": decisions} | seconds)
@@ -157,8 +157,8 @@ def test_experts_of_another_model_and_equal_weights_are_followed_to_the_experts(
     found = {"expert": expert, "mapping": None, "shuffle": 2, "matrices": 14, "parameters": 1536}
     write_json(results / moved.removeprefix("results/pocket/") / "manifest.json", found)
     mix = "results/pocket/mixes/toy/uniform/seed0"
-    command = ["mix", "--expert", f"gsm8k={expert}", "--expert", f"llama3-8b:gsm8k={moved}"]
-    write_json(results / "mixes/toy/uniform/seed0/manifest.json", {"command": command})
+    experts = {"gsm8k": expert, "llama3-8b:gsm8k": moved}
+    write_json(results / "mixes/toy/uniform/seed0/manifest.json", {"experts": experts})
     answered(results, "uniform", "math", expert=mix)
     scored(results, "uniform", "", "math", 5)
     files = [*results.glob("scores/toy/base/*/*.json")]

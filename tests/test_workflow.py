@@ -265,7 +265,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     assert "on stand-ins: " in claims and "reproduced" not in claims
     assert (results / "run.crate.zip").stat().st_size > 100_000
     page = (results / "report.html").read_text()
-    assert "tiny-llama for" in page and "--configfile tests/config/tiny.yaml --forcerun generate dispatch -- " in page
+    assert "tiny-llama for" in page and "seed0.jsonl &amp;&amp; snakemake --cores all --configfile tests/config" in page
     assert "one forward pass" in (tables / "arxiv" / "table3.md").read_text()
     held_out = shots(TASKS["math"], read_jsonl(results / "data/math/test.jsonl"), 4)
     adapted = read_json(results / "scores/tiny-llama/few_shot_10/math/seed0.json")

@@ -18,7 +18,7 @@ from transformer2.report.layout import environment
 from transformer2.report.page.answer import answer
 from transformer2.report.page.marks import CELL_VERDICTS, CLAIM_VERDICTS, PRINTED, SEVERITY_MARKS, Count, count
 from transformer2.report.page.records import AUDIT_COLUMNS, CLAIM_COLUMNS, Record, read, read_cells, standins
-from transformer2.report.page.rows import REDO, address, cell_row
+from transformer2.report.page.rows import address, cell_row
 
 SETUP = "python3 -m venv .venv && source .venv/bin/activate && pip install -c constraints.txt -e ."
 
@@ -93,7 +93,6 @@ def render(run: Path, contents: Contents, templates: Path, command: str, out: Pa
         + [_text_table(section) for section in summary.sections(run, contents.frames)],
         "command": command,
         "setup": SETUP,
-        "redo": f"{command} {REDO}",
     }
     atomic_write(out, environment(templates, "html").get_template("report.html.j2").render(page))
 

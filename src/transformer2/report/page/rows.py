@@ -1,5 +1,6 @@
 """The rows of the page's table of all cells."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -11,9 +12,6 @@ from transformer2.provenance import read_json
 from transformer2.report import places, text
 from transformer2.report.page.marks import CELL_VERDICTS, Mark
 from transformer2.report.page.records import Record, is_standin
-
-REDO = "--forcerun generate dispatch --"
-"""Makes answers anew, and by that their scores; `--` ends the list, which would take the files for rules."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
             text.fixed(float(cell["detectable"]), 1) if cell["detectable"] else text.ABSENT, key=cell["detectable"]
         ),
         more=_more(cell),
-        command=f"{command} {REDO} {join(str(places.as_planned(path, run)) for path in files)}" if files else "",
+        command=_again(files, run, command),
         links=links,
     )
 
@@ -89,6 +87,14 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
 def address(path: Path, page: Path) -> str:
     """A link from a page in the folder `page`."""
     return quote(Path(relpath(path, page)).as_posix())
+
+
+def _again(scores: Sequence[Path], run: Path, command: str) -> str:
+    """A command line that makes the answers behind files of scores anew, and all that comes of them."""
+    if not scores:
+        return ""
+    removed = [str(places.as_planned(_answers(run, path) or path, run)) for path in scores]
+    return f"rm {join(removed)} && {command}"
 
 
 def _answers(run: Path, scores: Path) -> Path | None:

@@ -94,10 +94,10 @@ def _dispatched(record: Any) -> list[str]:
 def _weights(manifest: Any, results: Path) -> Iterator[str]:
     """The experts that answered, as the manifest of the answers names them."""
     if "experts" in manifest:
-        classifier = _options(manifest["command"], "--classifier")
-        for pair in [*manifest["experts"], *(f"classification={folder}" for folder in classifier)]:
-            name, _, folder = pair.partition("=")
+        for name, folder in manifest["experts"].items():
             yield from _expert(folder, results, f"of {name}")
+        if manifest["classifier"]:
+            yield from _expert(manifest["classifier"], results, "of classification")
     elif manifest["expert"] is None:
         yield "expert   none: the base model answered"
     elif _located(manifest["expert"], results)[0] in (paths.MIX, paths.UNIFORM_MIX):
@@ -122,10 +122,6 @@ def _located(folder: str, results: Path) -> tuple[Place, Path]:
             continue
         return place, places.find(place, results, **fields) / (LAST if last else "")
     raise ValueError(f"{folder} is no folder of an expert or a mix")
-
-
-def _options(command: list[str], name: str) -> list[str]:
-    return [value for option, value in zip(command, command[1:], strict=False) if option == name]
 
 
 def _expert(named: str, results: Path, of: str = "") -> list[str]:
@@ -169,8 +165,8 @@ def _mix(named: str, results: Path) -> list[str]:
     lines = [f"mix      {folder}", *indented(searched or ["equal weights, not searched"])]
 
     def mixed(manifest: Any) -> list[str]:
-        pairs = (pair.partition("=") for pair in _options(manifest["command"], "--expert"))
-        return [line for name, _, expert in pairs for line in _expert(expert, results, f"of {name}")]
+        experts = manifest["experts"].items()
+        return [line for name, expert in experts for line in _expert(expert, results, f"of {name}")]
 
     return lines + describe_file(folder / "manifest.json", mixed)
 
