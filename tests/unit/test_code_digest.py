@@ -66,6 +66,7 @@ def changed_by(source: Path, file: str, old: str, new: str) -> set[str]:
     return {name for name in STEPS if after[name] != before[name]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "steps"),
     [

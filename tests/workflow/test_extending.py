@@ -32,6 +32,7 @@ def extended(checkout: Path):  # noqa: F811
     task_file.unlink()
 
 
+@pytest.mark.slow
 def test_the_pages_model_methods_and_task_are_planned(extended):
     jobs = planned(snakemake(extended, "-n", "--configfile", "mine.yaml"))
     assert jobs["model"] == 1 and jobs["data"] == 3 + 1  # three splits of the task, one of the unseen one
@@ -53,6 +54,7 @@ def test_the_pages_model_methods_and_task_are_planned(extended):
     assert derive == adapt == answer_adapted == choose == 0
 
 
+@pytest.mark.slow
 def test_the_pages_task_scores_and_reads_its_data(extended):
     folder = extended / "my-data" / "parity"
     rows = [{"question": str(i), "answer": "odd" if i % 2 else "even"} for i in range(8)]

@@ -192,6 +192,7 @@ def restart_commands() -> str:
     return "\n".join(before)
 
 
+@pytest.mark.slow
 def test_the_profile_limits_no_job_to_the_gpus_of_one_machine(checkout):
     (checkout / "tests/config/gpus.yaml").write_text(configuration(gpus=4))
     arguments = ("-n", "--configfile", "tests/config/gpus.yaml", "--", *SCORES)

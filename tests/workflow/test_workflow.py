@@ -36,6 +36,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000)
 
 
+@pytest.mark.slow
 def test_jobs_have_the_package_and_what_pythonpath_names(checkout, tmp_path):
     """As where packages are installed with `pip install --target`."""
     (tmp_path / "in_target.py").write_text("")
@@ -85,7 +86,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("checkout"))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(path, marks=[] if path.name == "smoke.yaml" else pytest.mark.slow, id=path.name) for path in CONFIGS],
+)
 def test_every_configuration_can_be_planned(checkout, config):
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(config.relative_to(ROOT))))
     for rule in ("frames", "tables", "figures", "verdicts", "html_report", "crate"):
@@ -97,6 +101,7 @@ def test_every_configuration_can_be_planned(checkout, config):
     assert jobs["model"] == len(run.models) and sum(jobs.values()) < 200
 
 
+@pytest.mark.slow
 def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     text = (checkout / "tests/config/tiny.yaml").read_text()
     short = checkout / "without.yaml"
@@ -106,6 +111,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     assert jobs["train"] == jobs["answer"] == jobs["score"] == 2 and jobs["tables"] == 1
 
 
+@pytest.mark.slow
 def test_a_configuration_on_the_command_line_is_not_merged_with_the_default(checkout):
     assert "pocket-mistral" not in (result := snakemake(checkout, "-n", *TINY)).stdout + result.stderr
 
@@ -116,6 +122,7 @@ def test_a_mistake_in_the_configuration_ends_in_one_line_before_any_job(checkout
     assert "unknown key 'generation_bach'; did you mean 'generation_batch'?" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -135,6 +142,7 @@ def test_a_configuration_that_would_lose_or_miss_something_is_refused_before_any
     assert "Traceback" not in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_settings_of_the_command_line_change_config_yaml_and_do_not_replace_it(checkout):
     before = (checkout / "config.yaml").read_text()
     (checkout / "config.yaml").write_text(before.replace("    seed: 1\n", "    seed: 71\n"))
@@ -159,6 +167,7 @@ def test_a_folder_whose_name_is_a_command_is_read_and_nothing_runs(checkout, tmp
     assert not list(checkout.rglob("pwned")) and not list(tmp_path.rglob("pwned"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["default", "slurm"])
 def test_both_profiles_are_accepted(checkout, profile):
     assert planned(snakemake(checkout, "-n", *TINY, "--workflow-profile", f"profiles/{profile}"))["train"] == 2
@@ -309,6 +318,7 @@ def redone(before: dict[str, tuple[str, float]], results: Path) -> list[str]:
     return sorted(name for name, began in done_at(results).items() if before.get(name) != began)
 
 
+@pytest.mark.slow
 def test_what_the_rules_use_of_snakemake_beyond_its_documentation_is_there(checkout):
     """A new version may rename it: then the rules say so here, and not in the middle of a run."""
     rules = "\n".join(path.read_text() for path in checkout.glob("workflow/**/*.smk"))

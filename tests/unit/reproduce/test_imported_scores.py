@@ -211,6 +211,7 @@ def test_the_example_gives_its_tables_and_no_model_is_run(own):
     assert manifest["sha256"] == hashlib.sha256((own / "my_scores.json").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_malformed_file_stops_before_anything_is_overwritten(own):
     frame_file = own / "results" / "mine" / "scores.csv.gz"
     if not frame_file.exists():
@@ -229,6 +230,7 @@ def test_a_malformed_file_stops_before_anything_is_overwritten(own):
         (own / "my_scores.json").write_text(good)
 
 
+@pytest.mark.slow
 def test_computed_and_own_scores_do_not_share_a_run(own):
     sweeps = own / "results" / "computed" / "sweeps"
     sweeps.mkdir(parents=True)
