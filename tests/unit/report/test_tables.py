@@ -1,6 +1,6 @@
 """The ledger against the documents, the cells against hand-made scores, the tables against golden files.
 
-`UPDATE_GOLDEN=1 pytest tests/unit/report/test_tables.py` writes tests/golden/ anew: read the difference before a commit.
+`UPDATE_GOLDEN=1 pytest tests/unit/report/test_tables.py` writes tests/golden/ anew: look at what changed.
 """
 
 import math
