@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from transformer2.mistakes import mistake
 from transformer2.provenance import alone, manifest, read_json, write_json
 from transformer2.seals import checksum, damage, seal_of
 from transformer2.stages import work
@@ -44,10 +45,11 @@ def run_stage(steps: Sequence[Step], record: Path) -> None:
                 print(f"\n{step.name}", file=sys.stderr)
                 do(step, key)
             except Exception as error:  # of one step, whatever it is: the others are still of use
-                traceback.print_exc()
+                if not mistake(error):
+                    traceback.print_exc()
                 failed[step.name] = error
     if failed:
-        said = "".join(f"\n  {name}: {_line(error)}" for name, error in failed.items())
+        said = "".join(f"\n  {name}: {mistake(error) or _line(error)}" for name, error in failed.items())
         raise StepsFailed(f"{len(failed)} of {len(steps)} steps failed:{said}") from next(iter(failed.values()))
     write_json(record, {step.name: {str(path): checksum(path) for path in step.outputs} for step in steps})
 

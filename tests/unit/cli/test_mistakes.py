@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from conftest import ROOT
 from helpers import model, settings, tokenizer
 from transformer2 import hub, provenance
-from transformer2.cli import HINTS, app, main, mistake
+from transformer2.cli import app, main
 from transformer2.cli.options import json_option
+from transformer2.mistakes import HINTS, mistake
 from transformer2.provenance import read_json, read_jsonl, whole_file, write_json, write_jsonl
 from transformer2.scoring import score_answers
 from transformer2.tasks import TASKS

@@ -154,7 +154,7 @@ def test_a_step_that_fails_keeps_no_other_from_being_done_and_is_named_at_the_en
         (tmp_path / f"{name}.txt").write_text(text)
     steps = [copying(tmp_path, "a"), copying(tmp_path, "b"), copying(tmp_path, "c")]
     record = tmp_path / "stages/copy/model/0-of-1.json"
-    with pytest.raises(StepsFailed, match=r"2 of 3 steps failed:\n  copy a: ValueError: it is bad\n  copy c: .*c.txt"):
+    with pytest.raises(StepsFailed, match=r"2 of 3 steps failed:\n  copy a: .*it is bad\n  copy c: .*c.txt"):
         run_stage(steps, record)
     assert (tmp_path / "b.json").exists() and not record.exists()
     (tmp_path / "a.txt").write_text("good")
