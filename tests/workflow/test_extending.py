@@ -40,7 +40,8 @@ def test_the_pages_model_methods_and_task_are_planned(extended):
     program = (
         "from pathlib import Path\n"
         "from transformer2.config import load\n"
-        "from transformer2.stages.steps import STAGES, Stages\n"
+        "from transformer2.stages.blocks import Stages\n"
+        "from transformer2.stages.steps import STAGES\n"
         "stages = Stages(load(Path('mine.yaml')))\n"
         "print([sum(len(stages.steps(stage, model)) for model in stages.models_of(stage)) for stage in STAGES])"
     )

@@ -21,7 +21,8 @@ from conftest import ROOT
 from transformer2.adaptation.choice import shots
 from transformer2.config import load
 from transformer2.provenance import read_json, read_jsonl
-from transformer2.stages.steps import STAGES, Stages
+from transformer2.stages.blocks import Stages
+from transformer2.stages.steps import STAGES
 from transformer2.tasks import TASKS
 from transformer2.training.selection import LAST, same_expert
 

@@ -27,7 +27,7 @@ def plan(
     """
     from transformer2.planning import plan
     from transformer2.reproduce import ledger
-    from transformer2.stages.steps import Stages
+    from transformer2.stages.blocks import Stages
 
     machine = MACHINES[one_of("card", card, tuple(MACHINES))]
     run = configuration.load(configfile)

@@ -32,7 +32,8 @@ from transformer2.provenance import fingerprint, manifest, read_json, whole_file
 from transformer2.scoring import task_of
 from transformer2.seals import damaged, intact, seal_folder, sha256
 from transformer2.stages import work
-from transformer2.stages.steps import STAGES, WITH_MODEL, Stages
+from transformer2.stages.blocks import WITH_MODEL, Stages
+from transformer2.stages.steps import STAGES
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""What a process holds while it works through a stage: one base model with its tokenizer, and one vLLM engine."""
+"""What a process holds while it works through a stage: a base model with its tokenizer, or a vLLM engine, or (where it
+trains with vLLM) both."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ def answering_engine(
         ValueError: as `models.load_expert`; vLLM is to answer with an expert, and there is no basis.
     """
     if name != "vllm":
+        _close_vllm()  # it holds most of a GPU's memory
         with lend_base(model, dtype) as (base, tokenizer):
             adapted = base if expert is None else load_expert(base, expert, basis)
             yield HFEngine(adapted, tokenizer, batch_rows), tokenizer
@@ -57,6 +59,7 @@ def answering_engine(
 
     if expert is not None and basis is None:
         raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
+    _loaded.cache_clear()
     engine = _vllm(model, basis, dtype, gpus, None)
     if expert is not None and basis is not None:
         engine.put("expert", read_z(expert, singular_values(intact(basis))))
@@ -69,6 +72,7 @@ def training_engine(
 ) -> Engine:
     """The engine `name` (hf | vllm) that answers with an expert in training."""
     if name != "vllm":
+        _close_vllm()
         return HFEngine(expert, tokenizer, batch_rows)
     from transformer2.rollout.vllm import BESIDE_TRAINING
 
@@ -77,9 +81,22 @@ def training_engine(
     return engine
 
 
-@lru_cache(maxsize=1)
+_engines: dict[tuple[Any, ...], Any] = {}
+"""The vLLM engine of this process, by what it was started with."""
+
+
 def _vllm(model: Path, basis: Path | None, dtype: str, gpus: int, memory: float | None) -> Any:
+    """The vLLM engine that was started so; another one is closed first, as two do not fit on a GPU."""
     from transformer2.rollout.vllm import VLLMEngine
 
-    share = {} if memory is None else {"memory": memory}
-    return VLLMEngine(model, load_tokenizer(model), basis, {}, dtype, gpus, **share)
+    asked = (model, basis, dtype, gpus, memory)
+    if asked not in _engines:
+        _close_vllm()
+        share = {} if memory is None else {"memory": memory}
+        _engines[asked] = VLLMEngine(model, load_tokenizer(model), basis, {}, dtype, gpus, **share)
+    return _engines[asked]
+
+
+def _close_vllm() -> None:
+    while _engines:
+        _engines.popitem()[1].close()
