@@ -47,4 +47,5 @@ def trusted_programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
             return Outcome(False, "failed", str(error))
 
     monkeypatch.setattr(code, "run_programs", run)
+    monkeypatch.setattr(code, "REMEMBERED", {})
     return ran

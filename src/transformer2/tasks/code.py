@@ -220,17 +220,29 @@ def trial(answer: str, tests: ValueTests | None, runnable: str) -> Trial:
     return Trial(Program("\n".join([answer, *tests.imports]), tests.expressions), tests.conditions)
 
 
+REMEMBERED: dict[tuple[Trial, Isolation | None], bool] = {}
+"""Whether a trial passed, of those that this process has run."""
+MOST_REMEMBERED = 50_000
+
+
 def run(
     strict: Sequence[Trial], lenient: Sequence[Trial], answers: Sequence[str], isolation: Isolation | None
 ) -> list[Score]:
-    """Scores by two trials for each answer; equal ones run once.
+    """Scores by two trials for each answer; equal ones run once a process.
+
+    Adapters and steps of a training often give the same answer. What ended at a limit of time or memory is not
+    remembered: it may fare otherwise the next time.
 
     Raises:
         SandboxError: no isolation works here (`isolation` is what `sandbox.detect` allowed, None to detect).
     """
     distinct = list(dict.fromkeys([*strict, *lenient]))
-    outcomes = run_programs([one.program for one in distinct], isolation=isolation)
-    passed = {one: one.passed(outcome) for one, outcome in zip(distinct, outcomes, strict=True)}
+    passed = {one: REMEMBERED[one, isolation] for one in distinct if (one, isolation) in REMEMBERED}
+    new = [one for one in distinct if one not in passed]
+    for one, outcome in zip(new, run_programs([one.program for one in new], isolation=isolation), strict=True):
+        passed[one] = one.passed(outcome)
+        if outcome.reason in ("passed", "failed") and len(REMEMBERED) < MOST_REMEMBERED:
+            REMEMBERED[one, isolation] = passed[one]
     return [
         Score(passed[first], passed[second], answer.strip() or None)
         for first, second, answer in zip(strict, lenient, answers, strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transformer2.data import choose_rows, read_split
-from transformer2.sandbox import Program
+from transformer2.sandbox import Outcome, Program
 from transformer2.tasks import TASKS, Row, code, mbpp_pro
 from transformer2.tasks.base import Release
 
@@ -269,3 +269,19 @@ def test_mbpp_tests_are_values_of_the_function_but_for_one_task(real_data: Path)
     """398 of 399; Mbpp/596 compares with `sys.getsizeof`."""
     rows = [row for split in TASK.splits for row in real_rows(real_data, split)]
     assert [row["task_id"] for row in rows if not mbpp_pro.trial(row, "").conditions] == ["Mbpp/596"]
+
+
+def test_an_answer_that_was_tried_is_not_tried_again_but_for_one_that_ran_out_of_time(monkeypatch):
+    ran: list[str] = []
+
+    def outcomes(programs, isolation):
+        ran.extend(program.text for program in programs)
+        return [Outcome(False, "timeout" if "slow" in program.text else "failed") for program in programs]
+
+    monkeypatch.setattr(code, "run_programs", outcomes)
+    monkeypatch.setattr(code, "REMEMBERED", {})
+    trials = [code.Trial(Program(text)) for text in ("wrong", "slow", "wrong")]
+    for _ in range(2):
+        scores = code.run(trials, trials, ["", "", ""], None)
+        assert [score.strict for score in scores] == [False] * 3
+    assert ran == ["wrong", "slow", "slow"]
