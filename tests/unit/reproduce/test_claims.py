@@ -122,7 +122,7 @@ def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printe
     printed, found = on_paper(claim({"higher": "arxiv/table2/*/few_shot_10/*", "than": ["base"]}), ledger)
     evidence = summary(found)
     assert printed == "holds"
-    assert "6 for of 6" in evidence and "25.47 against 24.54" in evidence and "llama3-70b" not in evidence
+    assert "6 of 6 comparisons support it" in evidence and "25.47 against 24.54" in evidence and "llama3-70b" not in evidence
 
 
 # ---- by a run
@@ -192,7 +192,7 @@ def test_a_cell_must_be_above_all_that_it_is_compared_with(ledger, tmp_path):
     rows = rows_of({"gsm8k": 20}) + scores_of("toy", "llama3-8b", "lora", "gsm8k", 29)
     both = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base", "lora"]}
     verdict, evidence = by_run(claim(both), ledger, run_of(rows, tmp_path))
-    assert verdict == "on stand-ins: inconclusive" and "1 open, 1 for of 2" in evidence
+    assert verdict == "on stand-ins: inconclusive" and "1 of 2 comparisons support it; open: 1" in evidence
 
 
 COLLAPSED = {

@@ -1,6 +1,7 @@
 """Sentences of the papers against the cells: by the numbers that the papers print, and by what a run measured."""
 
 import math
+from collections import Counter
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -221,13 +222,15 @@ def weigh(test: Test, compared: list[Compared]) -> Verdict:
 def summary(comparisons: Comparisons) -> str:
     """A line on how many comparisons speak for and against, and one on each, those against first."""
     every = [one for _, compared in comparisons for one in compared]
-    order = ("against", "open", "for", "not run")
-    counts = ", ".join(f"{n} {side}" for side in order if (n := sum(one.side == side for one in every)))
     if not every:
         return ""
+    order = ("against", "open", "for", "not run")
+    sides = Counter(one.side for one in every)
+    counts = f"{sides['for']} of {len(every)} comparisons support it"
+    counts += "".join(f"; {side}: {sides[side]}" for side in order if side != "for" and sides[side])
     ran = sorted((one for one in every if one.side != "not run"), key=lambda one: order.index(one.side))
     lines = [f"{one.side}: {one.of}{f' against {one.against}' * bool(one.against)}: {one.says}" for one in ran]
-    return "\n".join([f"{counts} of {len(every)}", *lines])
+    return "\n".join([counts, *lines])
 
 
 # ---- by what the papers print
