@@ -34,6 +34,7 @@ from transformer2 import code_digest, paths
 from transformer2.provenance import atomic_write
 from transformer2.report.contents import Contents
 from transformer2.reproduce import imported_scores, ledger
+from transformer2.reproduce.inventory import illustrated_model, illustration_files
 from transformer2.seals import damaged, made_with
 from transformer2.stages.runner import settings_digest
 from transformer2.stages.blocks import Stages
@@ -223,3 +224,45 @@ def redo_damaged(wildcards):
 def redo(*files):
     """Has files made again. Snakemake offers no other way to ask for that while it reads the rules."""
     workflow.dag.forcefiles.update(map(str, files))
+
+
+# ---- What the report is made of
+
+
+def shown(name, caption, category, **labels):
+    """An output that Snakemake's report shows."""
+    return report(
+        f"results/{{run}}/{name}",
+        caption=f"../report/{caption}.rst",
+        category=category,
+        **labels,
+    )
+
+
+def illustrated(wildcards):
+    """What the schematic figures are drawn from: a model, the record of its experts, and data."""
+    files = illustration_files(RUN)
+    return [
+        files.model,
+        *STAGES.records("select", illustrated_model(RUN)),
+        files.data,
+    ]
+
+
+def templates(name):
+    """The templates of this name, and what they include."""
+    return sorted(map(relpath, ROOT.glob(f"paper_tables/templates/{name}.*")))
+
+
+def command():
+    """How this run was called for: the files and settings that replace those of config.yaml."""
+    files = [shlex.quote(relpath(file)) for file in workflow.overwrite_configfiles]
+    settings = [
+        shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+        for name, value in workflow.config_settings.config.items()
+    ]
+    return " ".join(
+        ["snakemake --cores all"]
+        + (["--configfile", *files] if files else [])
+        + (["--config", *settings] if settings else [])
+    )

@@ -2,48 +2,7 @@
 # One process makes all of a kind; which there are, and what they read, is told by `report.contents`.
 from importlib import metadata
 
-from transformer2.reproduce.inventory import illustrated_model, illustration_files
-
 FRAMES = [f"results/{{run}}/{name}" for name in CONTENTS.frames]
-
-
-def shown(name, caption, category, **labels):
-    """An output that Snakemake's report shows."""
-    return report(
-        f"results/{{run}}/{name}",
-        caption=f"../report/{caption}.rst",
-        category=category,
-        **labels,
-    )
-
-
-def illustrated(wildcards):
-    """What the schematic figures are drawn from: a model, the record of its experts, and data."""
-    files = illustration_files(RUN)
-    return [
-        files.model,
-        *STAGES.records("select", illustrated_model(RUN)),
-        files.data,
-    ]
-
-
-def templates(name):
-    """The templates of this name, and what they include."""
-    return sorted(map(relpath, ROOT.glob(f"paper_tables/templates/{name}.*")))
-
-
-def command():
-    """How this run was called for: the files and settings that replace those of config.yaml."""
-    files = [shlex.quote(relpath(file)) for file in workflow.overwrite_configfiles]
-    settings = [
-        shlex.quote(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
-        for name, value in workflow.config_settings.config.items()
-    ]
-    return " ".join(
-        ["snakemake --cores all"]
-        + (["--configfile", *files] if files else [])
-        + (["--config", *settings] if settings else [])
-    )
 
 
 rule frames:
