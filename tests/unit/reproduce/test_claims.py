@@ -122,7 +122,8 @@ def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printe
     printed, found = on_paper(claim({"higher": "arxiv/table2/*/few_shot_10/*", "than": ["base"]}), ledger)
     evidence = summary(found)
     assert printed == "holds"
-    assert "6 of 6 comparisons support it" in evidence and "25.47 against 24.54" in evidence and "llama3-70b" not in evidence
+    assert "6 of 6 comparisons support it" in evidence
+    assert "25.47 against 24.54" in evidence and "llama3-70b" not in evidence
 
 
 # ---- by a run
