@@ -162,7 +162,6 @@ def test_no_command_runs_code_that_its_digest_leaves_out(tmp_path, monkeypatch):
         ("select sweep --out expert", [], {}),
         (f"generate {expert} --expert expert --data test.jsonl --out answers.jsonl", [], answers),
         ("score --task gsm8k --data test.jsonl --answers answers.jsonl --out scores.json", said, gsm8k),
-        ("collect scores.json --out frame.csv.gz", [], {}),
     ]:  # fmt: skip
         ran = traced([*arguments.split(), *json_options])
         without = BOOKKEEPING | {f"transformer2.{name}" for name in step.get("without", ())}

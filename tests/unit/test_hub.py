@@ -175,4 +175,4 @@ def test_memory_does_not_grow_with_a_data_set_of_pictures(tmp_path: Path, group:
         found = made_up_textvqa.measure(tmp_path / f"hub{rows}", tmp_path / f"m{rows}", "train", "--revision", COMMIT)
         assert found["rows"] == rows // 2
         peaks.append(found["peak_memory_mb"])
-    assert peaks[1] < peaks[0] + 30, peaks
+    assert peaks[1] < peaks[0] + 60, peaks  # of 90 MB more

@@ -28,7 +28,8 @@ def check_target(name: str, module: nn.Module, model: nn.Module) -> None:
     if backend_of(module) is not None:
         return
     weight = module.weight
-    plain = weight.dtype in DTYPES and type(weight.data) is Tensor  # not one of torchao's, nor a DTensor
+    # What wraps other tensors, as torchao's and DTensors do, says so by this method.
+    plain = weight.dtype in DTYPES and not hasattr(weight.data, "__tensor_flatten__")
     if not plain or weight.is_meta or tuple(weight.shape) != _shape(module):
         raise ValueError(
             f"SVF cannot decompose {name}: its weight is a {type(weight.data).__name__} of {weight.dtype} with the "
