@@ -18,6 +18,10 @@ HINTS = {
 """What to do where the operating system refuses."""
 
 
+class StepsFailed(Exception):
+    """Some steps of a stage failed; the message names them."""
+
+
 def mistake(error: Exception) -> str | None:
     """One line on an error that a user can mend: the operating system refuses, or a check of this package does.
 

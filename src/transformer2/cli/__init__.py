@@ -5,8 +5,7 @@ import sys
 from transformer2.cli import adaptation, plan, rehearse, run, tables  # noqa: F401  (they hold the commands)
 from transformer2.cli.debugging import DEBUG
 from transformer2.cli.options import app
-from transformer2.mistakes import mistake
-from transformer2.stages.runner import StepsFailed
+from transformer2.mistakes import StepsFailed, mistake
 
 MISTAKE = 2
 """Exit status where the user can mend what is wrong, as for a wrong option."""

@@ -14,15 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from transformer2.mistakes import mistake
+from transformer2.mistakes import StepsFailed, mistake
 from transformer2.provenance import alone, manifest, read_json, write_json
 from transformer2.seals import checksum, damage, seal_of
 from transformer2.stages import work
 from transformer2.stages.steps import Step
-
-
-class StepsFailed(Exception):
-    """Some steps of a stage failed; the message names them."""
 
 
 def run_stage(steps: Sequence[Step], record: Path) -> None:

@@ -11,10 +11,11 @@ from conftest import ROOT
 from transformer2 import paths
 from transformer2.config import Run, load
 from transformer2.config.parts import Blocks
+from transformer2.mistakes import StepsFailed
 from transformer2.provenance import read_json, write_json
 from transformer2.stages import runner, work
 from transformer2.stages.blocks import Stages
-from transformer2.stages.runner import StepsFailed, key_in_manifest, key_of, run_stage, settings_digest
+from transformer2.stages.runner import key_in_manifest, key_of, run_stage, settings_digest
 from transformer2.stages.steps import ALL_MODELS, STAGES, Step
 
 TINY = load(ROOT / "tests/config/tiny.yaml")
