@@ -15,6 +15,8 @@ from transformer2.training.selection import ADAPTER_FILES, LAST
 
 StageName = Literal["train", "select", "derive", "answer", "adapt", "answer_adapted", "score", "choose"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
+LOGS = ("metrics.jsonl", "rollouts.jsonl", "validation.jsonl")
+"""What a training leaves beside its expert: its updates, answers and evaluations."""
 ALL_MODELS = "all"
 """In the place of a model, where a stage is one for all of them."""
 
@@ -110,7 +112,7 @@ class Steps:
         of = {"model": model, "task": task, "method": method, "seed": str(seed), "point": point}
         made = [out / part / name for part in ("", LAST) for name in ADAPTER_FILES]
         return self._step(
-            "train", of, arguments, out / "manifest.json", [*made, out / "training.json"],
+            "train", of, arguments, out / "manifest.json", [*made, *(out / name for name in ("training.json", *LOGS))],
             self._weights(model, settings["adapter"] == "svf"), [*data.values(), *self._pictures(task, *data)],
         )  # fmt: skip
 
@@ -287,7 +289,7 @@ class Steps:
             "seed": cell.seed, "out": out,
         }  # fmt: skip
         of = {"model": cell.model, "task": cell.task, "budget": adapter.budget, "configuration": method}
-        made = [out / name for name in (*ADAPTER_FILES, "training.json")]
+        made = [out / name for name in (*ADAPTER_FILES, "training.json", *LOGS)]
         read = self._weights(cell.model, settings["adapter"] == "svf") + [data, *self._pictures(cell.task, "test")]
         return self._step("train", of | {"seed": str(cell.seed)}, arguments, out / "manifest.json", made, read)
 

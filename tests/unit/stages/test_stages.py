@@ -16,7 +16,8 @@ from transformer2.provenance import read_json, write_json
 from transformer2.stages import runner, work
 from transformer2.stages.blocks import Stages
 from transformer2.stages.runner import key_in_manifest, key_of, run_stage, settings_digest
-from transformer2.stages.steps import ALL_MODELS, STAGES, Step
+from transformer2.stages.steps import ALL_MODELS, LOGS, STAGES, Step
+from transformer2.training import loop
 
 TINY = load(ROOT / "tests/config/tiny.yaml")
 
@@ -264,6 +265,12 @@ def test_a_method_whose_last_state_is_the_expert_is_answered_in_that_state_alone
     adapters = {step.of["adapter"] for step in Stages(run).steps("answer", "tiny-llama")}
     assert {"svf-gsm8k-last", "lora-gsm8k", "lora-gsm8k-last"} <= adapters and "svf-gsm8k" not in adapters
     assert count(run)["dispatch"] == 12, "its experts are dispatched to as ever"
+
+
+def test_the_logs_of_a_training_are_results_of_its_step():
+    assert set(LOGS) == set(loop.LOGS)
+    step = Stages(TINY).steps("train", "tiny-llama")[0]
+    assert {path.name for path in step.outputs} >= set(LOGS)
 
 
 def test_seeds_multiply_trainings():
