@@ -225,8 +225,8 @@ def test_whatever_is_damaged_is_named_and_made_again(undisturbed):
     assert alone.returncode != 0 and "data/math/test.jsonl is damaged: " in alone.stderr + alone.stdout
     run = snakemake(folder)
     assert run.returncode == 0, run.stderr[-3000:]
-    for path in harms:
-        assert f"{path.relative_to(folder)} is damaged" in run.stderr
+    for path in harms:  # the job by itself has made again what it could
+        assert f"{path.relative_to(folder)} is damaged" in alone.stderr + alone.stdout + run.stderr
     assert differing(numbers(folder), undisturbed.numbers) == []
     assert not [*damaged(folder / "results")] and planned(snakemake(folder, "-n")) == {}
 

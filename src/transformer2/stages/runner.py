@@ -39,6 +39,8 @@ def run_stage(steps: Sequence[Step], record: Path) -> None:
                 if (key := key_of(step)) == key_in_manifest(step):
                     continue
                 print(f"\n{step.name}", file=sys.stderr)
+                if step.manifest.is_file() and (what := broken(step)):
+                    print(f"{what}; it is made again", file=sys.stderr)
                 do(step, key)
             except Exception as error:  # of one step, whatever it is: the others are still of use
                 if not mistake(error):
