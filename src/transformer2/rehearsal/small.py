@@ -5,6 +5,7 @@ from typing import Any
 
 from transformer2.config import Adaptation, Budget, Method, Model, Run, TaskData
 from transformer2.config.names import PAPER_MODELS, REHEARSAL
+from transformer2.config.parts import Blocks
 
 STEPS = 2
 """Of a training, and iterations of a search."""
@@ -96,6 +97,7 @@ def _model(model: Model) -> Model:
     kind = model.source.partition(":")[0]
     changes: dict[str, Any] = {"gpus": 0, "threads": 1, "mem_mb": 1000, "revision": None}
     changes["basis_blocks"] = min(model.basis_blocks, 2)
+    changes["blocks"] = Blocks(**{stage: min(n, 2) for stage, n in model.blocks.model_dump().items()})
     if kind == "pocket":
         changes["pretraining_steps"] = STEPS
     else:
