@@ -184,12 +184,12 @@ def _resolve(module: str, name: str, attributes: tuple[str, ...], choice: Choice
 def _statements(name: Name, any_task: bool) -> list[ast.stmt]:
     """The statements behind a name; those that run on import for the empty name."""
     module, defined = name
-    found = read(module)
+    defined_there = read(module)
     if not defined:
-        return found.effects
+        return defined_there.effects
     if name == (f"{PACKAGE}.tasks", "_task") and any_task:  # looks tasks up by the names of their modules
-        return [*found.definitions[defined], *map(_import_of, map(_definition_of_task, _task_modules()))]
-    return found.definitions[defined]
+        return [*defined_there.definitions[defined], *map(_import_of, map(_definition_of_task, _task_modules()))]
+    return defined_there.definitions[defined]
 
 
 def _import_of(name: Name) -> ast.stmt:
@@ -247,16 +247,16 @@ def read(module: str) -> Module:
     """A module of this package, as its source says. Raises ValueError for `from ... import *`."""
     path = _path(module)
     assert path is not None, module
-    found = Module()
+    parsed = Module()
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            found.imports |= _imported(statement, module)
+            parsed.imports |= _imported(statement, module)
         elif names := _defined(statement):
             for name in names:
-                found.definitions.setdefault(name, []).append(statement)
+                parsed.definitions.setdefault(name, []).append(statement)
         elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
-            found.effects.append(statement)
-    return found
+            parsed.effects.append(statement)
+    return parsed
 
 
 def _defined(statement: ast.stmt) -> list[str]:

@@ -35,6 +35,10 @@ class Place:
             raise ValueError(f"{path} is not a path of the form {self.pattern}")
         return match.groupdict()
 
+    def fits(self, path: Path | str) -> bool:
+        """Whether a path follows the pattern."""
+        return self._expression.fullmatch(Path(path).as_posix()) is not None
+
     @cached_property
     def _expression(self) -> re.Pattern[str]:
         fields = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.pattern))
@@ -46,6 +50,7 @@ BASIS = Place("results/models/{model}/basis.safetensors")
 BASIS_BLOCK = Place("results/models/{model}/basis/{block}-of-{blocks}.safetensors")
 
 DATA = Place("results/{run}/data/{task}/{split}.jsonl")
+PICTURES = Place("results/{run}/data/{task}/{split}.images.zip")
 SWEEP = Place("results/{run}/sweeps/{model}/{task}/{method}/seed{seed}/{point}")
 EXPERT = Place("results/{run}/experts/{model}/{task}/{method}/seed{seed}")
 MIX = Place("results/{run}/mixes/{model}/{task}/{budget}/{configuration}/seed{seed}")
@@ -61,3 +66,8 @@ RUN = Place("results/{run}/run.json")
 """The resolved configuration."""
 WEIGHTS = "adapter_model.safetensors"
 """Of an expert, in its folder."""
+
+
+def is_data(path: Path | str) -> bool:
+    """Whether a file holds rows of a task, or their pictures."""
+    return DATA.fits(path) or PICTURES.fits(path)

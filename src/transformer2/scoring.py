@@ -19,7 +19,7 @@ def task_of(name: str) -> Task:
 
 
 def scored_task(name: str, allow_unsandboxed_code: bool) -> Task:
-    """The task; one that runs code is tied to the isolation that works here, found before anything is generated."""
+    """The task; one that runs code is tied to the isolation that works here, so that none missing is seen at once."""
     task = task_of(name)
     if not task.runs_code:
         return task
@@ -34,7 +34,7 @@ def score_answers(task: Task, rows: Sequence[Row], answers: Sequence[dict[str, A
         ValueError: the answers are not those to these rows, one each.
     """
     for what, items in (("answers", answers), ("rows", rows)):
-        if repeated := [item for item, n in Counter(found["item"] for found in items).items() if n > 1]:
+        if repeated := [item for item, n in Counter(one["item"] for one in items).items() if n > 1]:
             raise ValueError(
                 f"{len(repeated)} items of {task.name} stand more than once in the {what}, such as {repeated[0]}: "
                 "which of them counts cannot be known"

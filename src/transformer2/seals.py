@@ -97,8 +97,8 @@ def damage(path: Path, thorough: bool = False) -> str | None:
         return f"it is {facts.st_size} bytes long, {record['bytes']} were written"
     if facts.st_size > ALWAYS_READ and facts.st_mtime_ns == record["mtime_ns"] and not thorough:
         return None
-    if (found := sha256(path)) != record["sha256"]:
-        return f"its sha256 is {found[:12]}…, {record['sha256'][:12]}… was written"
+    if (actual := sha256(path)) != record["sha256"]:
+        return f"its sha256 is {actual[:12]}…, {record['sha256'][:12]}… was written"
     return None
 
 

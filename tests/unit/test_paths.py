@@ -29,3 +29,9 @@ def test_another_path_is_refused_in_one_line(path):
 def test_a_missing_field_is_named():
     with pytest.raises(KeyError, match="seed"):
         paths.SCORES.of(run="pocket", model="m", adapter="base", task="math")
+
+
+def test_data_are_rows_and_their_pictures_and_nothing_else_of_a_run():
+    rows, pictures = (f"results/r/data/textvqa/test{ending}" for ending in (".jsonl", ".images.zip"))
+    assert paths.is_data(rows) and paths.is_data(f"/elsewhere/{pictures}")
+    assert not paths.is_data("results/r/scores/m/base/gsm8k/seed0.json") and not paths.is_data("data/test.jsonl")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from peft import get_peft_model
 from safetensors.torch import load_file
+from test_adaptation import save_expert
 from test_tables import scores_of, write
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
@@ -26,7 +26,6 @@ from transformer2.reproduce.claims import read_claims
 from transformer2.reproduce.claims.measured import Measurements, by_run
 from transformer2.reproduce.frames import read_scores
 from transformer2.reproduce.statistics import wilson
-from transformer2.svf import SVFConfig
 from transformer2.svf.basis import decoder_matrices, singular_values, write_basis
 from transformer2.transfer import check_same_matrices, resampled, shuffled
 
@@ -53,15 +52,7 @@ def make_base(folder: Path, seed: int, layers: int = 2, width: int = 16) -> Path
 
 
 def make_expert(of: Path, folder: Path, seed: int = 0, **config) -> Path:
-    adapted = get_peft_model(
-        load_model(of / "base"), SVFConfig(**{"target_modules": TARGETS, "task_type": "CAUSAL_LM"} | config)
-    )
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in adapted.named_parameters():
-        if "svf_z" in name:
-            parameter.data = 1 + 0.5 * torch.randn(parameter.shape, generator=generator)
-    adapted.save_pretrained(str(folder))
-    return folder
+    return save_expert(of / "base", folder, seed, **{"target_modules": TARGETS} | config)
 
 
 @pytest.fixture(scope="module")

@@ -83,27 +83,27 @@ def identity_of(text: str, keys: Iterable[str] = ()) -> dict[str, Any]:
 
 def named(pairs: list[str]) -> dict[str, Path]:
     """`<name>=<path>` options as a mapping; the names may name folders."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
             raise ValueError(f"{pair!r} is not <name>=<path>")
         if name in (".", "..") or "/" in name or not name.isprintable():
             raise ValueError(f"{name!r} in {pair!r} cannot be a name: leave out '/' and do not call it '.' or '..'")
-        if name in found:
-            raise ValueError(f"{name} is given twice: {found[name]} and {path}")
-        found[name] = Path(path)
-    return found
+        if name in by_name:
+            raise ValueError(f"{name} is given twice: {by_name[name]} and {path}")
+        by_name[name] = Path(path)
+    return by_name
 
 
 def experts_of(pairs: list[str], folder: Path | None) -> dict[str, Path]:
     """Experts by name, from `--expert` options or from the subfolders of `--experts`."""
-    found = named(pairs)
+    folders = named(pairs)
     if folder is not None:
-        found |= {path.parent.name: path.parent for path in sorted(folder.glob("*/adapter_config.json"))}
-    if not found:
+        folders |= {path.parent.name: path.parent for path in sorted(folder.glob("*/adapter_config.json"))}
+    if not folders:
         raise ValueError(f"no expert {f'in {folder} ' if folder else ''}(subfolders with an adapter_config.json)")
-    return found
+    return folders
 
 
 def base_of(folders: dict[str, Path]) -> Path:

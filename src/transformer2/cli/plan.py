@@ -33,9 +33,9 @@ def plan(
     run = configuration.load(configfile)
     of_models = plan.sizes(run, ledger.read_all(Path("paper_tables")), Path("results/models"))
     jobs, seconds, loads = plan.jobs(Stages(run))
-    found = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
+    lines = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
     memory = machine.memory if gpu_memory is None else gpu_memory
-    text = plan.page(found, run, card, machine, loads) + plan.what_fits(found, run, memory)
+    text = plan.page(lines, run, card, machine, loads) + plan.what_fits(lines, run, memory)
     print(text)
     if out is not None:
         atomic_write(out, text)

@@ -33,10 +33,10 @@ def rehearse(
     for line in differences(run):
         typer.echo(line)
     kept = None if keep is None else keep.resolve()
-    found = rehearse(run, Path.cwd(), cores or len(os.sched_getaffinity(0)), kept)
-    for failure in found.failures:
+    outcome = rehearse(run, Path.cwd(), cores or len(os.sched_getaffinity(0)), kept)
+    for failure in outcome.failures:
         typer.echo(f"\n{failure}")
-    typer.echo(f"\n{configfile}: {found.done} of {found.total} jobs went through in {seconds(started)}")
-    if found.failures:
-        typer.echo(f"{len(found.failures)} failed; jobs that need their results were not tried")
+    typer.echo(f"\n{configfile}: {outcome.done} of {outcome.total} jobs went through in {seconds(started)}")
+    if outcome.failures:
+        typer.echo(f"{len(outcome.failures)} failed; jobs that need their results were not tried")
         raise typer.Exit(1)

@@ -194,12 +194,12 @@ def export(
     one_of("form", form, FORMS)
     facts = {"expert": str(expert), "model": str(model), "form": form, "rank": rank}
     with manifest(out.with_name(f"{out.name}.manifest.json"), **facts) as record:
-        found = write(expert, model, out, form, rank, basis, hub_id, dtype, templates)  # type: ignore[arg-type]
+        written = write(expert, model, out, form, rank, basis, hub_id, dtype, templates)  # type: ignore[arg-type]
         record["inputs"] = {"expert": sha256(expert / "adapter_model.safetensors")}
-        record |= {"error": found.get("error"), "sha256": fingerprint(out)}
-    for name, part in found.get("matrices", {}).items():
+        record |= {"error": written.get("error"), "sha256": fingerprint(out)}
+    for name, part in written.get("matrices", {}).items():
         print(f"{name}: rank {part['rank']}, error {part['error']:.2%} of the change of the weight")
-    print(f"{out}: {form}" + (f" of rank {found['rank']}, error {found['error']:.2%} in all" if found else ""))
+    print(f"{out}: {form}" + (f" of rank {written['rank']}, error {written['error']:.2%} in all" if written else ""))
 
 
 @app.command()
@@ -225,25 +225,25 @@ def stage(
 
     stages = Stages(configuration.load(run))
     one_of("stage", name, STAGES)
-    one_of("model", model, tuple(stages.models_of(name)))  # type: ignore[arg-type]
+    one_of("model", model, tuple(stages.models_of(name)))
     if block >= blocks:
         raise ValueError(f"--block {block} of {blocks}: the last one is {blocks - 1}")
     if name in WITH_MODEL:
         start_torch(threads, gpus)
-    steps = stages.block(name, model, block, blocks)  # type: ignore[arg-type]
-    run_stage(steps, Path(stages.record(name, model, block, blocks)))  # type: ignore[arg-type]
+    steps = stages.block(name, model, block, blocks)
+    run_stage(steps, Path(stages.record(name, model, block, blocks)))
 
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="of results")] = Path("results")) -> None:
     """Read every file of a folder and name those that no longer hold what was written to them."""
-    found = list(damaged(folder, thorough=True))
-    for file, what in found:
+    wrong = list(damaged(folder, thorough=True))
+    for file, what in wrong:
         os.utime(file)  # snakemake reads long files only if they have another time than when they were written
         print(f"{file} is damaged: {what}")
     sealed = sum(1 for _ in folder.rglob(".*.sha256"))
     if not sealed:
         raise ValueError(f"there is no sealed file in {folder}: is it a folder of results?")
-    if found:
-        raise ValueError(f"{len(found)} of {sealed} sealed files in {folder} are damaged; snakemake makes them again")
+    if wrong:
+        raise ValueError(f"{len(wrong)} of {sealed} sealed files in {folder} are damaged; snakemake makes them again")
     print(f"all {sealed} sealed files in {folder} hold what was written to them")

@@ -128,9 +128,9 @@ def basis_gb(size: Size, b: int, blocks: int = 1) -> float:
     The bases, which are written once all are there; and of the largest matrix its weight, all else in float64: the
     weight, its Gram matrix (r x r), the eigenvectors and LAPACK's workspace, twice as large.
     """
-    found = basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
+    bases = basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
     m, n = largest(size, "all")
-    return (found + (b + 8) * m * n + 4 * 8 * min(m, n) ** 2) / GB
+    return (bases + (b + 8) * m * n + 4 * 8 * min(m, n) ** 2) / GB
 
 
 def merged_gb(size: Size, b: int) -> float:

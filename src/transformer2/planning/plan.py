@@ -28,7 +28,7 @@ about pictures are LLaVA-NeXT's usual number of tiles."""
 NOT_ESTIMATED = "not estimated"
 WITH_MODEL_RULES = ("train", "train_on_shots", "answer", "dispatch", "adapt", "mix")
 """Kinds of steps that run a model."""
-REPORT = ("frames", "tables", "figures", "claims", "audit", "report", "crate")
+REPORT = ("frames", "illustrate", "tables", "figures", "verdicts", "html_report", "crate")
 """Rules that come after the stages."""
 
 
@@ -103,10 +103,9 @@ def is_done(step: Step) -> bool:
 def jobs(stages: Stages) -> tuple[list[Job], dict[tuple[str, ...], float], Loads]:
     """The jobs that a run still has to do, the mean seconds of each kind that was done before, and loads of models."""
     run = stages.run
-    to_do = [
-        Job("model", {"model": name}) for name in run.models if not _there(paths.BASE.of(model=name), "manifest.json")
-    ]
-    for name, model in run.models.items():
+    models = run.models if run.scores is None else {}
+    to_do = [Job("model", {"model": name}) for name in models if not _there(paths.BASE.of(model=name), "manifest.json")]
+    for name, model in models.items():
         if not _there(paths.BASIS.of(model=name)):
             rule = "basis" if model.basis_blocks == 1 else "basis_block"
             to_do += [Job(rule, {"model": name})] * model.basis_blocks
@@ -123,9 +122,9 @@ def jobs(stages: Stages) -> tuple[list[Job], dict[tuple[str, ...], float], Loads
                         seconds.setdefault(job_of(step, run).kind, []).append(took)
                     left += [] if is_done(step) else [step]
                 to_do += [job_of(step, run) for step in left]
-                loads = [sum(pair) for pair in zip(loads, _loads(stage, left), strict=True)]
+                loads = [sum(pair) for pair in zip(loads, _loads(left), strict=True)]
     if not _there(f"results/{run.run}", "report.html"):
-        files = [path for step in _steps(stages) for path in step.inputs if path.parts[2] == "data"]
+        files = [path for step in _steps(stages) for path in step.inputs if paths.is_data(path)]
         missing = {path for path in files if not path.exists()}
         to_do += [Job("data", {}) for _ in missing] + [Job(rule, {}) for rule in REPORT]
     means = {kind: sum(all_) / len(all_) for kind, all_ in seconds.items()}
@@ -142,27 +141,26 @@ def _steps(stages: Stages) -> Iterator[Step]:
             yield from stages.steps(stage, model)
 
 
-def _loads(stage: str, steps: Sequence[Step]) -> list[int]:
+def _loads(steps: Sequence[Step]) -> list[int]:
     """Loads of a model, and starts of vLLM, for each step and for the block of them."""
     loading = [step for step in steps if step.work in WITH_MODEL_RULES]
     engines = [step for step in loading if step.arguments.get("engine") == "vllm"]
-    in_process = [len(loading), bool(loading), len(engines), bool(engines)]
-    return [int(n) for n in in_process]
+    return [len(loading), int(bool(loading)), len(engines), int(bool(engines))]
 
 
 def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
     """Sizes of the run's models: of the documents' own by the ledger, of others by the config.json in `folder`
     (results/models) once they are there."""
-    found = {}
+    known = {}
     for name, model in run.models.items():
         file = folder / name / "base" / "config.json"
         of_text = run.models[model.backbone] if model.backbone else model
         if model.source == f"hub:{PAPER_MODELS[model.row]}":
             tower = costs.VISION_TOWER if model.backbone else 0
-            found[name] = Size(**ledger.shapes[of_text.row].model_dump(), tower=tower)
+            known[name] = Size(**ledger.shapes[of_text.row].model_dump(), tower=tower)
         elif file.is_file():
-            found[name] = _size(read_json(file))
-    return found
+            known[name] = _size(read_json(file))
+    return known
 
 
 def _size(config: Mapping[str, Any]) -> Size:
@@ -315,9 +313,9 @@ class Estimator:
 
 def lines(jobs: Iterable[Job], estimator: Estimator, seconds: Mapping[tuple[str, ...], float]) -> list[Line]:
     """Cost of the jobs by rule and model; where jobs of a kind were measured, their mean goes before the formula."""
-    found: dict[tuple[str, str], Line] = {}
+    by_kind: dict[tuple[str, str], Line] = {}
     for job in jobs:
-        line = found.setdefault((job.rule, job.model), Line(job.rule, job.model))
+        line = by_kind.setdefault((job.rule, job.model), Line(job.rule, job.model))
         line.jobs += 1
         cost = estimator.cost(job)
         took = seconds.get(job.kind)
@@ -332,15 +330,15 @@ def lines(jobs: Iterable[Job], estimator: Estimator, seconds: Mapping[tuple[str,
             line.disk += cost.disk
             if cost.gpu_gb is not None and job.gpus:
                 line.gpu_gb = max(line.gpu_gb or 0.0, cost.gpu_gb)
-    return list(found.values())
+    return list(by_kind.values())
 
 
-def what_fits(found: Iterable[Line], run: Run, memory: float) -> str:
+def what_fits(planned: Iterable[Line], run: Run, memory: float) -> str:
     """Which rows of the documents' tables cards of so many GB can run, and which jobs of the others are too large."""
     said = [f"\n## With {memory:.0f} GB a card\n"]
-    found = list(found)
+    planned = list(planned)
     for name, model in run.models.items():
-        with_cards = [line for line in found if line.model == name and line.gpu_gb is not None]
+        with_cards = [line for line in planned if line.model == name and line.gpu_gb is not None]
         too_big = {line.rule: line.gpu_gb for line in with_cards if line.gpu_gb and line.gpu_gb > memory}
         cards = f"{model.gpus} card{'s' if model.gpus > 1 else ''}"
         if not with_cards:
@@ -355,11 +353,11 @@ def what_fits(found: Iterable[Line], run: Run, memory: float) -> str:
     return "\n".join(said) + "\n"
 
 
-def page(found: list[Line], run: Run, card: str, machine: Machine, loads: Loads) -> str:
+def page(planned: list[Line], run: Run, card: str, machine: Machine, loads: Loads) -> str:
     """The plan as a Markdown table, one line a rule and model with a model of its own, the others together."""
     rows = []
     small = Line("other rules", "")
-    for line in found:
+    for line in planned:
         if line.gpu_gb is None and line.disk == 0 and NOT_ESTIMATED not in line.how:
             small.jobs, small.cpu_hours = small.jobs + line.jobs, small.cpu_hours + line.cpu_hours
             small.how |= line.how
@@ -367,9 +365,9 @@ def page(found: list[Line], run: Run, card: str, machine: Machine, loads: Loads)
         rows.append(_row(line))
     rows.append(_row(small))
     everything = Line(
-        "all steps", "", sum(line.jobs for line in found), sum(line.gpu_hours for line in found),
-        sum(line.cpu_hours for line in found), max((line.gpu_gb for line in found if line.gpu_gb), default=None),
-        sum(line.disk for line in found), set(),
+        "all steps", "", sum(line.jobs for line in planned), sum(line.gpu_hours for line in planned),
+        sum(line.cpu_hours for line in planned), max((line.gpu_gb for line in planned if line.gpu_gb), default=None),
+        sum(line.disk for line in planned), set(),
     )  # fmt: skip
     rows.append(_row(everything))
     table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)

@@ -131,21 +131,21 @@ def judge(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
       (ours is smaller, one-sided test at 0.05), or no test, where the printed gain is within its own sampling error.
     verdict, why, verdict_if_paired.
     """
-    found = cells.assign(**_ours(cells))
-    sign = np.sign(found["gain"])
-    found["sign"] = np.select(
-        [sign == 0, found["p_value"] >= 1 - LEVEL, np.sign(found["ours"]) == sign],
+    judged = cells.assign(**_ours(cells))
+    sign = np.sign(judged["gain"])
+    judged["sign"] = np.select(
+        [sign == 0, judged["p_value"] >= 1 - LEVEL, np.sign(judged["ours"]) == sign],
         ["none printed", "none shown", "same"],
         "opposite",
     )
-    distance, one_sided = (found["ours"] - found["gain"]).abs(), student.ppf(LEVEL, found["df"])
-    found["equivalence_p"] = student.sf((margin - distance) / found["ours_se"], found["df"])
-    found["equivalent_both"] = (margin - distance) / np.hypot(found["ours_se"], found["se"]) > one_sided
-    at_best = decide(found.assign(**_compared(found, "_paired")))
-    found = found.assign(**_compared(found, ""))
-    verdicts = decide(found)
-    found["verdict"], found["verdict_if_paired"] = _verdicts(found, verdicts), _verdicts(found, at_best)
-    return found.assign(why=verdicts["why"].where(found["verdict"] == verdicts["verdict"], ""))
+    distance, one_sided = (judged["ours"] - judged["gain"]).abs(), student.ppf(LEVEL, judged["df"])
+    judged["equivalence_p"] = student.sf((margin - distance) / judged["ours_se"], judged["df"])
+    judged["equivalent_both"] = (margin - distance) / np.hypot(judged["ours_se"], judged["se"]) > one_sided
+    at_best = decide(judged.assign(**_compared(judged, "_paired")))
+    judged = judged.assign(**_compared(judged, ""))
+    verdicts = decide(judged)
+    judged["verdict"], judged["verdict_if_paired"] = _verdicts(judged, verdicts), _verdicts(judged, at_best)
+    return judged.assign(why=verdicts["why"].where(judged["verdict"] == verdicts["verdict"], ""))
 
 
 def _ours(cells: pd.DataFrame) -> dict[str, Any]:
@@ -154,28 +154,28 @@ def _ours(cells: pd.DataFrame) -> dict[str, Any]:
     return {"ours_low": cells["ours"] - width, "ours_high": cells["ours"] + width, "p_value": p_value}
 
 
-def _compared(found: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, Any]:
+def _compared(judged: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, Any]:
     """Questions 2 to 4 with one bound of the pairing of the printed gain, which is that of a single training."""
-    gain, ours, df = found["gain"], found["ours"], found["df"]
-    printed_se = found[f"se{bound}"]
-    spread = np.sqrt(found["ours_se"] ** 2 + printed_se**2 + found["seed_variance"])
+    gain, ours, df = judged["gain"], judged["ours"], judged["df"]
+    printed_se = judged[f"se{bound}"]
+    spread = np.sqrt(judged["ours_se"] ** 2 + printed_se**2 + judged["seed_variance"])
     width = student.ppf((1 + LEVEL) / 2, df) * spread
     inside = (gain - ours).abs() <= width
-    telescope = 100 * detectable(found["n"], found[f"discordant{bound}"], TELESCOPE)
-    too_small = np.sign(gain) * ours + student.ppf(LEVEL, df) * found["ours_se"] < telescope
+    telescope = 100 * detectable(judged["n"], judged[f"discordant{bound}"], TELESCOPE)
+    too_small = np.sign(gain) * ours + student.ppf(LEVEL, df) * judged["ours_se"] < telescope
     return {
         "predicted_low": ours - width,
         "predicted_high": ours + width,
         "inside": inside,
-        "equivalence": np.select([found["equivalence_p"] < 1 - LEVEL, ~inside], ["equivalent", "different"], "open"),
+        "equivalence": np.select([judged["equivalence_p"] < 1 - LEVEL, ~inside], ["equivalent", "different"], "open"),
         "telescope": telescope,
         "telescopes": np.select([gain.abs() <= Z * printed_se, too_small], ["no test", "too small"], "large enough"),
     }
 
 
-def _verdicts(found: pd.DataFrame, by_rule: pd.DataFrame) -> np.ndarray:
+def _verdicts(judged: pd.DataFrame, by_rule: pd.DataFrame) -> np.ndarray:
     return np.select(
-        [found["gain"].isna(), found["ours"].isna(), found["standin"].astype(bool)],
+        [judged["gain"].isna(), judged["ours"].isna(), judged["standin"].astype(bool)],
         ["ours alone", "not run", "not comparable (stand-in)"],
         by_rule["verdict"],
     )

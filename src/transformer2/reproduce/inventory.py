@@ -25,16 +25,6 @@ def frame_files(run: Run) -> list[str]:
     return [*names, "spectra.csv"]
 
 
-def source_files(run: Run) -> list[str]:
-    """Every file that the frames of a run are made of."""
-    grid = Grid(run)
-    if run.scores is not None:
-        return [run.scores]
-    bases = [paths.BASIS.of(model=name) for name in run.models]
-    selections = [f"{folder}/selection.json" for _, _, folder in expert_folders(grid)]
-    return [*grid.score_files(grid.cells), *selections, *grid.decision_files(), *adaptation_files(grid), *bases]
-
-
 def expert_folders(grid: Grid) -> Iterator[tuple[dict[str, str], int, str]]:
     """(model, method and task; seed; folder) of every expert of a training task."""
     for expert in grid.trained:
@@ -53,10 +43,6 @@ class Illustration(NamedTuple):
     model: str
     experts: dict[str, str]
     data: str
-
-    @property
-    def files(self) -> list[str]:
-        return [self.model, *self.experts.values(), self.data]
 
 
 def illustrated_model(run: Run) -> str:

@@ -39,10 +39,10 @@ def pool(effects: ArrayLike, errors: ArrayLike) -> Pooled:
         width = float(student.ppf((1 + LEVEL) / 2, np.inf)) * variance[0] ** 0.5
         return Pooled(effect[0], effect[0] - width, effect[0] + width, 0.0)
     with np.errstate(divide="ignore"):  # statsmodels reports I², which equal effects have not
-        found: Any = combine_effects(effect, variance, method_re="iterated")
-    error = max(found.sd_eff_w_re, found.sd_eff_w_re_hksj)
+        mean: Any = combine_effects(effect, variance, method_re="iterated")
+    error = max(mean.sd_eff_w_re, mean.sd_eff_w_re_hksj)
     width = float(student.ppf((1 + LEVEL) / 2, len(effect) - 1)) * error
-    return Pooled(found.mean_effect_re, found.mean_effect_re - width, found.mean_effect_re + width, found.tau2**0.5)
+    return Pooled(mean.mean_effect_re, mean.mean_effect_re - width, mean.mean_effect_re + width, mean.tau2**0.5)
 
 
 def pool_methods(cells: pd.DataFrame) -> pd.DataFrame:

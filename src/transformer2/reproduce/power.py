@@ -83,9 +83,9 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     once = table.loc[table["repeats"] == ""]
     whose = once["own"].map({True: "SVF and Transformer²", False: "compared with"}).rename("methods")
     sign = once["gain"].map(lambda gain: "above the base" if gain > 0 else "at or below it").rename("printed score")
-    found = pd.crosstab([once["document"], whose, sign], once["beyond"])
-    found = found.reindex(columns=["yes", "if paired", "no"], fill_value=0)
-    return found.assign(cells=found.sum(axis=1)).reset_index()
+    table = pd.crosstab([once["document"], whose, sign], once["beyond"])
+    table = table.reindex(columns=["yes", "if paired", "no"], fill_value=0)
+    return table.assign(cells=table.sum(axis=1)).reset_index()
 
 
 def _answer(surely: pd.Series, at_best: pd.Series) -> np.ndarray:

@@ -48,12 +48,12 @@ Bases = dict[tuple[str, str], Entry]
 
 def _bases(ledger: Ledger, document: str) -> Bases:
     """By model and task; that of the first table counts."""
-    found: Bases = {}
+    bases: Bases = {}
     for table in ledger.scores:
         for entry in entries(table) if table.document == document else ():
             if entry.row.method == "base" and entry.reported.value is not None:
-                found.setdefault((entry.row.model, entry.column.task), entry)
-    return found
+                bases.setdefault((entry.row.model, entry.column.task), entry)
+    return bases
 
 
 def _rows(table: LedgerTable, elsewhere: Bases) -> list[dict[str, Any]]:

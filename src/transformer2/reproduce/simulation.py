@@ -35,7 +35,7 @@ def simulate(printed: pd.DataFrame, margin: float, draws: int, seed: int = 0) ->
     With no gain and maximal pairing the method answers as its base does, item by item.
     """
     cells = printed.loc[printed["gain"].notna()].assign(standin=False)
-    found = []
+    parts = []
     for k, (truth, pairing, paper) in enumerate(product(get_args(Truth), get_args(Pairing), get_args(Paper))):
         if truth != "the printed gain" and paper == "drawn anew":
             continue  # what the paper drew is the printed number
@@ -44,8 +44,8 @@ def simulate(printed: pd.DataFrame, margin: float, draws: int, seed: int = 0) ->
         verdict = judge(drawn, margin)["verdict"]
         shares = pd.crosstab(drawn["cell"], verdict, normalize="index").reindex(columns=list(JUDGED), fill_value=0.0)
         kept = cells[["cell", "document", "table", "method", "task", "gain"]]
-        found.append(kept.merge(shares, on="cell").assign(truth=truth, pairing=pairing, paper=paper))
-    return pd.concat(found, ignore_index=True)
+        parts.append(kept.merge(shares, on="cell").assign(truth=truth, pairing=pairing, paper=paper))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _draw(cells: pd.DataFrame, truth: Truth, pairing: Pairing, paper: Paper, rng: np.random.Generator) -> pd.DataFrame:

@@ -10,12 +10,11 @@ score           all answers
 choose          the choices among scored adapters; one for all models
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 from transformer2 import paths
 from transformer2.config import Run
-from transformer2.stages.steps import ALL_MODELS, STAGES, StageName, Step, Steps
+from transformer2.stages.steps import ALL_MODELS, STAGES, Step, Steps
 
 WITH_MODEL = ("train", "derive", "answer", "adapt", "answer_adapted")
 """Stages whose process loads a model."""
@@ -33,11 +32,9 @@ class Stages:
 
     # ---- what Snakemake sees
 
-    def records(self, stage: StageName, model: str) -> list[str]:
+    def records(self, stage: str, model: str) -> list[str]:
         """The records of all blocks of a stage of a model; none where there is nothing to do."""
-        if self.run.scores is not None or not self.steps(stage, model):
-            return []
-        n = self.blocks(stage, model)
+        n = self.blocks(stage, model) if self.steps(stage, model) else 0
         return [self.record(stage, model, block, n) for block in range(n)]
 
     def all_records(self) -> list[str]:
@@ -46,27 +43,27 @@ class Stages:
     def behind(self, record: str) -> list[Step]:
         """The steps whose results a record tells of."""
         names = paths.RECORD.read(record)
-        return self.block(names["stage"], names["model"], int(names["block"]), int(names["blocks"]))  # type: ignore[arg-type]
+        return self.block(names["stage"], names["model"], int(names["block"]), int(names["blocks"]))
 
-    def record(self, stage: StageName, model: str, block: int, blocks: int) -> str:
+    def record(self, stage: str, model: str, block: int, blocks: int) -> str:
         return paths.RECORD.of(run=self.run.run, stage=stage, model=model, block=block, blocks=blocks)
 
-    def models_of(self, stage: StageName) -> list[str]:
+    def models_of(self, stage: str) -> list[str]:
         return [ALL_MODELS] if stage == "choose" else list(self.run.models)
 
-    def blocks(self, stage: StageName, model: str) -> int:
+    def blocks(self, stage: str, model: str) -> int:
         """How many processes share a stage of a model."""
         if stage not in IN_BLOCKS:
             return 1
         asked = getattr(self.run.models[model].blocks, IN_BLOCKS[stage])
         return max(1, min(asked, len({step.group for step in self.steps(stage, model)})))
 
-    def inputs(self, stage: StageName, model: str) -> list[str]:
+    def inputs(self, stage: str, model: str) -> list[str]:
         """Files that must be there before a stage of a model can begin."""
         if stage == "choose":
             scores = [record for name in self.run.models for record in self.records("score", name)]
             return scores + self._data(step for step in self.steps(stage, model))
-        before: Sequence[tuple[StageName, str]] = []
+        before: list[tuple[str, str]] = []
         of_model = self.run.models[model]
         match stage:
             case "select":
@@ -77,16 +74,16 @@ class Stages:
                 before = [("select", name) for name in (model, *others)]
             case "answer":
                 before = [("select", model)]
-            case "adapt" | "answer_adapted":
+            case "adapt":
                 before = [("select", model), ("derive", model)]
-                if stage == "answer_adapted":
-                    before = [*before, ("adapt", model)]
+            case "answer_adapted":
+                before = [("select", model), ("derive", model), ("adapt", model)]
             case "score":
                 before = [("answer", model), ("adapt", model), ("answer_adapted", model)]
         made = [record for name, of in before for record in self.records(name, of)]
         return [*self._models(stage, model), *made, *self._data(self.steps(stage, model))]
 
-    def _models(self, stage: StageName, model: str) -> list[str]:
+    def _models(self, stage: str, model: str) -> list[str]:
         """The model that a stage loads, its basis, and those that experts of another one are taken from by."""
         if stage not in WITH_MODEL:
             return []
@@ -98,20 +95,16 @@ class Stages:
     @staticmethod
     def _data(steps: Iterable[Step]) -> list[str]:
         """The data that steps read."""
-        return list(dict.fromkeys(str(path) for step in steps for path in step.inputs if _is_data(path)))
+        return list(dict.fromkeys(str(path) for step in steps for path in step.inputs if paths.is_data(path)))
 
     # ---- steps
 
-    def block(self, stage: StageName, model: str, block: int, blocks: int) -> list[Step]:
+    def block(self, stage: str, model: str, block: int, blocks: int) -> list[Step]:
         """The steps of one of the processes that share a stage, in order."""
         steps = self.steps(stage, model)
         groups = {group: i % blocks for i, group in enumerate(dict.fromkeys(step.group for step in steps))}
         return [step for step in steps if groups[step.group] == block]
 
-    def steps(self, stage: StageName, model: str) -> list[Step]:
+    def steps(self, stage: str, model: str) -> list[Step]:
         """All steps of a stage of a model, in an order in which they can be done."""
         return self._steps.all.get((stage, model), [])
-
-
-def _is_data(path: Path) -> bool:
-    return path.parts[2:3] == ("data",)

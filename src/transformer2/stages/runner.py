@@ -7,7 +7,7 @@ inputs) and every file that it wrote is as it was written.
 import json
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256 as new_hash
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def do(step: Step, key: str) -> None:
     """Does one step; its manifest is written last, so that a step that was killed is done again."""
     remove_manifest(step)
     with manifest(step.manifest, step=step.name, key=key) as facts:
-        facts["arguments"] = _plain(step.arguments)
+        facts["arguments"] = json.loads(json.dumps(step.arguments, default=str))  # paths as text
         facts |= getattr(work, step.work)(**step.arguments)
 
 
@@ -74,32 +74,29 @@ def key_of(step: Step) -> str:
         ValueError: an input is damaged.
     """
     inputs = {str(path): _content(path) for path in step.inputs}
-    made_of = [step.work, step.code, _plain(step.arguments), inputs]
-    return new_hash(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return _digest([step.work, step.code, step.arguments, inputs])
 
 
 def settings_digest(steps: Sequence[Step]) -> str:
     """Digest of the code and the settings of steps, which changes what they make; their inputs are not read."""
-    made_of = [[step.work, step.code, _plain(step.arguments)] for step in steps]
-    return new_hash(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest([[step.work, step.code, step.arguments] for step in steps])[:16]
+
+
+def _digest(made_of: Any) -> str:
+    return new_hash(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def key_in_manifest(step: Step) -> str | None:
     """What the results of a step were made of; None if one of them is missing or damaged."""
-    if broken(step) or not step.manifest.is_file():
-        return None
-    return read_json(step.manifest).get("key")
+    return None if broken(step) else read_json(step.manifest).get("key")
 
 
-def broken(step: Step, thorough: bool = True) -> str | None:
-    """What is wrong with the results of a step: a file that is missing or damaged. None if nothing is.
-
-    Without `thorough` files that are there are not read.
-    """
+def broken(step: Step) -> str | None:
+    """What is wrong with the results of a step: a file that is missing or damaged. None if nothing is."""
     for path in (*step.outputs, step.manifest):
         if not path.is_file():
             return f"{path} is missing"
-        if thorough and (what := damage(path)):
+        if what := damage(path):
             return f"{path} is damaged: {what}"
     return None
 
@@ -109,15 +106,6 @@ def _content(path: Path) -> Any:
     if path.is_dir():
         return read_json(path / "manifest.json")["sha256"]
     return checksum(path)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON holds it: paths as text."""
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _line(error: Exception) -> str:

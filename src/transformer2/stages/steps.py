@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from transformer2 import code_digest, paths
 from transformer2.config import STRATEGIES, VISION_TASKS, Run
 from transformer2.config.names import CLASSIFIER
 from transformer2.grid import IDENTITY, Cell, Grid, in_state
+from transformer2.rows import picture_archive
 from transformer2.tasks import TASKS
 from transformer2.training.selection import ADAPTER_FILES, LAST
 
-StageName = Literal["train", "select", "derive", "answer", "adapt", "answer_adapted", "score", "choose"]
-STAGES: tuple[StageName, ...] = get_args(StageName)
+STAGES = ("train", "select", "derive", "answer", "adapt", "answer_adapted", "score", "choose")
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "validation.jsonl")
 """What a training leaves beside its expert: its updates, answers and evaluations."""
 ALL_MODELS = "all"
@@ -34,13 +34,18 @@ class Step:
     inputs: tuple[Path, ...]
     """Files and folders whose content decides the result."""
     outputs: tuple[Path, ...]
-    group: str = ""
-    """Steps of one group follow each other in one block."""
+    together: str = ""
+    """Steps with the same word here follow each other in one block."""
     modules_unused: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
         return " ".join([self.work, *(str(value) for value in self.of.values())])
+
+    @property
+    def group(self) -> str:
+        """Of the steps that follow each other in one block: this one alone, as a rule."""
+        return self.together or self.name
 
     @property
     def code(self) -> str:
@@ -58,12 +63,15 @@ class Steps:
 
     @cached_property
     def all(self) -> dict[tuple[str, str], list[Step]]:
-        """The steps of every stage and model, in an order in which they can be done."""
-        found = {("choose", ALL_MODELS): [self._choose(cell) for cell in self.needed if self._kind(cell) == "choice"]}
+        """The steps of every stage and model, in an order in which they can be done; none of a run whose scores were
+        measured elsewhere."""
+        if self.run.scores is not None:
+            return {}
+        steps = {("choose", ALL_MODELS): [self._choose(cell) for cell in self.needed if self._kind(cell) == "choice"]}
         for model in self.run.models:
             for stage in STAGES[:-1]:
-                found[stage, model] = list(getattr(self, f"_{stage}")(model))
-        return found
+                steps[stage, model] = list(getattr(self, f"_{stage}")(model))
+        return steps
 
     @cached_property
     def needed(self) -> list[Cell]:
@@ -233,7 +241,7 @@ class Steps:
             best = self._best(cell) or cell
             group = f"{best.adapter} {cell.task} {cell.seed}"
             manifest = out.with_suffix(".manifest.json")
-            yield self._step("answer", cell_names(cell), arguments, manifest, [out], read, group=group)
+            yield self._step("answer", cell_names(cell), arguments, manifest, [out], read, together=group)
 
     def _adapt(self, model: str) -> Iterator[Step]:
         for cell in self._cells(model, "dispatch"):
@@ -325,14 +333,13 @@ class Steps:
 
     def _step(
         self, work: str, of: Mapping[str, str], arguments: Mapping[str, Any], manifest: Path, outputs: Sequence[Path],
-        *inputs: Sequence[Path], group: str = "",
+        *inputs: Sequence[Path], together: str = "",
     ) -> Step:  # fmt: skip
-        name = " ".join([work, *of.values()])
         unused = [] if self.run.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker"]
         if "task" in of and not TASKS[of["task"]].runs_code:
             unused.append("sandbox")
         read = tuple(path for part in inputs for path in part)
-        return Step(work, of, arguments, manifest, read, tuple(outputs), group or name, tuple(unused))
+        return Step(work, of, arguments, manifest, read, tuple(outputs), together, tuple(unused))
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
         identity = self.grid.identity(cell)
@@ -363,7 +370,7 @@ class Steps:
 
     def _pictures(self, task: str, *splits: str) -> list[Path]:
         files = [self._file(task, split) for split in splits] if task in VISION_TASKS else []
-        return [file.with_suffix(".images.zip") for file in files]
+        return [picture_archive(file) for file in files]
 
     def _sweep(self, model: str, method: str, task: str, seed: int, point: str) -> Path:
         names = {"model": model, "method": method, "task": task, "seed": seed, "point": point}

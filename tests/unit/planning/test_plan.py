@@ -1,5 +1,6 @@
 """The plan of a run: sizes, memory and jobs are what they are; what was measured goes before what is estimated."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +146,8 @@ def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_p
     stages = Stages(load(ROOT / "tests/config/tiny.yaml"))
     jobs, seconds, loads = plan.jobs(stages)
     rules = [job.rule for job in jobs]
-    assert seconds == {} and {"model", "basis", "data", "train", "answer", "score", "choose", "report"} <= set(rules)
+    assert seconds == {}
+    assert {"model", "basis", "data", "train", "answer", "score", "choose", "html_report"} <= set(rules)
     with_model = [job for job in jobs if job.rule in plan.WITH_MODEL_RULES]
     assert loads == plan.Loads(len(with_model), 10, 0, 0), "five stages of two models"
     step = stages.steps("select", "tiny-llama")[0]
@@ -156,6 +158,18 @@ def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_p
     assert len(left) == len(jobs) - 1 and seconds == {plan.job_of(step, stages.run).kind: 3.0}
     write_json(step.inputs[0], "another")
     assert len(plan.jobs(stages)[0]) == len(jobs)
+
+
+def test_a_run_of_scores_from_elsewhere_loads_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = load(ROOT / "tests/config/tiny.yaml").model_copy(update={"scores": "scores.json"})
+    jobs, _, loads = plan.jobs(Stages(run))
+    assert [job.rule for job in jobs] == list(plan.REPORT) and loads == NO_LOADS
+
+
+def test_what_comes_after_the_stages_is_named_as_the_rules_are():
+    text = (ROOT / "workflow/rules/report.smk").read_text()
+    assert re.findall(r"^rule (\w+):", text, re.MULTILINE) == list(plan.REPORT)
 
 
 def test_the_papers_run_loads_each_model_a_few_times(monkeypatch, tmp_path: Path):

@@ -9,12 +9,11 @@ from test_cli import run as run_command
 
 from conftest import ROOT
 from transformer2.config import Run, load
-from transformer2.grid import Grid
 from transformer2.report.contents import Contents, Figure, chosen, figures_of, tables_of
 from transformer2.report.figures import DRAW
 from transformer2.reproduce.collect import FRAMES
 from transformer2.reproduce.frames import Frames
-from transformer2.reproduce.inventory import frame_files, illustrated_model, source_files
+from transformer2.reproduce.inventory import frame_files, illustrated_model
 from transformer2.reproduce.ledger import Ledger, read_all
 
 
@@ -68,7 +67,7 @@ def test_a_run_without_adaptation_has_nothing_of_it(unadapted, ledger):
 def test_scores_that_were_measured_elsewhere_fill_tables_of_scores_alone(imported, ledger):
     assert {table.kind for table in tables_of(imported, ledger)} == {"scores"}
     assert {figure.kind for figure in figures_of(imported, ledger)} == {"table"}
-    assert frame_files(imported) == ["scores.csv.gz"] and source_files(imported) == ["scores.json"]
+    assert frame_files(imported) == ["scores.csv.gz"]
 
 
 def test_every_frame_and_every_figure_has_a_function_that_makes_it(tiny, unadapted, ledger):
@@ -83,10 +82,7 @@ def test_every_frame_and_every_figure_has_a_function_that_makes_it(tiny, unadapt
         assert readers <= made, "a figure reads a frame that the run has not"
 
 
-def test_sources_are_the_files_that_the_grid_names(tiny):
-    files, grid = source_files(tiny), Grid(tiny)
-    assert len(files) == len(set(files)) and set(grid.score_files(grid.cells)) <= set(files)
-    assert sum(file.endswith("/selection.json") for file in files) == len(grid.trained) * len(tiny.seeds)
+def test_the_schematic_figures_show_the_model_in_the_place_of_the_papers(tiny):
     assert illustrated_model(tiny) == "tiny-llama"
 
 
