@@ -16,7 +16,7 @@ from symtable import SymbolTable, symtable
 PACKAGE = "transformer2"
 ROOT = Path(__file__).parent
 BOOKKEEPING = frozenset(
-    f"{PACKAGE}.{name}" for name in ("cards", "cli.debugging", "mistakes", "provenance", "rehearsal", "seals")
+    f"{PACKAGE}.{name}" for name in ("gpus", "cli.debugging", "mistakes", "provenance", "rehearsal", "seals")
 )
 """Modules that reserve GPUs, show errors, write files and check them, or rehearse: none decides what is in a result."""
 COMMANDS = ("adaptation", "plan", "rehearse", "run", "tables")

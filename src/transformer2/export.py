@@ -18,8 +18,8 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from transformer2 import model_card
 from transformer2.experts import CONFIG, WEIGHTS, check_base, kind_of, read_expert
-from transformer2.models import check_model, load_expert, load_model, sees
-from transformer2.provenance import read_json, whole_folder, write_json
+from transformer2.models import check_model, is_vision_model, load_expert, load_model
+from transformer2.provenance import atomic_folder, read_json, write_json
 from transformer2.seals import intact
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import Basis, close_bases, is_tall
@@ -79,7 +79,7 @@ def write_merged(adapted: PeftModel, model: Path, out: Path) -> None:
     close_bases()  # a matrix that is merged needs its basis no longer
     merged: Any = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     merged.save_pretrained(out)
-    kind: Any = AutoProcessor if sees(model) else AutoTokenizer
+    kind: Any = AutoProcessor if is_vision_model(model) else AutoTokenizer
     kind.from_pretrained(model, local_files_only=True).save_pretrained(out)
 
 
@@ -145,7 +145,7 @@ def export(
         kind = kind_of(expert)
         raise ValueError(f"{expert} holds a {kind} adapter; only SVF experts are made a LoRA: use --as adapter")
     card = model_card.template(templates)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         adapted = load_expert(load_model(model, dtype), expert, basis)
         name, revision = model_card.hub_name(model, hub_id)
         facts: dict[str, Any] = {}

@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 from transformer2.experts import kind_of, training_of
-from transformer2.models import sees
+from transformer2.models import is_vision_model
 from transformer2.provenance import atomic_write, read_json, read_jsonl
 from transformer2.report import text
 from transformer2.report.layout import environment
@@ -51,7 +51,7 @@ class Base:
         sums = {file: value for file, value in facts.get("sha256", {}).items() if file.endswith(".safetensors")}
         if name:  # weights from another source may differ from the hub's, whatever the user calls them
             said = f"[{name}](https://huggingface.co/{name})" + ("" if kind == "hub" else f" ({said})")
-        return cls(name, said, kind == "pocket", sees(model), sums, dtype)
+        return cls(name, said, kind == "pocket", is_vision_model(model), sums, dtype)
 
 
 def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:

@@ -31,7 +31,7 @@ from transformer2 import hub
 from transformer2.config import MODULES, unknown
 from transformer2.config.names import REHEARSAL
 from transformer2.experts import read_expert, svf_vectors
-from transformer2.provenance import read_json, whole_file, write_json
+from transformer2.provenance import atomic_path, read_json, write_json
 from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 
@@ -75,7 +75,7 @@ def fetch(
         if not Path(name).is_dir():
             raise ValueError(f"model source {source!r}: there is no folder {name}")
         check_model(Path(name))
-        with_pictures = sees(name)
+        with_pictures = is_vision_model(name)
         kind: Any = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
         words: Any = AutoProcessor if with_pictures else AutoTokenizer
         with reading(name, *UNREADABLE):
@@ -175,7 +175,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     check_model(folder)
     options: dict[str, Any] = {"dtype": dtype_of(dtype), "local_files_only": True}
     several = {"device_map": "balanced"} if torch.cuda.device_count() > 1 else {}
-    kind = AutoModelForImageTextToText if sees(intact(folder)) else AutoModelForCausalLM
+    kind = AutoModelForImageTextToText if is_vision_model(intact(folder)) else AutoModelForCausalLM
     with reading(folder, *UNREADABLE):
         model: Any = kind.from_pretrained(folder, **options, **several)
     if several:
@@ -190,7 +190,7 @@ def family(folder: str | Path) -> str:
         return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().model_type
 
 
-def sees(folder: str | Path) -> bool:
+def is_vision_model(folder: str | Path) -> bool:
     """Whether the model of a folder takes pictures."""
     with reading(folder, *UNREADABLE):
         return hasattr(AutoConfig.from_pretrained(folder, local_files_only=True), "vision_config")
@@ -200,7 +200,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder; that of a vision-language model has its `processor` with it."""
     with reading(folder, *UNREADABLE):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        if (Path(folder) / "config.json").is_file() and sees(folder):  # a folder may hold a tokenizer alone
+        if (Path(folder) / "config.json").is_file() and is_vision_model(folder):  # a folder may hold a tokenizer alone
             processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
             tokenizer = processor.tokenizer
             tokenizer.processor = processor
@@ -260,7 +260,7 @@ def carry_over(expert: Path, out: Path) -> None:
     config |= {"layers_to_transform": None, "base_model_name_or_path": None}
     out.mkdir(parents=True, exist_ok=True)
     renamed = {name.replace(".model.layers.", ".model.language_model.layers."): t for name, t in tensors.items()}
-    with whole_file(out / "adapter_model.safetensors") as temporary:
+    with atomic_path(out / "adapter_model.safetensors") as temporary:
         save_file(renamed, temporary, {"format": "pt"})
     write_json(out / "adapter_config.json", config)
 

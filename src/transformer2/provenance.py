@@ -23,7 +23,7 @@ PACKAGES = ("torch", "transformers", "peft", "pyarrow", "safetensors", "math-ver
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; sealed and moved there if the block ends well, else removed.
 
     Every writer has a temporary path of its own: of several at once, the last to end leaves its file.
@@ -53,8 +53,8 @@ def _refusal(error: Exception) -> int | None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """As `whole_file`, for a folder that is not there yet.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, for a folder that is not there yet.
 
     Raises:
         ValueError: there is something at `path`, at the start or at the end.
@@ -81,7 +81,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Writes all of `content` to `path`, or nothing."""
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -131,7 +131,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in files if not path.name.startswith(".")}
 
 
-def whole_lines(path: Path) -> list[Any]:
+def read_complete_lines(path: Path) -> list[Any]:
     """The values of a JSON-lines file that grows while a step runs, none if it is not there.
 
     They end before the first line that is not whole, which was being written when the process was killed.
@@ -146,7 +146,7 @@ def whole_lines(path: Path) -> list[Any]:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Waits until no other process is in such a block with the same lock file `path`.
 
     Jobs live on when Snakemake is killed, and Snakemake, started again, starts them a second time.

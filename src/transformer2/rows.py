@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
-from transformer2.provenance import whole_file
+from transformer2.provenance import atomic_path
 from transformer2.seals import intact
 from transformer2.tasks.base import Picture, Row, Task
 
@@ -62,9 +62,9 @@ def write_rows(path: Path, rows: Iterable[Row], pictures: bool = False) -> int:
     rows. Files are whole or not there."""
     n = 0
     with ExitStack() as stack:
-        file = stack.enter_context(open(stack.enter_context(whole_file(path)), "w", encoding="utf-8"))
+        file = stack.enter_context(open(stack.enter_context(atomic_path(path)), "w", encoding="utf-8"))
         if pictures:
-            temporary = stack.enter_context(whole_file(picture_archive(path)))
+            temporary = stack.enter_context(atomic_path(picture_archive(path)))
             rows = _into(stack.enter_context(zipfile.ZipFile(temporary, "w")), rows)
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

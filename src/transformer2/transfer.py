@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from transformer2.experts import AFTER, BEFORE, CONFIG, WEIGHTS, svf_vectors
-from transformer2.provenance import whole_file
+from transformer2.provenance import atomic_path
 from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import singular_values
@@ -144,6 +144,6 @@ def transfer(
     seal(out / CONFIG)
     # Copies, as safetensors refuses one vector that two layers share.
     vectors = {f"{BEFORE}{name}{AFTER}": vector.clone() for name, vector in z.items()}
-    with whole_file(out / WEIGHTS) as temporary:
+    with atomic_path(out / WEIGHTS) as temporary:
         save_file(vectors, temporary, {"format": "pt"})
     return {"matrices": len(z), "parameters": sum(len(vector) for vector in z.values())}

@@ -10,14 +10,14 @@ import pytest
 
 from transformer2 import provenance
 from transformer2.provenance import (
-    alone,
+    atomic_folder,
+    atomic_path,
+    exclusive_lock,
     fingerprint,
     manifest,
+    read_complete_lines,
     read_json,
     read_jsonl,
-    whole_file,
-    whole_folder,
-    whole_lines,
     write_jsonl,
 )
 from transformer2.reproduce.frames import write_frame
@@ -38,7 +38,7 @@ def test_a_cut_off_file_is_named_with_its_line(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(RuntimeError), whole_file(tmp_path / "file") as temporary:
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
@@ -46,9 +46,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_two_writers_of_one_file_leave_each_other_alone(tmp_path):
     path = tmp_path / "rows.json"
-    with whole_file(path) as first:
+    with atomic_path(path) as first:
         first.write_text("1")
-        with whole_file(path) as second:
+        with atomic_path(path) as second:
             second.write_text("2")
             assert first.exists() and first != second
         assert read_json(path) == 2
@@ -56,17 +56,17 @@ def test_two_writers_of_one_file_leave_each_other_alone(tmp_path):
 
 
 def test_a_folder_is_whole_or_not_there_and_never_written_over(tmp_path):
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "folder") as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder") as temporary:
         (temporary / "file").write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-    with whole_folder(tmp_path / "deep" / "folder") as temporary:
+    with atomic_folder(tmp_path / "deep" / "folder") as temporary:
         (temporary / "file").write_text("all")
     assert (tmp_path / "deep" / "folder" / "file").read_text() == "all"
-    with pytest.raises(ValueError, match="folder is there already"), whole_folder(tmp_path / "deep" / "folder"):
+    with pytest.raises(ValueError, match="folder is there already"), atomic_folder(tmp_path / "deep" / "folder"):
         pass
-    with pytest.raises(ValueError, match="by another process"), whole_folder(tmp_path / "late") as temporary:
-        with whole_folder(tmp_path / "late") as other:
+    with pytest.raises(ValueError, match="by another process"), atomic_folder(tmp_path / "late") as temporary:
+        with atomic_folder(tmp_path / "late") as other:
             (other / "file").write_text("first")
         (temporary / "file").write_text("second")
     assert (tmp_path / "late" / "file").read_text() == "first"
@@ -106,28 +106,28 @@ def test_rows_are_plain_json_lines(tmp_path):
 
 
 def test_lines_of_a_file_that_grows_end_before_one_that_is_not_whole(tmp_path):
-    assert whole_lines(tmp_path / "none.jsonl") == []
+    assert read_complete_lines(tmp_path / "none.jsonl") == []
     for text in ('{"a": 1}\n[2]\n{"a"', '{"a": 1}\n[2]\n{"a"\n{"a": 3}\n', '{"a": 1}\n[2]\n3'):
         (tmp_path / "some.jsonl").write_text(text)
-        assert whole_lines(tmp_path / "some.jsonl") == [{"a": 1}, [2]]
+        assert read_complete_lines(tmp_path / "some.jsonl") == [{"a": 1}, [2]]
 
 
 def test_two_processes_that_would_be_alone_wait_for_each_other(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from transformer2.provenance import alone\n"
+        "import sys, time; from pathlib import Path; from transformer2.provenance import exclusive_lock\n"
         "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(1)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
     assert first.stdout and first.stdout.readline() == "in\n"
     started = time.monotonic()
-    with alone(tmp_path / ".lock"):
+    with exclusive_lock(tmp_path / ".lock"):
         assert time.monotonic() - started > 0.5
     first.wait()
     code = code.replace("time.sleep(1)", "time.sleep(60)")
     killed = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
     assert killed.stdout and killed.stdout.readline() == "in\n"
     killed.kill()
-    with alone(tmp_path / ".lock"):
+    with exclusive_lock(tmp_path / ".lock"):
         assert time.monotonic() - started < 60, "the lock of a killed process is free"
 
 

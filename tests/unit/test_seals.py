@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from transformer2 import seals
 from transformer2.cli import app
 from transformer2.models import _bases
-from transformer2.provenance import read_json, read_jsonl, whole_file, whole_folder, write_json, write_jsonl
+from transformer2.provenance import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from transformer2.reproduce.spectrum import spectra
 from transformer2.seals import damage, damaged, intact, made_with, remove, seal_of
 from transformer2.svf.basis import write_basis
@@ -102,11 +102,11 @@ def test_leftovers_of_a_killed_process_are_cleared_and_exports_have_no_seals(tmp
     assert len(list(tmp_path.iterdir())) == 3
     write_json(tmp_path / "rows.json", 1)
     assert {path.name for path in tmp_path.glob("*rows*")} == {"rows.json", ".rows.json.sha256"}
-    with whole_folder(tmp_path / "export") as folder:
+    with atomic_folder(tmp_path / "export") as folder:
         write_json(folder / "config.json", 1)
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["config.json"]
     assert [path.name for path in tmp_path.glob("*export*")] == ["export"]
-    with pytest.raises(RuntimeError), whole_file(tmp_path / "rows.json") as temporary:
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "rows.json") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert read_json(tmp_path / "rows.json") == 1
@@ -126,7 +126,7 @@ def test_the_command_verifies_and_names_what_is_damaged(tmp_path, monkeypatch):
 
 def test_a_damaged_basis_is_read_by_no_command(tmp_path):
     basis = tmp_path / "basis.safetensors"
-    with whole_file(basis) as temporary:
+    with atomic_path(basis) as temporary:
         write_basis([("model.layers.0.mlp.up_proj", torch.eye(3))], temporary)
     assert len(spectra({"m": basis}, {"m": {"run": "r", "stands_in_for": None, "standin": False}})) > 0
     flip(basis)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from transformer2.provenance import whole_lines
+from transformer2.provenance import read_complete_lines
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
 from transformer2.tasks import RIGHT, Row, Task
 
@@ -57,7 +57,7 @@ class Remembered:
 
     def __init__(self, path: Path, job: Any):
         self.path = path
-        lines, begin = whole_lines(path), json.dumps([job])
+        lines, begin = read_complete_lines(path), json.dumps([job])
         mine = bool(lines) and json.dumps(lines[0]) == begin
         self.scores: dict[str, Score] = {}
         for generation in lines[1:] if mine else ():

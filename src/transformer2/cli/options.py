@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from transformer2 import config as configuration
-from transformer2.cards import claim
+from transformer2.gpus import reserve
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +25,7 @@ Rows = Annotated[int, typer.Option(min=1, help="prompts that are answered side b
 Tokens = Annotated[int | None, typer.Option(min=1, help="of an answer at most; the task's own number without it")]
 ENGINES = ("hf", "vllm")
 EngineName = Annotated[str, typer.Option(help="hf | vllm: who answers (docs/vllm.md)")]
-Gpus = Annotated[int | None, typer.Option(min=0, help="graphics cards to take of those that are free; all without it")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to take of those that are free; all without it")]
 RiskyCode = Annotated[
     bool, typer.Option(help="Run model-written code with resource limits alone where no isolation works.")
 ]
@@ -38,7 +38,7 @@ PAPER_TABLES = Path(__file__).parents[3] / "paper_tables"
 
 
 def start_torch(threads: int, gpus: int | None = None) -> None:
-    """As many threads and graphics cards as Snakemake gave the job, and the fastest float32 products.
+    """As many threads and GPUs as Snakemake gave the job, and the fastest float32 products.
 
     "medium" hands them to oneDNN on a CPU, faster than MKL on AMD processors at the same error (only processors with
     AMX round to bfloat16 inside); on a GPU it allows TF32.
@@ -46,7 +46,7 @@ def start_torch(threads: int, gpus: int | None = None) -> None:
     import torch
 
     if gpus is not None:
-        claim(gpus)
+        reserve(gpus)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("medium")
 

@@ -14,9 +14,9 @@ from transformer2.provenance import atomic_write
 @app.command()
 def plan(
     configfile: Path = Path("config.yaml"),
-    card: Annotated[str, typer.Option(help=f"GPU: {', '.join(MACHINES)}")] = "h100",
+    gpu: Annotated[str, typer.Option(help=f"GPU: {', '.join(MACHINES)}")] = "h100",
     gpu_memory: Annotated[
-        float | None, typer.Option(min=1, help="GB of a GPU: names the rows that it can run; the card's without it")
+        float | None, typer.Option(min=1, help="GB of a GPU: names the rows that it can run; that GPU's own without it")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="also write the table (Markdown) to this file")] = None,
 ) -> None:
@@ -29,13 +29,13 @@ def plan(
     from transformer2.reproduce import ledger
     from transformer2.stages.blocks import Stages
 
-    machine = MACHINES[one_of("card", card, tuple(MACHINES))]
+    machine = MACHINES[one_of("gpu", gpu, tuple(MACHINES))]
     run = configuration.load(configfile)
     of_models = plan.sizes(run, ledger.read_all(Path("paper_tables")), Path("results/models"))
     jobs, seconds, loads = plan.jobs(Stages(run))
     lines = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
     memory = machine.memory if gpu_memory is None else gpu_memory
-    text = plan.page(lines, run, card, machine, loads) + plan.what_fits(lines, run, memory)
+    text = plan.page(lines, run, gpu, machine, loads) + plan.what_fits(lines, run, memory)
     print(text)
     if out is not None:
         atomic_write(out, text)

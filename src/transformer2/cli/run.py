@@ -28,7 +28,7 @@ from transformer2.cli.options import (
     start_torch,
 )  # fmt: skip
 from transformer2.grid import IDENTITY
-from transformer2.provenance import fingerprint, manifest, read_json, whole_file, write_jsonl
+from transformer2.provenance import atomic_path, fingerprint, manifest, read_json, write_jsonl
 from transformer2.scoring import task_of
 from transformer2.seals import damaged, intact, seal_folder, sha256
 from transformer2.stages import work
@@ -88,7 +88,7 @@ def basis(
     of_type = dtype_of(dtype)
     facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record, reading(model, SafetensorError):
-        with whole_file(out) as temporary:
+        with atomic_path(out) as temporary:
             record["matrices"] = write_basis(block_matrices(model, of_type, block, blocks), temporary)
         record["sha256"] = sha256(out)
 
@@ -99,7 +99,7 @@ def join_bases(blocks: list[Path], out: File) -> None:
     from transformer2.svf.basis import join_bases
 
     with manifest(out.with_suffix(".manifest.json"), blocks=[str(file) for file in blocks]) as record:
-        with whole_file(out) as temporary:
+        with atomic_path(out) as temporary:
             record["matrices"] = join_bases([intact(file) for file in blocks], temporary)
         record["sha256"] = sha256(out)
 

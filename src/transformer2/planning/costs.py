@@ -1,7 +1,7 @@
 """Seconds, memory and disk of the steps of a run, from the sizes of the model and of the task.
 
 Notation: N parameters of the model, m x n an adapted matrix, r = min(m, n), d width, f width of the MLP, k width of
-keys, b bytes of a number. Estimates of seconds are of the order of magnitude: what a graphics card reaches in practice
+keys, b bytes of a number. Estimates of seconds are of the order of magnitude: what a GPU reaches in practice
 is a share of what its maker states (`machines.Machine`).
 """
 
@@ -17,7 +17,7 @@ from .machines import Machine
 
 GB = 1e9
 CONTEXT_GB = 1.0
-"""What CUDA and its libraries hold of a card by themselves."""
+"""What CUDA and its libraries hold of a GPU by themselves."""
 VISION_TOWER = 304_000_000
 """Parameters of CLIP ViT-L/14 at 336 pixels, the tower of LLaVA-NeXT."""
 BASIS_FLOPS = 40e9
@@ -27,7 +27,7 @@ DOWNLOAD = 100e6
 
 
 HEAD = 128
-"""Width of a head of the documents' models."""
+"""Width of a head of the papers' models."""
 STEP_OF_LAYER = 0.8e-3
 """Seconds that one decoder layer takes at least for a token in transformers' `generate`: starting its kernels."""
 
@@ -161,10 +161,10 @@ def logits_bytes(size: Size, answered: int) -> int:
 
 def training_gb(
     size: Size, adapted: Adapted, tokens: int, answered: int, trained: int, b: int, kl: bool = False,
-    recomputed: bool = False, cards: int = 1,
+    recomputed: bool = False, gpus: int = 1,
 ) -> float:  # fmt: skip
     """Peak memory of a training step on micro-batches of `tokens` tokens (`answered` of them in answers), in GB, on the
-    fullest of the cards.
+    fullest of the gpus.
 
     Weights; W' and Q; activations; trained numbers with gradient and two moments (float32); and the largest of what is
     held for a while: four times a chunk of logits, six times with the divergence from the base model; W' while it is
@@ -175,16 +175,16 @@ def training_gb(
     in_adapted += activation_bytes(size, adapted, tokens, b, recomputed) + 16 * trained
     layer = tokens * (2 * b * size.intermediate + (layer_bytes(size, adapted, b) if recomputed else 0))
     for_a_while = max((6 if kl else 4) * logits_bytes(size, answered), composing_bytes(size, adapted, b), layer)
-    held = weight_bytes(size, b) / cards + in_adapted / _cards_with(size, adapted, cards)
+    held = weight_bytes(size, b) / gpus + in_adapted / _gpus_with(size, adapted, gpus)
     return (held + for_a_while) / GB + CONTEXT_GB
 
 
 def answering_gb(
     size: Size, adapted: Adapted, rows: int, prompt: int, answer: int, b: int, experts: int = 1, scored: bool = False,
-    cards: int = 1,
+    gpus: int = 1,
 ) -> float:  # fmt: skip
     """Peak memory of answering `rows` prompts side by side in `answer` tokens, and of the likelihood of these answers
-    where they are `scored`, in GB, on the fullest of the cards.
+    where they are `scored`, in GB, on the fullest of the gpus.
 
     One expert is merged into W' (beside W); several in one batch go through Q alone. The first pass runs on whole
     prompts (that of a likelihood on the answers too) and holds, of one layer, the three tensors of its MLP and three of
@@ -192,25 +192,25 @@ def answering_gb(
     dtype and in float32; a likelihood holds three times those of a chunk, in float32.
     """
     in_adapted = basis_bytes(size, adapted, b) + (scaled_bytes(size, adapted, b) if experts == 1 else 0)
-    held = weight_bytes(size, b) / cards + in_adapted / _cards_with(size, adapted, cards)
+    held = weight_bytes(size, b) / gpus + in_adapted / _gpus_with(size, adapted, gpus)
     states = 3 * size.intermediate + (3 if experts == 1 else 6) * size.hidden
-    at_first = rows * prompt * (b * states + cache_bytes(size, 1, b) / cards)
-    at_last = cache_bytes(size, rows * (prompt + answer), b) / cards + rows * size.vocabulary * (b + 4)
+    at_first = rows * prompt * (b * states + cache_bytes(size, 1, b) / gpus)
+    at_last = cache_bytes(size, rows * (prompt + answer), b) / gpus + rows * size.vocabulary * (b + 4)
     for_a_while = [at_first, at_last, composing_bytes(size, adapted, b) if experts == 1 else 0]
     if scored:
         for_a_while.append(rows * (prompt + answer) * b * states + 3 * logits_bytes(size, rows * answer))
     return (held + max(for_a_while)) / GB + CONTEXT_GB
 
 
-def _cards_with(size: Size, adapted: Adapted, cards: int) -> float:
-    """How many of the cards, each of which has the same number of layers, hold the adapted ones, the upper ones."""
-    return max(cards * adapted.layers / size.layers, 1.0)
+def _gpus_with(size: Size, adapted: Adapted, gpus: int) -> float:
+    """How many of the gpus, each of which has the same number of layers, hold the adapted ones, the upper ones."""
+    return max(gpus * adapted.layers / size.layers, 1.0)
 
 
 def answering_seconds(
     size: Size, prompts: int, rows: int, prompt: float, answer: float, b: int, machine: Machine, slower: float = 1.0
 ) -> float:
-    """Answering `prompts` prompts, `rows` side by side, on one card; a batch lasts as long as its longest answer,
+    """Answering `prompts` prompts, `rows` side by side, on one GPU; a batch lasts as long as its longest answer,
     `answer` tokens. `slower` is how many times the operations of W alone an expert costs."""
     batches = ceil(prompts / rows)
     together = min(rows, prompts)
@@ -224,7 +224,7 @@ def answering_seconds(
 def learning_seconds(
     size: Size, adapted: Adapted, tokens: float, kl: bool, machine: Machine, recomputed: bool = False
 ) -> float:
-    """Forward and backward passes over `tokens` tokens on one card: 2 N forward, 2 N back to the inputs, 4 r^2 for dz
+    """Forward and backward passes over `tokens` tokens on one GPU: 2 N forward, 2 N back to the inputs, 4 r^2 for dz
     of every SVF matrix, 2 N of the base model for the divergence, and 2 N where layers are recomputed."""
     dz = 0
     if adapted.adapter == "svf":

@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one job, memory of one of its cards in GB (None: it uses none), bytes on disk."""
+    """Seconds of one job, memory of one of its GPUs in GB (None: it uses none), bytes on disk."""
 
     seconds: float
     gpu_gb: float | None = None
@@ -149,7 +149,7 @@ def _loads(steps: Sequence[Step]) -> list[int]:
 
 
 def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
-    """Sizes of the run's models: of the documents' own by the ledger, of others by the config.json in `folder`
+    """Sizes of the run's models: of the papers' own by the ledger, of others by the config.json in `folder`
     (results/models) once they are there."""
     known = {}
     for name, model in run.models.items():
@@ -177,7 +177,7 @@ def _size(config: Mapping[str, Any]) -> Size:
 
 
 class Estimator:
-    """What a job costs on one kind of card, by formula."""
+    """What a job costs on one kind of GPU, by formula."""
 
     def __init__(self, run: Run, of_models: Mapping[str, Size], machine: Machine):
         self.run, self.sizes, self.machine = run, of_models, machine
@@ -214,7 +214,7 @@ class Estimator:
         of_run = self.run.data_of[task].max_new_tokens
         return TASKS[task].max_new_tokens if of_run is None else of_run
 
-    def _cards(self, model: str) -> int:
+    def _gpus(self, model: str) -> int:
         return max(self.run.models[model].gpus, 1)
 
     def _adapted(self, model: str, settings: dict[str, Any]) -> Adapted:
@@ -236,7 +236,7 @@ class Estimator:
         rows = min(self.run.batch_rows(model), n)
         slower = 1.4 if experts > 1 and adapted.adapter == "svf" else 1.0
         seconds = costs.answering_seconds(size, n, rows, prompt, longest, b, self.machine, slower)
-        memory = costs.answering_gb(size, adapted, rows, prompt, longest, b, experts, scored, self._cards(model))
+        memory = costs.answering_gb(size, adapted, rows, prompt, longest, b, experts, scored, self._gpus(model))
         return Cost(seconds, memory, n * 8.0 * (prompt + TOKENS[task][1]))
 
     def _model(self, job: Job, size: Size, b: int) -> Cost:
@@ -274,7 +274,7 @@ class Estimator:
         return Cost(once.seconds * iterations, once.gpu_gb, 1e6)
 
     def _mix(self, job: Job, size: Size, b: int) -> Cost:
-        memory = costs.answering_gb(size, self._experts(job.model), 1, 1, 1, b, 4, cards=self._cards(job.model))
+        memory = costs.answering_gb(size, self._experts(job.model), 1, 1, 1, b, 4, gpus=self._gpus(job.model))
         return Cost(60.0, memory, 4.0 * 2 * size.layers * size.hidden)
 
     def _train(self, job: Job, size: Size, b: int) -> Cost:
@@ -306,7 +306,7 @@ class Estimator:
             memory = max(memory, evaluation.gpu_gb or 0.0)
         trained = costs.trained_numbers(size, settings, adapted.layers)
         tokens = max(settings["micro_batch_tokens"], prompt + int(answer))
-        learned = costs.training_gb(size, adapted, tokens, tokens, trained, b, kl, recomputed, self._cards(model))
+        learned = costs.training_gb(size, adapted, tokens, tokens, trained, b, kl, recomputed, self._gpus(model))
         disk = 4.0 * trained + settings["steps"] * batch * 8.0 * answer
         return Cost(seconds, max(memory, learned), disk)
 
@@ -334,26 +334,26 @@ def lines(jobs: Iterable[Job], estimator: Estimator, seconds: Mapping[tuple[str,
 
 
 def what_fits(planned: Iterable[Line], run: Run, memory: float) -> str:
-    """Which rows of the documents' tables cards of so many GB can run, and which jobs of the others are too large."""
-    said = [f"\n## With {memory:.0f} GB a card\n"]
+    """Which rows of the papers' tables GPUs of so many GB can run, and which jobs of the others are too large."""
+    said = [f"\n## With {memory:.0f} GB a GPU\n"]
     planned = list(planned)
     for name, model in run.models.items():
-        with_cards = [line for line in planned if line.model == name and line.gpu_gb is not None]
-        too_big = {line.rule: line.gpu_gb for line in with_cards if line.gpu_gb and line.gpu_gb > memory}
-        cards = f"{model.gpus} card{'s' if model.gpus > 1 else ''}"
-        if not with_cards:
-            said.append(f"- {name} ({model.row}): no job of it that is still to run asks for a card")
+        on_gpus = [line for line in planned if line.model == name and line.gpu_gb is not None]
+        too_big = {line.rule: line.gpu_gb for line in on_gpus if line.gpu_gb and line.gpu_gb > memory}
+        asked = f"{model.gpus} GPU{'s' if model.gpus > 1 else ''}"
+        if not on_gpus:
+            said.append(f"- {name} ({model.row}): no job of it that is still to run asks for a GPU")
         elif not too_big:
-            said.append(f"- {name} ({model.row}): every job fits on {cards}")
+            said.append(f"- {name} ({model.row}): every job fits on {asked}")
         else:
             jobs = ", ".join(f"{rule} ({size:.0f} GB)" for rule, size in too_big.items())
-            fitting = [line.rule for line in with_cards if line.rule not in too_big]
+            fitting = [line.rule for line in on_gpus if line.rule not in too_big]
             also = f"; {', '.join(fitting)} would" if fitting else ""
-            said.append(f"- {name} ({model.row}): does not fit on {cards}: {jobs}{also}")
+            said.append(f"- {name} ({model.row}): does not fit on {asked}: {jobs}{also}")
     return "\n".join(said) + "\n"
 
 
-def page(planned: list[Line], run: Run, card: str, machine: Machine, loads: Loads) -> str:
+def page(planned: list[Line], run: Run, gpu: str, machine: Machine, loads: Loads) -> str:
     """The plan as a Markdown table, one line a rule and model with a model of its own, the others together."""
     rows = []
     small = Line("other rules", "")
@@ -372,13 +372,13 @@ def page(planned: list[Line], run: Run, card: str, machine: Machine, loads: Load
     rows.append(_row(everything))
     table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     return (
-        f"# Plan of run “{run.run}” on {card}\n\n"
+        f"# Plan of run “{run.run}” on {gpu}\n\n"
         f"Steps that are still to be done. They take {loads.processes} loads of a model ({loads.steps}, if every step "
         f"had a process of its own) and {loads.engines} starts of vLLM ({loads.engine_steps}). Hours by formula are "
         "upper estimates of the order of magnitude: no early stopping, every batch as long as its longest allowed "
         f"answer, 40 % of {machine.flops / 1e12:.0f} TFLOP/s and 60 % of "
-        f"{machine.bandwidth / 1e12:.2f} TB/s a card, transformers' own generation. Memory is that of the largest job, "
-        f"a card.\n\n{table}\n"
+        f"{machine.bandwidth / 1e12:.2f} TB/s a GPU, transformers' own generation. Memory is that of the largest job, "
+        f"a GPU.\n\n{table}\n"
     )
 
 
@@ -389,7 +389,7 @@ def _row(line: Line) -> dict[str, str]:
         "steps": str(line.jobs),
         "GPU-hours": f"{line.gpu_hours:.1f}" if line.gpu_hours else "",
         "CPU-hours": f"{line.cpu_hours:.1f}" if line.cpu_hours else "",
-        "GB a card": "" if line.gpu_gb is None else f"{line.gpu_gb:.0f}",
+        "GB a GPU": "" if line.gpu_gb is None else f"{line.gpu_gb:.0f}",
         "disk, GB": f"{line.disk / GB:.1f}" if line.disk else "",
         "by": ", ".join(sorted(line.how)),
     }

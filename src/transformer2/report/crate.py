@@ -18,7 +18,7 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from transformer2.config import Run
-from transformer2.provenance import whole_file
+from transformer2.provenance import atomic_path
 from transformer2.report import summary, text
 from transformer2.report.contents import Contents
 from transformer2.seals import sha256
@@ -255,7 +255,7 @@ def _json(value: Any) -> bytes:
 
 
 def _write(contents: dict[str, bytes], out: Path) -> None:
-    with whole_file(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in sorted(contents.items()):
             entry = zipfile.ZipInfo(name, ZIP_EPOCH)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from transformer2.mistakes import StepsFailed, mistake
-from transformer2.provenance import alone, manifest, read_json, write_json
+from transformer2.provenance import exclusive_lock, manifest, read_json, write_json
 from transformer2.seals import checksum, damage, seal_of
 from transformer2.stages import work
 from transformer2.stages.steps import Step
@@ -31,7 +31,7 @@ def run_stage(steps: Sequence[Step], record: Path) -> None:
     """
     failed: dict[str, Exception] = {}
     with (
-        alone(record.with_suffix(".lock")),
+        exclusive_lock(record.with_suffix(".lock")),
         tqdm(steps, desc=record.parent.parent.name, unit="step", mininterval=1) as bar,
     ):
         for step in bar:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2 import config as configuration
-from transformer2.provenance import alone, read_json, read_jsonl, write_json, write_jsonl
+from transformer2.provenance import exclusive_lock, read_json, read_jsonl, write_json, write_jsonl
 from transformer2.scoring import scored_task, task_of
 from transformer2.seals import remove, sha256
 from transformer2.tasks import Task
@@ -66,7 +66,7 @@ def train(
         for rows in (read_rows(the_task, file) for file in (train, validation))
     )
     facts = {"task": task, "seed": seed, "settings": chosen, "inputs": inputs, "engine": engine}
-    with alone(out / ".lock"), lend_base(model, dtype) as (base, tokenizer):
+    with exclusive_lock(out / ".lock"), lend_base(model, dtype) as (base, tokenizer):
         expert = new_expert(base, chosen, basis if chosen["adapter"] == "svf" else None, seed)
         if gradient_checkpointing:
             recompute_layers(expert)
@@ -186,7 +186,7 @@ def adapt(
         adaptive = SelfAdaptiveModel.on_base(
             base, tokenizer, model, experts, "few-shot", basis=basis, batch_rows=batch_rows
         )
-        with alone(out / ".lock"):
+        with exclusive_lock(out / ".lock"):
             result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **settings)
             remove(out / "candidates.jsonl")
         save_expert(adaptive.engine.model, out, selected_adapters=["default"])

@@ -9,12 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transformer2.provenance import whole_file
+from transformer2.provenance import atomic_path
 from transformer2.seals import intact
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(
             {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
             temporary,

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from transformer2.evaluation import accuracy
 from transformer2.models import save_expert
-from transformer2.provenance import whole_lines, write_json
+from transformer2.provenance import read_complete_lines, write_json
 from transformer2.rollout.engine import Engine
 from transformer2.seals import damage, remove, seal
 from transformer2.tasks import Row, Task
@@ -230,7 +230,7 @@ class Trainer:
     def _resume(self) -> None:
         """Resumes from the checkpoint of this very job, or starts afresh where there is none or it is not whole."""
         path = self.out / "checkpoint.safetensors"
-        logs = {name: whole_lines(self.out / name) for name in LOGS}
+        logs = {name: read_complete_lines(self.out / name) for name in LOGS}
         facts: dict[str, Any] = {}
         if what := damage(path):
             tqdm.write(f"{path} is damaged ({what}): starting afresh")

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer2.provenance import read_json, whole_file, write_json
+from transformer2.provenance import atomic_path, read_json, write_json
 from transformer2.seals import intact, sha256
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -15,7 +15,7 @@ LAST = "last"
 def copy_expert(expert: Path, out: Path) -> None:
     """Copies the adapter of one folder into another."""
     for name in ADAPTER_FILES:
-        with whole_file(out / name) as temporary:
+        with atomic_path(out / name) as temporary:
             shutil.copyfile(intact(expert / name), temporary)
 
 

@@ -21,7 +21,7 @@ from transformer2 import hub, provenance
 from transformer2.cli import app, main
 from transformer2.cli.options import json_option
 from transformer2.mistakes import HINTS, mistake
-from transformer2.provenance import read_json, read_jsonl, whole_file, write_json, write_jsonl
+from transformer2.provenance import atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from transformer2.scoring import score_answers
 from transformer2.tasks import TASKS
 
@@ -270,7 +270,7 @@ def test_a_library_that_cannot_write_is_named_with_our_file(tmp_path):
     class SafetensorError(Exception):
         pass
 
-    with pytest.raises(OSError, match="No space left") as error, whole_file(tmp_path / "weights"):
+    with pytest.raises(OSError, match="No space left") as error, atomic_path(tmp_path / "weights"):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert mistake(error.value) == f"{tmp_path / 'weights'}: No space left on device; {HINTS[errno.ENOSPC]}"
 

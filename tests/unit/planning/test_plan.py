@@ -111,17 +111,17 @@ def test_what_is_stated_of_gpus_has_the_right_units():
         assert 50 < machine.flops / machine.bandwidth < 450, f"{name}: operations for each byte that is read"
 
 
-def test_the_fullest_card_has_the_most_of_the_adapted_layers():
-    """70B with SVF on the upper half of its layers, which lie on the cards in equal parts."""
+def test_the_fullest_gpu_has_the_most_of_the_adapted_layers():
+    """70B with SVF on the upper half of its layers, which lie on the GPUs in equal parts."""
     size, adapted = Size(**SHAPES["llama3-70b"].model_dump()), Adapted("svf", "all", 40)
     one = Adapted("svf", "all", 1)
     weights = costs.scaled_bytes(size, one, 2)
     layers = [weights] * 40 + [weights * 2 + costs.basis_bytes(size, one, 2)] * 40
-    for cards in (1, 4, 8):
-        fullest = max(sum(layers[i : i + 80 // cards]) for i in range(0, 80, 80 // cards))
-        rest = (costs.weight_bytes(size, 2) - 80 * weights) / cards + costs.composing_bytes(size, adapted, 2)
+    for gpus in (1, 4, 8):
+        fullest = max(sum(layers[i : i + 80 // gpus]) for i in range(0, 80, 80 // gpus))
+        rest = (costs.weight_bytes(size, 2) - 80 * weights) / gpus + costs.composing_bytes(size, adapted, 2)
         expected = (fullest + rest) / costs.GB + costs.CONTEXT_GB
-        assert costs.training_gb(size, adapted, 0, 0, 0, 2, cards=cards) == pytest.approx(expected, rel=1e-6)
+        assert costs.training_gb(size, adapted, 0, 0, 0, 2, gpus=gpus) == pytest.approx(expected, rel=1e-6)
 
 
 def test_recomputed_layers_keep_their_inputs_and_cost_another_forward_pass():
@@ -194,7 +194,7 @@ def test_a_model_whose_sizes_are_not_known_yet_is_not_estimated():
 def estimated(gpu_gb_of: str = "") -> Any:
     run = load(ROOT / "config" / "paper.yaml")
     of_models = plan.sizes(run, ledger.read_all(ROOT / "paper_tables"), ROOT / "results" / "models")
-    assert of_models.keys() == run.models.keys(), "the documents' own models need no download"
+    assert of_models.keys() == run.models.keys(), "the papers' own models need no download"
     return run, plan.Estimator(run, of_models, MACHINES["h100"])
 
 
@@ -227,6 +227,6 @@ def test_what_fits_names_the_rows_and_the_jobs_that_do_not():
     run, _ = estimated()
     lines = [plan.Line("answer", "llama3-8b", 1, 1.0, 0, 20.0), plan.Line("train", "llama3-8b", 1, 1.0, 0, 60.0)]
     said = plan.what_fits(lines, run, 24)
-    assert "llama3-8b (llama3-8b): does not fit on 1 card: train (60 GB); answer would" in said
-    assert "llama3-8b (llama3-8b): every job fits on 1 card" in plan.what_fits(lines, run, 80)
-    assert "mistral-7b (mistral-7b): no job of it that is still to run asks for a card" in said
+    assert "llama3-8b (llama3-8b): does not fit on 1 GPU: train (60 GB); answer would" in said
+    assert "llama3-8b (llama3-8b): every job fits on 1 GPU" in plan.what_fits(lines, run, 80)
+    assert "mistral-7b (mistral-7b): no job of it that is still to run asks for a GPU" in said

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transformer2.provenance import atomic_write, whole_file
+from transformer2.provenance import atomic_path, atomic_write
 
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "transformer2"}
 """Text stays text, and the same picture is the same file."""
@@ -34,6 +34,6 @@ def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
 def save(figure: Figure, data: pd.DataFrame, out: Path) -> None:
     """Writes `<out>.pdf`, `.svg` and `.png`, and what they show as `<out>.csv`; each whole or not at all."""
     for kind, metadata in FORMATS.items():
-        with whole_file(out.with_name(f"{out.name}.{kind}")) as temporary, rc_context(STYLE):
+        with atomic_path(out.with_name(f"{out.name}.{kind}")) as temporary, rc_context(STYLE):
             figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
     atomic_write(out.with_name(f"{out.name}.csv"), data.to_csv(index=False, float_format="%.6g"))

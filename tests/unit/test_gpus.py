@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from transformer2 import cards
+from transformer2 import gpus
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from transformer2.cards import claim
-print(",".join(claim(int(sys.argv[1]), Path(sys.argv[2]))), flush=True)
+from transformer2.gpus import reserve
+print(",".join(reserve(int(sys.argv[1]), Path(sys.argv[2]))), flush=True)
 time.sleep(60)
 """
 
@@ -39,7 +39,7 @@ def test_processes_share_no_card_and_wait_until_enough_are_free(tmp_path: Path):
         assert len(of_both) == 2 and of_both <= {"0", "1", "2"}
         third = holder(2, tmp_path)
         time.sleep(2)
-        assert third.poll() is None, "one card is free, and it waits for two"
+        assert third.poll() is None, "one GPU is free, and it waits for two"
         first.kill()
         assert len(set(said(third).split(",")) - of_both) >= 1
     finally:
@@ -54,12 +54,12 @@ def test_processes_share_no_card_and_wait_until_enough_are_free(tmp_path: Path):
 
 def test_no_card_hides_all_and_too_many_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(ValueError, match="2 graphics cards are asked for, and 1 are there"):
-        cards.claim(2, tmp_path)
-    assert cards.claim(0, tmp_path) == [] and os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    with pytest.raises(ValueError, match="2 GPUs are asked for, and 1 are there"):
+        gpus.reserve(2, tmp_path)
+    assert gpus.reserve(0, tmp_path) == [] and os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_without_a_driver_there_is_no_card(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert cards.visible() == []
+    assert gpus.visible() == []
