@@ -112,10 +112,10 @@ def test_lines_of_a_file_that_grows_end_before_one_that_is_not_whole(tmp_path):
         assert read_complete_lines(tmp_path / "some.jsonl") == [{"a": 1}, [2]]
 
 
-def test_two_processes_that_would_be_alone_wait_for_each_other(tmp_path):
+def test_two_processes_that_want_the_lock_wait_for_each_other(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from transformer2.provenance import exclusive_lock\n"
-        "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(1)"
+        "with exclusive_lock(Path(sys.argv[1])): print('in', flush=True); time.sleep(1)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
     assert first.stdout and first.stdout.readline() == "in\n"
