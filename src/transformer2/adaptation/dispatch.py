@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
-from transformer2.tasks.classify import ANSWER, CLASSES, adaptation_prompt, read_class
+from transformer2.tasks.classify import CLASSES, adaptation_prompt, label_tokens, read_class
 
 FirstPass = Literal["generation", "labels"]
 
@@ -54,20 +54,6 @@ def classify(
     return [
         Decision(CLASSES[int(row.argmax())], dict(zip(CLASSES, row.double().tolist(), strict=True))) for row in logprobs
     ]
-
-
-def label_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The tokens with which all four answers begin, and the first token in which each differs.
-
-    Raises:
-        ValueError: two answers differ only later: this tokenizer needs the generated answer.
-    """
-    answers = [tokenizer(ANSWER % name, add_special_tokens=False).input_ids for name in CLASSES]
-    common = next(i for i, column in enumerate(zip(*answers, strict=False)) if len(set(column)) > 1)
-    firsts = [answer[common] for answer in answers]
-    if len(set(firsts)) < len(CLASSES):
-        raise ValueError("with this tokenizer two class labels begin with the same token: use first pass 'generation'")
-    return answers[0][:common], firsts
 
 
 def synchronise() -> None:

@@ -178,6 +178,8 @@ class Run(Section):
         if self.reference is not None and self.reference not in self.methods:
             raise ValueError(f"reference: {unknown('method', self.reference, self.methods)}")
         for name, method in self.methods.items():
+            if any(point.rollout == "labels" for point in method.points().values()):
+                raise ValueError(f"methods.{name}: rollout labels is for adaptation.classifier alone")
             for task in method.tasks or []:
                 if task not in self.tasks:
                     raise ValueError(f"methods.{name}.tasks: {unknown('training task', task, self.tasks)}")

@@ -36,8 +36,9 @@ class Training(Section):
     projection: Whole = Field(64, ge=1, le=10**6)
     """TinyLoRA: length of the trained vector of a matrix."""
 
-    rollout: Literal["sampled", "greedy"] = "sampled"
-    """How the policy answers in training: at temperature 1, or greedily (the released code)."""
+    rollout: Literal["sampled", "greedy", "labels"] = "sampled"
+    """How the policy answers in training: at temperature 1, or greedily (the released code). For the classification
+    expert labels draws among the four answers that name a class (ours, for models that never answer so freely)."""
     reward: Literal["lenient", "strict"] = "strict"
     """Which score gives the reward +1; strict is the released code's scorer, and so the paper's."""
     reward_wrong: Reward = -1.0

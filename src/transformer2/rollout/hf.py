@@ -1,21 +1,20 @@
-"""The engine on transformers' own `generate`: any machine, any model; the reference for the others."""
+"""The engine on models of transformers: any machine, any model; the reference for the others."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from transformer2.svf.layer import BASE_ROW
+from transformer2.svf.layer import BASE_ROW, Linear, hold
 
-from .batching import by_length, pad
+from .batching import by_length
+from .decode import decode, prefix_of
 from .engine import Completion, Sampling, text_of
 from .likelihood import completion_states, token_logprobs
-from .pictures import picture_inputs
 
 
 class HFEngine:
@@ -40,16 +39,24 @@ class HFEngine:
         self, prompts: Sequence[list[int]], sampling: Sampling, experts: Sequence[str | None] | None = None,
         streamer: Any = None,
     ) -> list[Completion]:  # fmt: skip
+        if not prompts:
+            return []
         self.model.eval()
         self._check_lengths(prompts)
-        torch.manual_seed(sampling.seed)
-        answers: dict[int, Completion] = {}
+        model, answers = self._causal_model(), dict[int, Completion]()
+        ended, choose = Ending(self.tokenizer, self._eos(), sampling.stop), Choice(sampling, self._placeholders())
         batches = list(by_length([len(prompt) for prompt in prompts], self.batch_rows))
-        with self._weights(experts):
+        with self._weights(experts), self._held(experts), _contiguous_states(model.get_output_embeddings()):
+            prefix = prefix_of(model, prompts, experts, self._rows)
             for batch in tqdm(batches, desc="generating", unit="batch", leave=False, disable=len(batches) < 2):
-                options = _of_rows(experts, batch) | ({"streamer": streamer} if streamer else {})
-                completions = self._generate_batch([prompts[i] for i in batch], sampling, options)
-                answers |= dict(zip(batch, completions, strict=True))
+                rows, names = [prompts[i] for i in batch], None if experts is None else [experts[i] for i in batch]
+                found = decode(
+                    model, rows, names, prefix, self._rows, sampling.max_new_tokens, choose.of(len(batch)), ended,
+                    self.tokenizer.pad_token_id, streamer,
+                )  # fmt: skip
+                for i, tokens in zip(batch, found, strict=True):
+                    reason = "stop" if ended(tokens) else "length"
+                    answers[i] = Completion(tokens, text_of(self.tokenizer, tokens, sampling), reason)
         return [answers[i] for i in range(len(prompts))]
 
     @torch.no_grad()
@@ -66,7 +73,7 @@ class HFEngine:
         with self._weights(experts):
             for batch in by_length(lengths, self.batch_rows):
                 chosen = [completions[i] for i in batch]
-                with self._rows(_of_rows(experts, batch)):
+                with self._rows(None if experts is None else [experts[i] for i in batch]):
                     states, targets = completion_states(model, [prompts[i] for i in batch], chosen)
                 flat = token_logprobs(model.get_output_embeddings(), states, targets)
                 answers |= dict(zip(batch, flat.split([len(c) for c in chosen]), strict=True))
@@ -95,19 +102,30 @@ class HFEngine:
     def _causal_model(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
-    def _placeholders(self) -> list[int] | None:
+    def _placeholders(self) -> list[int]:
         """Tokens that stand for pieces of a picture: answers have none, as no piece would belong to them."""
         image = getattr(self.model.config, "image_token_id", None)
-        return None if image is None else [image]
+        return [] if image is None else [image]
 
     def _weights(self, experts: Sequence[str | None] | None) -> Any:
         """The weights of the chosen expert while inside; rows with experts of their own bring them along."""
         off = isinstance(self.model, PeftModel) and self._expert is None and experts is None
         return self.model.disable_adapter() if off else nullcontext()
 
-    def _rows(self, rows: dict[str, Any]) -> Any:
-        """Rows of a forward pass of the base model with experts of their own; `generate` takes them by itself."""
-        return self.model.base_model.adapters_of_rows(rows["adapter_names"]) if rows else nullcontext()
+    def _held(self, experts: Sequence[str | None] | None) -> Any:
+        """Keeps W' of SVF's layers over many forward passes, in which the vectors do not change."""
+        return hold(module for module in self.model.modules() if isinstance(module, Linear) and experts is None)
+
+    def _rows(self, experts: Sequence[str | None] | None) -> Any:
+        """Rows of the forward passes inside with experts of their own (None: the base model); None gives all the
+        active one."""
+        if experts is None:
+            return nullcontext()
+        return self.model.base_model.adapters_of_rows([name or BASE_ROW for name in experts])
+
+    def _eos(self) -> set[int]:
+        eos = self._causal_model().generation_config.eos_token_id
+        return {eos} if isinstance(eos, int) else set(eos or ())
 
     def _check_lengths(self, prompts: Sequence[list[int]]) -> None:
         context = self.model.config.get_text_config().max_position_embeddings
@@ -116,72 +134,65 @@ class HFEngine:
                 of = f"prompt {number} of {len(prompts)}"
                 raise ValueError(f"{of} has {len(prompt)} tokens; the context of the model holds {context}")
 
-    def _generate_batch(
-        self, prompts: list[list[int]], sampling: Sampling, options: dict[str, Any]
-    ) -> list[Completion]:
-        eos = self._causal_model().generation_config.eos_token_id
-        eos_ids: set[int] = {eos} if isinstance(eos, int) else set(eos or ())
-        # The model's own generation config may set top-k, top-p and penalties: here they are off.
-        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
-        config = GenerationConfig(
-            **(drawn if sampling.temperature > 0 else {"do_sample": False}),
-            max_new_tokens=sampling.max_new_tokens,
-            repetition_penalty=1.0,
-            use_cache=True,
-            eos_token_id=sorted(eos_ids) or None,
-            pad_token_id=self.tokenizer.pad_token_id,
-            suppress_tokens=self._placeholders(),
-        )
-        ids, mask = (t.to(self.model.device) for t in pad(prompts, self.tokenizer.pad_token_id, "left"))
-        stops = _StopStrings(self.tokenizer, sampling.stop, len(prompts), ids.shape[1])
-        with self._causal_model().get_output_embeddings().register_forward_pre_hook(_contiguous):
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                **picture_inputs(prompts, self.model.device),
-                generation_config=config,
-                stopping_criteria=StoppingCriteriaList([stops]),
-                **options,
-            )
-        answers = output[:, ids.shape[1] :].tolist()
-        return [
-            self._completion(row, length, eos_ids, sampling) for row, length in zip(answers, stops.lengths, strict=True)
-        ]
 
-    def _completion(self, row: list[int], stopped: int | None, eos_ids: set[int], sampling: Sampling) -> Completion:
-        ended = next((i + 1 for i, token in enumerate(row) if token in eos_ids), None)
-        length = min((n for n in (ended, stopped) if n is not None), default=None)
-        tokens = row[:length]
-        return Completion(tokens, text_of(self.tokenizer, tokens, sampling), "length" if length is None else "stop")
-
-
-def _contiguous(_head: Any, states: tuple[Tensor]) -> tuple[Tensor]:
-    """The states that the output head takes, in one piece of memory.
+@contextmanager
+def _contiguous_states(head: nn.Module) -> Iterator[None]:
+    """Inside, the output head takes states that lie in one piece of memory.
 
     On a CPU, torch copies a frozen weight for every row of a batch whose rows lie apart, as the last positions of
     prompts do.
     """
-    return (states[0].contiguous(),)
+    handle = head.register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-def _of_rows(experts: Sequence[str | None] | None, batch: list[int]) -> dict[str, Any]:
-    """PEFT's argument for a batch whose rows have experts of their own; empty if they have none."""
-    return {} if experts is None else {"adapter_names": [experts[i] or BASE_ROW for i in batch]}
+class Choice:
+    """Draws tokens, so that a row's draws depend neither on the other rows nor on which of them have left."""
+
+    def __init__(self, sampling: Sampling, never: Sequence[int]):
+        self.temperature, self.never = sampling.temperature, list(never)
+        self.generator = torch.Generator().manual_seed(sampling.seed)
+
+    def of(self, rows: int) -> Callable[[Tensor, list[int]], Tensor]:
+        """The next tokens of those rows of a batch of `rows` rows that the logits belong to."""
+
+        def choose(logits: Tensor, alive: list[int]) -> Tensor:
+            logits = logits.float()
+            logits[:, self.never] = -torch.inf
+            if self.temperature == 0:
+                return logits.argmax(-1)
+            total = (logits / self.temperature).softmax(-1).double().cumsum(-1)
+            drawn = torch.rand(rows, generator=self.generator, dtype=torch.float64)[alive].to(logits.device)
+            return torch.searchsorted(total, drawn[:, None] * total[:, -1:], right=True)[:, 0]
+
+        return choose
 
 
-class _StopStrings(StoppingCriteria):
-    """Ends a row as soon as its text holds a stop string, and remembers after how many tokens."""
+class Ending:
+    """Whether an answer ends with its newest token: by an end token, or as its text now holds a stop string."""
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...], rows: int, prompt_length: int):
-        self.tokenizer, self.stop, self.prompt_length = tokenizer, stop, prompt_length
-        self.window = max((len(string) for string in stop), default=0) + 1  # a token adds at least one byte
-        self.lengths: list[int | None] = [None] * rows
+    def __init__(self, tokenizer: Any, eos: set[int], stop: tuple[str, ...]):
+        self.tokenizer, self.eos, self.stop = tokenizer, eos, stop
+        self.window = max(map(len, stop), default=0) + 1  # a token adds at least one byte
+        self.completing: dict[int, bool] = {}
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        if self.stop:
-            start = max(self.prompt_length, input_ids.shape[1] - self.window)
-            texts = self.tokenizer.batch_decode(input_ids[:, start:])
-            for row, text in enumerate(texts):
-                if self.lengths[row] is None and any(string in text for string in self.stop):
-                    self.lengths[row] = input_ids.shape[1] - self.prompt_length
-        return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)
+    def __call__(self, tokens: list[int]) -> bool:
+        if tokens[-1] in self.eos:
+            return True
+        if not self.stop or not self._may_complete(tokens[-1]):
+            return False
+        text = self.tokenizer.decode(tokens[-self.window :])
+        return any(string in text for string in self.stop)
+
+    def _may_complete(self, token: int) -> bool:
+        """Whether a stop string can end in this token, which few tokens allow: decoding takes time."""
+        if token not in self.completing:
+            text = self.tokenizer.decode([token])
+            # A token alone may lose its first blank; a piece of a character decodes to the replacement character.
+            ends = {string[i:].lstrip() for string in self.stop for i in range(len(string))}
+            self.completing[token] = "\ufffd" in text or any(text.lstrip().startswith(end) for end in ends)
+            self.completing[token] |= any(string in text for string in self.stop)
+        return self.completing[token]

@@ -9,7 +9,7 @@ trains on test prompts of GSM8K and ARC-Challenge and has no others.)
 import random
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from transformer2.config.sizes import OTHERS, shares
 from transformer2.tasks import everyday
@@ -94,6 +94,20 @@ def _score(row: Row, completion: str) -> Score:
 def score(rows: Sequence[Row], completions: Sequence[str]) -> list[Score]:
     """Strict: `strict_class`. Lenient: `read_class`."""
     return [_score(row, completion) for row, completion in zip(rows, completions, strict=True)]
+
+
+def label_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The tokens with which all four answers begin, and the first token in which each differs.
+
+    Raises:
+        ValueError: two answers differ only later: this tokenizer needs the generated answer.
+    """
+    answers = [tokenizer(ANSWER % name, add_special_tokens=False).input_ids for name in CLASSES]
+    common = next(i for i, column in enumerate(zip(*answers, strict=False)) if len(set(column)) > 1)
+    firsts = [answer[common] for answer in answers]
+    if len(set(firsts)) < len(CLASSES):
+        raise ValueError("with this tokenizer two class labels begin with the same token: use first pass 'generation'")
+    return answers[0][:common], firsts
 
 
 TASK = Task(

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
-from transformer2.tasks import RIGHT, Row, Score, Task
+from transformer2.tasks import RIGHT, Row, Score, Task, classify
 
 from .objective import Sample
 
@@ -71,12 +71,36 @@ def rollout(
     Training uses the engine's own token ids, after the prompt ids that they were generated from.
     """
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
-    temperature = 1.0 if settings["rollout"] == "sampled" else 0.0
-    completions = engine.generate(prompts, Sampling(settings["max_new_tokens"], temperature, task.stop, seed))
+    if settings["rollout"] == "labels":
+        completions = drawn_labels(engine, tokenizer, task, prompts, seed)
+    else:
+        temperature = 1.0 if settings["rollout"] == "sampled" else 0.0
+        completions = engine.generate(prompts, Sampling(settings["max_new_tokens"], temperature, task.stop, seed))
     scores = task.score(rows, [completion.text for completion in completions])
     rewards = [1.0 if getattr(score, settings["reward"]) >= RIGHT else settings["reward_wrong"] for score in scores]
     samples = [Sample(p, c.token_ids, r) for p, c, r in zip(prompts, completions, rewards, strict=True)]
     return samples, Rollout(list(rows), completions, scores, rewards)
+
+
+def drawn_labels(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task, prompts: Sequence[list[int]], seed: int
+) -> list[Completion]:
+    """Answers that name a class, drawn by how likely each name is after the words that all such answers begin with.
+
+    A model that never answers in this form gets no reward for what it writes freely, and so nothing to learn from. The
+    policy that draws is the model's own, restricted to four answers; the gradient is that of the whole model.
+
+    Raises:
+        ValueError: the task is another one than the classification of prompts.
+    """
+    if task.name != classify.TASK.name:
+        raise ValueError(f"rollout: labels are those of the task {classify.TASK.name}; {task.name} has none")
+    opening, firsts = classify.label_tokens(tokenizer)
+    likely = engine.next_logprobs([[*prompt, *opening] for prompt in prompts], firsts).softmax(-1)
+    drawn = torch.multinomial(likely, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
+    texts = [classify.ANSWER % classify.CLASSES[i] for i in drawn.tolist()]
+    end: Any = tokenizer.eos_token_id
+    return [Completion([*tokenizer(text, add_special_tokens=False).input_ids, end], text, "stop") for text in texts]
 
 
 def references(tokenizer: PreTrainedTokenizerBase, task: Task) -> Callable[[Sequence[Row]], list[Sample]]:

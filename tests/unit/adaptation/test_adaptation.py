@@ -23,10 +23,11 @@ from transformer2.cli import app
 from transformer2.config import ConfigError
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.provenance import read_json, write_jsonl
+from transformer2.rollout import hf
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.svf import SVFConfig
-from transformer2.tasks import TASKS, Score, everyday
+from transformer2.tasks import TASKS, Score, classify, everyday
 from transformer2.tasks.classify import CLASSES, adaptation_prompt, labelled, read_class, shares, strict_class
 from transformer2.training.samples import step_rows
 
@@ -211,7 +212,7 @@ def test_the_labels_compared_are_the_likeliest_answer(engine):
     words = engine.tokenizer
     questions = ["say yes", "say one word 3", "the answer is no"]
     found = dispatch.classify(engine, words, questions, "labels", None, 8)
-    opening, _ = dispatch.label_tokens(words)
+    opening, _ = classify.label_tokens(words)
     for question, decision in zip(questions, found, strict=True):
         prompt = [*encode_prompt(words, adaptation_prompt(question)), *opening]
         logprobs = {}
@@ -237,7 +238,7 @@ def test_classification_runs_on_the_base_weights_whatever_ran_before(engine, fir
 
 def test_after_a_classification_that_fails_the_engine_holds_the_base_model(engine, monkeypatch):
     before, expected = base_weights(engine), load_model_answers(engine)
-    monkeypatch.setattr(engine, "_generate_batch", lambda *_: 1 / 0)
+    monkeypatch.setattr(hf, "decode", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         dispatch.classify(engine, engine.tokenizer, ["say yes"], "generation", "cls", 8)
     monkeypatch.undo()

@@ -10,6 +10,7 @@ from transformer2.models import load_expert, new_expert
 from transformer2.provenance import read_json, read_jsonl, write_json
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
+from transformer2.tasks import classify
 from transformer2.training import checkpoint, loop
 from transformer2.training.objective import Sample, accumulate_gradients, negative_objective
 from transformer2.training.samples import batch_indices, references, rollout
@@ -224,6 +225,27 @@ def test_what_is_trained_on_is_what_was_generated_token_for_token(words):
     assert [(s.prompt_ids, s.completion_ids) for s in samples] == [(p, c.token_ids) for p, c in asked]
     assert [s.reward for s in samples] == [1.0 if right(c.text) else -1.0 for c in seen.completions]
     assert {1.0, -1.0} == {s.reward for s in samples}
+
+
+def test_labels_are_drawn_by_their_likelihood_and_end_as_free_answers_would(words):
+    engine = HFEngine(model(len(words)), words)
+    task_rows = [{"item": str(i), "text": "say yes", "class": "math"} for i in range(2000)]
+    chosen = settings(rollout="labels")
+    samples, seen = rollout(engine, words, classify.TASK, task_rows, chosen, seed=1)
+    opening, firsts = classify.label_tokens(words)
+    expected = engine.next_logprobs([[*samples[0].prompt_ids, *opening]], firsts)[0].softmax(-1)
+    drawn = torch.tensor([[c.text == classify.ANSWER % name for name in classify.CLASSES] for c in seen.completions])
+    assert (drawn.float().mean(0) - expected).abs().max() < 4 * (0.25 / 2000) ** 0.5
+    assert all(
+        words.decode(s.completion_ids) == c.text + words.eos_token
+        for s, c in zip(samples, seen.completions, strict=True)
+    )
+    assert [s.reward for s in samples] == [1.0 if right else -1.0 for right in drawn[:, 1].tolist()]
+    assert rollout(engine, words, classify.TASK, task_rows[:50], chosen, seed=1)[1].completions == (
+        rollout(engine, words, classify.TASK, task_rows[:50], chosen, seed=1)[1].completions
+    )
+    with pytest.raises(ValueError, match="rollout: labels are those of the task classify; words has none"):
+        rollout(engine, words, WORDS, rows(1), chosen, seed=1)
 
 
 def test_reference_answers_follow_the_same_prompt_and_end_with_eos(words):
