@@ -178,6 +178,7 @@ class Linear(nn.Module, SVFLayer):
         self.multiplies = multiplies(base_layer)
         self.composed: Composed | None = None
         self.held = False  # inside `hold`: the vectors cannot change
+        self.held_rows: dict[int, Tensor] | None = None  # inside `hold_rows`: d of the rows, by their number
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 
@@ -211,8 +212,8 @@ class Linear(nn.Module, SVFLayer):
             if self.merged:
                 self.unmerge()
             return self.base_layer(x, *args, **kwargs)
-        rows = [name in self.svf_z for name in adapter_names or self.active_adapters]
-        if not any(rows) or (self.merged and not adapter_names):
+        known = any(name in self.svf_z for name in set(adapter_names or self.active_adapters))
+        if not known or (self.merged and not adapter_names):
             return self.base_layer(x, *args, **kwargs)
         if self.quantization_backend is None and not torch.is_autocast_enabled(x.device.type):
             x = self._cast_input_dtype(x, self.base_layer.weight.dtype)  # type: ignore[arg-type]
@@ -223,13 +224,16 @@ class Linear(nn.Module, SVFLayer):
         return self._factored(x, self.d(self.active_adapters))
 
     def _d_of_rows(self, x: Tensor, names: list[str]) -> Tensor:
-        """d (rows, 1, ..., r) for the rows of x; zeros for BASE_ROW."""
+        """d (rows, 1, ..., r) for the rows of x; zeros for BASE_ROW. Inside `hold_rows`, inference makes it once."""
         if self.merged:
             raise ValueError("rows cannot have adapters of their own while one is merged: call unmerge_adapter() first")
         if len(names) != len(x):
             raise ValueError(f"adapter_names has {len(names)} names for {len(x)} rows; it must have one a row")
-        d = {name: self.d([name]) for name in set(names)}
-        return torch.stack([d[name] for name in names]).reshape(len(x), *[1] * (x.ndim - 2), -1)
+        held = {} if self.held_rows is None or torch.is_grad_enabled() else self.held_rows
+        if len(names) not in held:
+            d = {name: self.d([name]) for name in set(names)}
+            held[len(names)] = torch.stack([d[name] for name in names])
+        return held[len(names)].reshape(len(x), *[1] * (x.ndim - 2), -1)
 
     def _factored(self, x: Tensor, d: Tensor) -> Tensor:
         """x W'^T + b by the base layer as it is. Naive equivalent: `scale_weight` for each row, then `F.linear`."""
@@ -312,6 +316,19 @@ def hold(layers: Iterable[Linear]) -> Iterator[None]:
     finally:
         for layer in held:
             layer.held = False
+
+
+@contextmanager
+def hold_rows(layers: Sequence[Linear]) -> Iterator[None]:
+    """Inside, the vectors do not change, and a batch of so many rows has always the same adapters in its rows."""
+    before = [layer.held_rows for layer in layers]
+    for layer in layers:
+        layer.held_rows = {}
+    try:
+        yield
+    finally:
+        for layer, rows in zip(layers, before, strict=True):
+            layer.held_rows = rows
 
 
 def _is_sharded(layer: Linear) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .basis import Basis, decompose, open_bases
 from .config import SVFConfig
-from .layer import BASE_ROW, Linear, SVFLayer, hold
+from .layer import BASE_ROW, Linear, SVFLayer, hold, hold_rows
 from .targets import TARGET_MODULES, check_target, dense_weight
 
 LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -96,6 +96,8 @@ class SVFModel(BaseTuner):
     def adapters_of_rows(self, names: Sequence[str], repeats: Collection[int] = (1,)) -> Iterator[None]:
         """Inside, each row of a batch has its own adapter: of the PEFT model, of the base model, or of a part of it.
 
+        The vectors must not change inside: what the rows need of them is made once.
+
         Args:
             names: of the adapters (or BASE_ROW), one a row.
             repeats: how often `generate` may repeat each row.
@@ -105,13 +107,11 @@ class SVFModel(BaseTuner):
         """
         self._check_names(names)
         hook = partial(_add_adapter_names, names, repeats)
-        handles = [
-            module.register_forward_pre_hook(hook, with_kwargs=True)
-            for module in self.modules()
-            if isinstance(module, Linear | AuxiliaryTrainingWrapper)
-        ]
+        modules = [module for module in self.modules() if isinstance(module, Linear | AuxiliaryTrainingWrapper)]
+        handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
         try:
-            yield
+            with hold_rows([module for module in modules if isinstance(module, Linear)]):
+                yield
         finally:
             for handle in handles:
                 handle.remove()

@@ -152,6 +152,23 @@ def test_answers_are_generated_with_one_comparison_however_long_they_are():
     assert counts == [1, 1]
 
 
+def test_vectors_of_rows_are_made_once_for_all_tokens_and_again_for_the_next_answers(monkeypatch):
+    model = expert().eval()
+    rows = ["default", "__base__", "default"][: len(inputs())]
+    of_names, original = [], Linear.d
+    monkeypatch.setattr(Linear, "d", lambda layer, names: (of_names.append(names), original(layer, names))[1])
+    options = {"adapter_names": rows, "max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    first = model.generate(input_ids=inputs(), output_logits=True, return_dict_in_generate=True, **options)
+    layers = len(model.base_model.svf_layers())
+    assert len(of_names) == layers * len(set(rows)), "once a layer and adapter, not once a token"
+    for vector in vectors(model):
+        vector.data *= 1.5
+    second = model.generate(input_ids=inputs(), output_logits=True, return_dict_in_generate=True, **options)
+    assert len(of_names) == 2 * layers * len(set(rows))
+    assert not torch.equal(first.logits[0][0], second.logits[0][0]), "changed vectors are seen"
+    assert torch.equal(first.logits[0][1], second.logits[0][1]), "the base model's row is as before"
+
+
 def gradients(model: nn.Module, autocast: bool = False) -> list[Tensor]:
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         loss = model(inputs(), labels=inputs()).loss
