@@ -7,6 +7,7 @@ needs no torch to know it. Comments, docstrings and the annotations of functions
 
 import ast
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -112,15 +113,37 @@ def command_function(command: str) -> Name:
 @cache
 def _read_definition(name: Name, any_task: bool, unused: frozenset[str]) -> tuple[str, list[Reference]]:
     """The code behind a name, and what it refers to."""
-    statements = [_trimmed(statement, unused) for statement in _statements(name, any_task)]
-    referred = [reference for statement in statements for reference in references(statement, name[0])]
-    return "\n".join(map(ast.unparse, statements)), referred
+    found = [_read_statement(one, name[0], unused & _fields(one)) for one in _statements(name, any_task)]
+    return "\n".join(code for code, _ in found), [reference for _, referred in found for reference in referred]
 
 
-def references(statement: ast.stmt, module: str) -> Iterator[Reference]:
-    """What a statement of a module refers to in this package."""
+@cache
+def _read_statement(statement: ast.stmt, module: str, unused: frozenset[str]) -> tuple[str, list[Reference]]:
+    """The code of a statement without the fields of a `Task` that are not used, and what it refers to."""
+    if unused:
+        statement = deepcopy(statement)
+        (task,) = _tasks(statement)
+        task.keywords = [keyword for keyword in task.keywords if keyword.arg not in unused]
+    code = ast.unparse(statement)
+    return code, [*references(statement, code, module)]
+
+
+def _fields(statement: ast.stmt) -> frozenset[str]:
+    """Those of the `Task` that a statement makes, by their names; none if it makes none."""
+    return frozenset(keyword.arg for task in _tasks(statement) for keyword in task.keywords if keyword.arg)
+
+
+def _tasks(statement: ast.stmt) -> list[ast.Call]:
+    value = getattr(statement, "value", None)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Task":
+        return [value]
+    return []
+
+
+def references(statement: ast.stmt, code: str, module: str) -> Iterator[Reference]:
+    """What a statement of a module, with this code, refers to in this package."""
     imports = dict(read(module).imports)
-    visible = _global_names(symtable(ast.unparse(statement), module, "exec"))
+    visible = _global_names(symtable(code, module, "exec"))
     for node in ast.walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
             here = _imported(node, module)
@@ -192,6 +215,7 @@ def _statements(name: Name, any_task: bool) -> list[ast.stmt]:
     return defined_there.definitions[defined]
 
 
+@cache
 def _import_of(name: Name) -> ast.stmt:
     return ast.parse(f"def look_up():\n    from {name[0]} import {name[1]}\n    return {name[1]}").body[0]
 
@@ -215,14 +239,8 @@ def _task_modules() -> dict[str, str]:
     return ast.literal_eval(assignment.value)
 
 
-def _trimmed(statement: ast.stmt, unused: frozenset[str]) -> ast.stmt:
-    """A statement without docstrings, annotations of functions, and the fields of a `Task` that are not used."""
-    return ast.fix_missing_locations(_Trim(unused).visit(ast.parse(ast.unparse(statement)).body[0]))
-
-
 class _Trim(ast.NodeTransformer):
-    def __init__(self, unused: frozenset[str]):
-        self.unused = unused
+    """Takes docstrings and the annotations of functions out of a statement."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -231,11 +249,6 @@ class _Trim(ast.NodeTransformer):
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
         return node
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id == "Task":
-            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in self.unused]
-        return self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         documentation = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -248,7 +261,7 @@ def read(module: str) -> Module:
     path = _path(module)
     assert path is not None, module
     parsed = Module()
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in _Trim().visit(ast.parse(path.read_text(encoding="utf-8"))).body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             parsed.imports |= _imported(statement, module)
         elif names := _defined(statement):
