@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from transformer2.reproduce.frames import UNPAIRED
 from transformer2.reproduce.ledger import Column, Entry, LedgerTable, Reported, Row, State, entries
 from transformer2.reproduce.statistics import (
     UNDEFINED,
@@ -19,9 +20,6 @@ from transformer2.reproduce.statistics import (
 )
 
 Scoring = Literal["strict", "lenient"]
-
-UNPAIRED = "/unpaired/"
-"""Part of the name of an item of which only the count is known: it is the same item as no other."""
 
 
 @dataclass(frozen=True)

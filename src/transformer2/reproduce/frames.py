@@ -18,6 +18,8 @@ IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", 
 validation) or last; empty where no training is, or where several are mixed or dispatched to."""
 COLUMNS = (*IDENTITY, "item", "strict", "lenient", "new_tokens", "finish_reason")
 """Of the frame of scores."""
+UNPAIRED = "/unpaired/"
+"""Part of the name of an item of which only the count is known: it is the same item as no other."""
 ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
 SCORES: dict[Hashable, Any] = ORIGIN | {
     "method": str, "trained_on": str, "state": str, "seed": int, "item": str, "strict": None, "lenient": None,

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 
 from transformer2.config import PAPER_MODELS, Run, explain, unknown
 from transformer2.reproduce import ledger
-from transformer2.reproduce.cells import UNPAIRED
-from transformer2.reproduce.frames import COLUMNS
+from transformer2.reproduce.frames import COLUMNS, UNPAIRED
 
 COMPUTED = ("data", "sweeps", "experts", "generations", "mixes", "scores")
 """Folders of a run that was computed here."""
