@@ -51,7 +51,7 @@ def main() -> None:
     search = {"population": 16, "elites": 4, "iterations": 10, "max_new_tokens": 40}
     found = mixed.adapt(rows(args.task, "test", args.shots), task, **search)
     alpha = {name: [round(value, 2) for value in row] for name, row in zip(experts, found.alpha.tolist(), strict=True)}
-    print(f"mix for {args.task}: {alpha}, {found.score.accuracy:.0%} of {args.shots} shots right; {found.stopped}")
+    print(f"mix for {args.task}: {alpha}, {found.score[0]:.0%} of {args.shots} shots right; {found.stopped}")
 
 
 if __name__ == "__main__":
