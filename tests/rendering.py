@@ -7,14 +7,17 @@ from transformer2.report.figures import scores as score_figures
 from transformer2.report.layout import write
 from transformer2.report.tables import scores, settings, times
 from transformer2.reproduce import ledger
+from transformer2.reproduce.budgets import Budgets
 from transformer2.reproduce.frames import read_experts, read_scores, read_timings
 
 
-def render(ledger_file: Path, scores_file: Path, out: Path, experts_file: Path | None = None) -> list[Path]:
+def render(
+    ledger_file: Path, scores_file: Path, out: Path, experts_file: Path | None = None, budgets: Budgets | None = None
+) -> list[Path]:
     """A table of accuracies in all formats, in `out`."""
     experts = read_experts(experts_file) if experts_file else None
     everything = ledger.read_all(ledger_file.parents[1])
-    made = scores.table(ledger.read(ledger_file), everything, read_scores(scores_file), experts)
+    made = scores.table(ledger.read(ledger_file), everything, read_scores(scores_file), experts, True, budgets or {})
     return write(*made, ledger_file.parents[1] / "templates", out)
 
 

@@ -136,13 +136,21 @@ rule figures:
 
 
 rule verdicts:
-    # On the papers' claims, by the frames; and on the papers themselves.
+    # On the papers' gains and claims, by the frames; and on the papers themselves.
     input:
         frames=FRAMES,
         ledger=LEDGER_FILES,
     output:
         "results/{run}/audit.csv",
         "results/{run}/claims.csv",
+        "results/{run}/verdicts.csv",
+        "results/{run}/verdicts-pooled.csv",
+        shown(
+            "verdicts.md",
+            "verdicts",
+            "Verdicts",
+            labels={"page": "the papers' gains"},
+        ),
         shown(
             "audit.md",
             "audit",

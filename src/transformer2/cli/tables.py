@@ -64,23 +64,33 @@ def figures(run: RunFile, only: Only = [], ledger: Path = PAPER_TABLES) -> None:
 
 @app.command()
 def audit(out: File, ledger: File = PAPER_TABLES) -> None:
-    """Check the papers' numbers against each other: writes <out>.csv and <out>.md."""
+    """Check the papers' numbers against each other, and what their gains can show: writes <out>.csv, <out>.md, and the
+    gains with the items that they need as <out>-gains.{csv,pdf,svg,png}."""
+    from transformer2.report.figures.gains import draw_power
     from transformer2.report.verdicts import write_audit
+    from transformer2.reproduce.power import power_table
+    from transformer2.reproduce.printed import read_printed
 
     print(f"{write_audit(ledger, out)} findings, in {out}.csv and {out}.md")
+    draw_power(power_table(read_printed(ledger)), out.with_name(f"{out.name}-gains"))
+    print(f"what the printed gains can show, in {out}-gains.csv, .pdf, .svg and .png")
 
 
 @app.command()
 def verdicts(run: RunFile, ledger: Path = PAPER_TABLES) -> None:
-    """Judge the papers' claims by what a run measured, and audit the papers themselves: writes claims.{csv,md} and
-    audit.{csv,md} beside the run's configuration."""
-    from transformer2.report.verdicts import write_audit, write_claims
+    """Judge the papers' gains and claims by what a run measured, and audit the papers themselves: writes
+    verdicts.{csv,md}, verdicts-pooled.csv, claims.{csv,md} and audit.{csv,md} beside the run's configuration."""
+    from transformer2.report.verdicts import write_audit, write_claims, write_gains
+    from transformer2.reproduce.budgets import budgets
     from transformer2.reproduce.claims.measured import Measurements
     from transformer2.reproduce.frames import Frames
     from transformer2.reproduce.inventory import frame_files
+    from transformer2.reproduce.ledger import read_all
 
     of_run, folder = run_of(run)
-    measured = Measurements.read(Frames(folder), frame_files(of_run))
+    measured = Measurements.read(Frames(folder), frame_files(of_run), budgets(of_run))
+    cells = write_gains(read_all(ledger), measured, folder / "verdicts")
+    print(f"{cells} cells with a method, in {folder}/verdicts.csv and verdicts.md")
     print(f"{write_claims(ledger, measured, folder / 'claims')} claims, in {folder}/claims.csv and claims.md")
     print(f"{write_audit(ledger, folder / 'audit')} findings, in {folder}/audit.csv and audit.md")
 

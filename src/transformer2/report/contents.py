@@ -14,6 +14,8 @@ from transformer2.reproduce.ledger import Ledger
 
 TABLE_FORMATS = ("md", "tex", "html", "csv")
 FIGURE_FORMATS = ("pdf", "svg", "png", "csv")
+GAINS = "-gains"
+"""What the name of a table's forest plot has after that of the table."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,15 @@ class Kind:
 
 KINDS = {
     "table": Kind(("scores",), "Tables as pictures", "figure"),
+    "gains": Kind(
+        ("scores",), "Gains, the paper's and ours", "gains",
+        "Forest plot, one line for each cell: hollow diamonds are the paper's gains over the base, dots this run's, "
+        "lines 95 % intervals; the right edge has the verdict. The table of all cells has the same numbers.",
+    ),
+    "power": Kind(
+        (), "Gains, the paper's and ours", "power",
+        "Dots, one row for each test set: the gains that the papers print, and bands in which so many items show none.",
+    ),
     "confusion": Kind(
         ("decisions",), "Self-adaptation", "adaptation_figure",
         "Matrices of shares: to which class the prompts of each domain were sent, one for each model and strategy.",
@@ -129,7 +140,10 @@ def tables_of(run: Run, ledger: Ledger) -> list[Table]:
 
 def figures_of(run: Run, ledger: Ledger) -> list[Figure]:
     """A figure for each table of accuracies, and those of the paper that the run has something to show in."""
-    figures = [Figure(table.id, "table", f"{table.number} ({table.document})") for table in ledger.scores]
+    named = {table.id: f"{table.number} ({table.document})" for table in ledger.scores}
+    figures = [Figure(id, "table", title) for id, title in named.items()]
+    figures += [Figure(f"{id}{GAINS}", "gains", f"Gains in {title}") for id, title in named.items()]
+    figures.append(Figure(f"printed{GAINS}", "power", "What the papers' own gains can show"))
     if run.scores is None:
         figures += [*_of_adaptation(run), *_of_models(run), *_of_learning(run), *_schematics(run)]
     if run.reference:

@@ -38,7 +38,7 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
             lines.append((y, f"{row['label']}, {row['task']}", row.get("verdict", row.get("beyond", "")), row))
         y += 1.4
     figure = Figure(
-        figsize=(9.5, 0.27 * (y + 1.5 * (0 if pooled is None else len(pooled) + 1)) + 1.6), layout="constrained"
+        figsize=(8.6, 0.25 * (y + 1.5 * (0 if pooled is None else len(pooled) + 1)) + 1.6), layout="constrained"
     )
     axis = figure.subplots()
     for height, _, _, row in lines:
@@ -48,7 +48,8 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
         for _, row in pooled.iterrows():
             y += 1
             _summary(axis, y, row)
-            lines.append((y, f"{row['label']} ({row['cells']} cells)", "", row))
+            of = f"{row['cells']} cells{', stand-ins' if row['standin'] else ''}"
+            lines.append((y, f"{row['label']} ({of})", "", row))
         y += 1
     right = "verdict" if "verdict" in shown else "beyond chance?"
     axis.text(1.01, 0, right, transform=axis.get_yaxis_transform(), va="center", fontsize=9, fontweight="bold")
@@ -65,8 +66,8 @@ def _line(axis: Axes, y: float, row: Any, margin: float) -> None:
     if printed:
         height = y if alone else y - OFFSET
         axis.plot(
-            [row["gain"] - margin, row["gain"] + margin], [y, y], color="#eeeeee", linewidth=9, solid_capstyle="butt",
-            zorder=0, label=f"within {margin:g} points of the paper's gain",
+            [row["gain"] - margin, row["gain"] + margin], [height, height], color="#e4e4e4", linewidth=8,
+            solid_capstyle="butt", zorder=0, label=f"within {margin:g} points of the paper's gain",
         )  # fmt: skip
         axis.plot(
             [row["gain"] - Z * row["se_paired"], row["gain"] + Z * row["se_paired"]], [height, height], color=PAPER,

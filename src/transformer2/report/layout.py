@@ -12,7 +12,7 @@ import pandas as pd
 from transformer2.provenance import atomic_write
 from transformer2.reproduce.ledger import LedgerTable, SettingsTable, TimeTable
 
-LINES = ("paper", "ours", "95 %", "n", "lenient", "expert", "best", "last", "verdict")
+LINES = ("paper", "ours", "95 %", "n", "lenient", "expert", "best", "last", "gain", "paper's", "verdict", "score")
 """The lines of a cell, from top to bottom."""
 
 

@@ -38,6 +38,11 @@ def signed_span(low: float, high: float) -> str:
     return f"{signed(low)} to {signed(high)}"
 
 
+def gain(value: float, low: float, high: float) -> str:
+    """A gain with its interval: +1.50 (−0.5 to +3.5)."""
+    return ABSENT if math.isnan(value) else f"{signed(value, 2)} ({signed_span(low, high)})"
+
+
 def with_interval(estimate: Estimate) -> str:
     """12.50 (95 %: 11.00 to 14.00)."""
     if math.isnan(estimate.value):
@@ -79,6 +84,11 @@ def listed(parts: Iterable[str]) -> str:
 def counted(number: int, name: str) -> str:
     """1 claim, 2 claims."""
     return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
+def seeds(number: int) -> str:
+    """one seed, 3 seeds."""
+    return "one seed" if number == 1 else f"{number} seeds"
 
 
 def were(number: int) -> str:

@@ -12,15 +12,12 @@ What the paper's items show (2, 4) depends on how its base and method were paire
 them for independent, the wider bound; `verdict_if_paired` is the verdict at the other bound, maximal pairing.
 """
 
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.stats import t as student
 
-from transformer2.config import explain, read_yaml
 from transformer2.reproduce.gains import Gain
 from transformer2.reproduce.power import TELESCOPE, Z, detectable
 from transformer2.reproduce.statistics import LEVEL
@@ -38,26 +35,8 @@ MEANING: dict[Verdict, str] = {
     "not run": "this run has no gain for the cell",
     "ours alone": "the paper prints no gain for the cell",
 }
-
-
-class Margin(BaseModel):
-    """`paper_tables/margins.yaml`: how near two gains are to count as the same, in points, and why."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    margin: float = Field(gt=0, lt=100)
-    why: str = Field(min_length=1)
-
-
-def read_margin(path: Path) -> Margin:
-    """The frozen margin.
-
-    Raises:
-        ValueError: a key is unknown or missing or a value does not fit; one line with file and reason.
-    """
-    try:
-        return Margin(**read_yaml(path))
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error, Margin)}") from None
+JUDGED: tuple[Verdict, ...] = ("reproduced", "same direction", "not reproduced", "cannot tell")
+"""Verdicts by the table of rules, which only the papers' own models and data can get."""
 
 
 # ---- the table of verdicts

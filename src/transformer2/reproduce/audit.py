@@ -16,8 +16,10 @@ from typing import Literal
 import pandas as pd
 
 from transformer2.config import MODULES
-from transformer2.reproduce.claims import Claim, on_paper, only_by_chance, printed_contrast, read_claims, summary
+from transformer2.reproduce.claims import Claim, on_paper, only_by_chance, read_claims, summary
 from transformer2.reproduce.ledger import Entry, Ledger, LedgerTable, Trained, entries, parameters, read_all
+from transformer2.reproduce.power import power_table
+from transformer2.reproduce.printed import printed_gains
 from transformer2.reproduce.statistics import LEVEL
 
 Severity = Literal["error", "doubt", "rounding", "note"]
@@ -65,8 +67,15 @@ def audit(ledger_folder: Path) -> pd.DataFrame:
 
 def findings(ledger: Ledger, claims: dict[str, Claim]) -> list[Finding]:
     """Everything that the rules find, the gravest first."""
-    of_tables = [finding for table in ledger.scores for finding in (*counts(table, ledger), *sampling_error(table))]
-    every = [*of_cells(ledger), *of_tables, *percentages(ledger), *settings(ledger), *prose(ledger, claims)]
+    of_tables = [finding for table in ledger.scores for finding in counts(table, ledger)]
+    every = [
+        *of_cells(ledger),
+        *of_tables,
+        *sampling_error(ledger),
+        *percentages(ledger),
+        *settings(ledger),
+        *prose(ledger, claims),
+    ]
     order, merged = list(SEVERITIES), {}
     for finding in every:  # the same number in several tables is one finding
         same = finding.rule, finding.severity, finding.finding, finding.evidence
@@ -182,28 +191,17 @@ def counts(table: LedgerTable, ledger: Ledger) -> Iterator[Finding]:
         )
 
 
-def sampling_error(table: LedgerTable) -> Iterator[Finding]:
-    """How many of the printed differences from the base are larger than chance alone allows."""
-    base = {(e.row.model, e.column.name): e for e in entries(table) if e.row.method == "base"}
-    beyond = []
-    for entry in entries(table):
-        of_base = base.get((entry.row.model, entry.column.name))
-        if (
-            entry.row.method == "base"
-            or entry.reported.value is None
-            or of_base is None
-            or of_base.reported.value is None
-        ):
-            continue
-        beyond.append(printed_contrast(entry, of_base).p_value < 1 - LEVEL)
-    if beyond:
+def sampling_error(ledger: Ledger) -> Iterator[Finding]:
+    """How many of the printed gains over the base are larger than chance alone allows (`power.power_table`)."""
+    for (document, table), gains in power_table(printed_gains(ledger)).groupby(["document", "table"], sort=False):
+        beyond = gains["beyond"].value_counts()
         yield Finding(
             "sampling error",
             "note",
-            (f"{table.document}/{table.name}",),
-            f"{sum(beyond)} of {len(beyond)} printed differences from the base are beyond sampling error",
-            f"score test of two independent samples, p < {1 - LEVEL:.2f}, not corrected for their number; "
-            "the same items on both sides could show more",
+            (f"{document}/{table}",),
+            f"{beyond.get('yes', 0)} of {len(gains)} printed gains over the base are beyond sampling error, "
+            f"{beyond.get('if paired', 0)} more if base and method are paired closely",
+            f"{LEVEL:.0%} interval of two independent samples, or with maximal pairing; not corrected for their number",
         )
 
 

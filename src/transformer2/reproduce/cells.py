@@ -1,16 +1,17 @@
 """From the scores of a run to the cells of a paper's table: what was reported beside what was measured."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from transformer2.reproduce.frames import UNPAIRED
+from transformer2.reproduce.gains import Gain, counted_gain, paired_gain
 from transformer2.reproduce.ledger import Column, Entry, LedgerTable, Reported, Row, State, entries
 from transformer2.reproduce.statistics import (
     UNDEFINED,
-    Contrast,
     Estimate,
     detectable_gain,
     independent,
@@ -38,14 +39,29 @@ class Measured:
     items: int
     score: Estimate
     """Mean over seeds, with the Wilson interval of that mean on `items` items."""
-    normalised: Estimate
-    """Ours over our base on the same items, with its bootstrap interval; undefined if no base solves any."""
+    gain: Gain | None
+    """Over our base on the same items; None for the base itself, and where our base was not run."""
     p_value: float
-    """Exact McNemar test against our base on the same items, the largest over seeds; NaN without a base."""
+    """Of the test that the gain is none (`gain_test`); NaN without a base."""
     detectable: float
     """Gain over our base, in percentage points, that so many items show with a power of 80 %; NaN without a base."""
     paired: bool
     """Whether it is known which items were right, not only how many."""
+    verdicts: pd.DataFrame = field(repr=False, compare=False)
+    """`item_verdicts`."""
+    base: pd.DataFrame | None = field(repr=False, compare=False)
+    """Those of our base; None where it was not run."""
+
+    @cached_property
+    def normalised(self) -> Estimate:
+        """Ours over our base on the same items, with its bootstrap interval; undefined if no base solves any."""
+        if self.base is None:
+            return UNDEFINED
+        if self.base is self.verdicts:
+            return Estimate(1.0, 1.0, 1.0) if self.base.any(axis=None) else UNDEFINED
+        if not paired(self.verdicts, self.base):
+            return independent(*counted(self.verdicts), *counted(self.base), "ratio").estimate
+        return paired_bootstrap(*same_items(self.verdicts, self.base), "ratio")
 
 
 @dataclass(frozen=True)
@@ -129,8 +145,9 @@ def _measure(entry: Entry, samples: pd.DataFrame, scores: pd.DataFrame, which: S
     (model, state), (seeds, items) = samples[["model", "state"]].iloc[0], verdicts.shape
     correct = round(verdicts.to_numpy().sum().item(), 6)
     low, high = wilson(correct / seeds, items)
-    base = _select(_of_row(scores, entry.row), "base", "", task)
-    normalised, p_value, detectable = _against_base(verdicts, base, entry.method, which)
+    base_samples = _select(_of_row(scores, entry.row), "base", "", task)
+    base = verdicts if entry.method == "base" else None if base_samples.empty else item_verdicts(base_samples, which)
+    gain, p_value, detectable = _against_base(verdicts, base)
     folder = f"scores/{model}/{adapter(entry.method, entry.trained_on, state)}/{task}"
     return Measured(
         model=model,
@@ -141,42 +158,55 @@ def _measure(entry: Entry, samples: pd.DataFrame, scores: pd.DataFrame, which: S
         correct=correct,
         items=items,
         score=Estimate(100 * correct / (seeds * items), 100 * low, 100 * high),
-        normalised=normalised,
+        gain=gain,
         p_value=p_value,
         detectable=100 * detectable,
         paired=paired(verdicts, verdicts),
+        verdicts=verdicts,
+        base=base,
     )
 
 
-def _against_base(
-    verdicts: pd.DataFrame, base_samples: pd.DataFrame, method: str, which: Scoring
-) -> tuple[Estimate, float, float]:
-    """Normalised score, p of the test against the base, and the gain (share of 1) that would have been seen."""
+def _against_base(verdicts: pd.DataFrame, base: pd.DataFrame | None) -> tuple[Gain | None, float, float]:
+    """Gain, p of its test, and the gain (share of 1) that would have been seen."""
     nan = float("nan")
-    if base_samples.empty:
-        return UNDEFINED, nan, nan
-    base = item_verdicts(base_samples, which)
-    if method == "base":
-        return (Estimate(1.0, 1.0, 1.0) if base.any(axis=None) else UNDEFINED), nan, nan
-    normalised, p_value = contrast(verdicts, base, "ratio")
+    if base is None or base is verdicts:
+        return None, nan, nan
+    gain, p_value = gain_test(verdicts, base)
     if not paired(verdicts, base):
-        return normalised, p_value, nan
+        return gain, p_value, nan
     ours, theirs = same_items(verdicts, base)
-    return normalised, p_value, detectable_gain(ours.shape[1], float((ours != theirs).mean()))
+    return gain, p_value, detectable_gain(ours.shape[1], float((ours != theirs).mean()))
 
 
-def contrast(method: pd.DataFrame, other: pd.DataFrame, statistic: Literal["difference", "ratio"]) -> Contrast:
-    """Compares two methods on the items of the first: paired (bootstrap, exact McNemar), or, where only counts are
-    known, as independent samples. Differences and ratios are of shares of 1. Of several seeds the largest p counts,
-    and it is 1 unless all of them differ in the direction of their mean."""
+class GainTest(NamedTuple):
+    """A gain, and p of the test that it is none."""
+
+    gain: Gain
+    p_value: float
+
+
+def gain_test(method: pd.DataFrame, other: pd.DataFrame, factor: float = 1.0) -> GainTest:
+    """How much a method is above another, or above so many times another, on the items of the method.
+
+    One seed: exact McNemar test; with a factor, by the interval of the gain. Several seeds: t test of the mixed model
+    with crossed random effects of seeds and items (`gains`), which asks whether a further training would gain as well.
+    Where only counts are known: score test of independent samples.
+    """
     if not paired(method, other):
-        correct, other_correct = (of.to_numpy().sum() / len(of) for of in (method, other))
-        return independent(correct, method.shape[1], other_correct, other.shape[1], statistic)
+        samples = *counted(method), *counted(other)
+        gain = counted_gain(*samples, factor)
+        return GainTest(gain, independent(*samples, "difference").p_value if factor == 1 else gain.p_value)
     ours, theirs = same_items(method, other)
-    gains = ours.mean(axis=1) - theirs.mean(axis=1)
-    agree = len(gains) == 1 or (np.sign(gains) == np.sign(gains.mean())).all()
-    p_value = max(mcnemar_exact(*pair) for pair in zip(ours, theirs, strict=True)) if agree else 1.0
-    return Contrast(paired_bootstrap(ours, theirs, statistic), p_value)
+    gain = paired_gain(ours, factor * theirs)
+    if len(ours) == 1 and factor == 1:
+        return GainTest(gain, mcnemar_exact(ours[0], theirs[0]))
+    return GainTest(gain, gain.p_value)
+
+
+def counted(verdicts: pd.DataFrame) -> tuple[float, int]:
+    """How many items are right, as a mean over seeds, and how many there are."""
+    return float(verdicts.to_numpy().sum()) / len(verdicts), verdicts.shape[1]
 
 
 def paired(method: pd.DataFrame, other: pd.DataFrame) -> bool:

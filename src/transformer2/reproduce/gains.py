@@ -46,6 +46,11 @@ class Gain(NamedTuple):
         width = float(student.ppf((1 + LEVEL) / 2, self.df)) * self.se
         return Estimate(self.value, self.value - width, self.value + width)
 
+    @property
+    def p_value(self) -> float:
+        """Of the two-sided test that there is no gain."""
+        return 2 * float(student.sf(abs(self.value) / self.se, self.df))
+
 
 def paired_gain(method: ArrayLike, base: ArrayLike) -> Gain:
     """The gain on the same items, from verdicts (items,) or (seeds, items): booleans, or shares from 0 to 1.
@@ -96,12 +101,12 @@ def _degrees(critical: float) -> float:
     return np.inf if excess(1e6) >= 0 else float(brentq(excess, 0.5, 1e6))  # pyright: ignore[reportArgumentType]
 
 
-def counted_gain(correct: float, n: float, base_correct: float, base_n: float) -> Gain:
-    """The gain where only counts are known, taken for independent samples."""
+def counted_gain(correct: float, n: float, base_correct: float, base_n: float, factor: float = 1.0) -> Gain:
+    """The gain over so many times the base where only counts are known, taken for independent samples."""
     share, base = correct / n, base_correct / base_n
-    se = float(independent_error(correct, n, base_correct, base_n))
+    se = float(independent_error(correct, n, base_correct, base_n, factor))
     discordant = float(independent_discordant(share, base))
-    return Gain(100 * (share - base), se, np.inf, discordant, 0.0, 1, int(min(n, base_n)))
+    return Gain(100 * (share - factor * base), se, np.inf, discordant, 0.0, 1, int(min(n, base_n)))
 
 
 def paired_error(only_method: ArrayLike, only_base: ArrayLike, n: ArrayLike) -> np.ndarray:
@@ -112,13 +117,16 @@ def paired_error(only_method: ArrayLike, only_base: ArrayLike, n: ArrayLike) -> 
     return 100 * np.sqrt((method + base - (method - base) ** 2) / adjusted)
 
 
-def independent_error(correct: ArrayLike, n: ArrayLike, base_correct: ArrayLike, base_n: ArrayLike) -> np.ndarray:
-    """Standard error, in points, of the difference of two independent samples (Agresti and Caffo 2000)."""
+def independent_error(
+    correct: ArrayLike, n: ArrayLike, base_correct: ArrayLike, base_n: ArrayLike, factor: float = 1.0
+) -> np.ndarray:
+    """Standard error, in points, of the difference of two independent samples, the second times a factor (Agresti and
+    Caffo 2000)."""
     variance = 0.0
-    for right, of in ((correct, n), (base_correct, base_n)):
+    for right, of, times in ((correct, n, 1.0), (base_correct, base_n, factor)):
         adjusted = np.asarray(of, dtype=float) + 2
         share = (np.asarray(right) + 1) / adjusted
-        variance = variance + share * (1 - share) / adjusted
+        variance = variance + times**2 * share * (1 - share) / adjusted
     return 100 * np.sqrt(np.asarray(variance))
 
 

@@ -247,6 +247,18 @@ class SettingsTable(_Table):
         return self
 
 
+class Margin(_Entry):
+    """`paper_tables/margins.yaml`: how near two gains are to count as the same, in percentage points, and why."""
+
+    margin: float = Field(gt=0, lt=100)
+    why: str = Field(min_length=1)
+
+
+def read_margin(path: Path) -> Margin:
+    """The frozen margin; ValueError as `read`."""
+    return _checked(path, Margin, read_yaml(path))
+
+
 def read(path: Path) -> LedgerTable:
     """Reads and checks `paper_tables/<document>/<table>.yaml`, a table of accuracies.
 
@@ -275,10 +287,12 @@ class Ledger:
     settings: tuple[SettingsTable, ...]
     shapes: dict[str, Shape]
     """By slug of the paper's model."""
+    margin: float
+    """How near two gains are to count as the same, in percentage points."""
 
 
 def read_all(folder: Path) -> Ledger:
-    """Every table under `paper_tables/`, and `models.yaml` there; ValueError as `read`."""
+    """Every table under `paper_tables/`, `models.yaml` and `margins.yaml` there; ValueError as `read`."""
     kinds: dict[str, list[Path]] = {"scores": [], "times": [], "settings": []}
     for path in sorted(folder.glob("*/*.yaml")):
         kind = read_yaml(path).get("kind", "scores")
@@ -292,6 +306,7 @@ def read_all(folder: Path) -> Ledger:
         times=tuple(map(read_times, kinds["times"])),
         settings=tuple(map(read_settings, kinds["settings"])),
         shapes={slug: _checked(models, Shape, shape) for slug, shape in shapes.items()},
+        margin=read_margin(folder / "margins.yaml").margin,
     )
 
 

@@ -48,18 +48,17 @@ def pool(effects: ArrayLike, errors: ArrayLike) -> Pooled:
 def pool_methods(cells: pd.DataFrame) -> pd.DataFrame:
     """One row a method, in the order of the table: ours, the paper's, and ours minus the paper's over the same cells.
 
-    `cells` are judged cells of one table (`answers.judge`); those without both gains are left out. The paper's gain and
-    the difference have the wider standard error, as of independent samples.
+    `cells` are judged cells of one table (`answers.judge`); those without both gains are left out. Stand-ins have rows
+    of their own, without a difference from the paper's. The paper's gain and the difference have the wider standard
+    error, as of independent samples.
     """
     both = cells.loc[cells["gain"].notna() & cells["ours"].notna()]
     rows = []
-    for method, of in both.groupby("method", sort=False):
-        parts = {
-            "ours": (of["ours"], of["ours_se"]),
-            "gain": (of["gain"], of["se"]),
-            "difference": (of["ours"] - of["gain"], np.hypot(of["ours_se"], of["se"])),
-        }
-        row: dict[str, object] = {"method": method, "label": of["label"].iloc[0], "cells": len(of)}
+    for (method, standin), of in both.groupby(["method", "standin"], sort=False):
+        parts = {"ours": (of["ours"], of["ours_se"]), "gain": (of["gain"], of["se"])}
+        if not standin:
+            parts["difference"] = (of["ours"] - of["gain"], np.hypot(of["ours_se"], of["se"]))
+        row: dict[str, object] = {"method": method, "label": of["label"].iloc[0], "standin": standin, "cells": len(of)}
         for name, effects in parts.items():
             row[name], row[f"{name}_low"], row[f"{name}_high"], row[f"{name}_spread"] = pool(*effects)
         rows.append(row)

@@ -16,8 +16,9 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from transformer2.reproduce.answers import judge, read_margin
+from transformer2.reproduce.answers import JUDGED, judge
 from transformer2.reproduce.gains import independent_discordant, independent_error, paired_error, paired_gain
+from transformer2.reproduce.ledger import read_margin
 from transformer2.reproduce.power import counts, power_table
 from transformer2.reproduce.printed import read_printed
 
@@ -26,7 +27,6 @@ SHARE: dict[Truth, float] = {"no gain": 0.0, "half of the gain": 0.5, "the print
 Pairing = Literal["maximal", "halfway", "independent"]
 INDEPENDENCE: dict[Pairing, float] = {"maximal": 0.0, "halfway": 0.5, "independent": 1.0}
 Paper = Literal["as printed", "drawn anew"]
-JUDGED = ("reproduced", "same direction", "not reproduced", "cannot tell")
 
 
 def simulate(printed: pd.DataFrame, margin: float, draws: int, seed: int = 0) -> pd.DataFrame:

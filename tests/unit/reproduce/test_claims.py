@@ -131,7 +131,7 @@ def test_an_honest_choice_is_printed_as_the_one_selected_on_test_and_only_printe
 
 def run_of(rows: list[dict], tmp_path) -> Measurements:
     write(rows, tmp_path / "scores.csv.gz")
-    return Measurements.read(Frames(tmp_path), ["scores.csv.gz"])
+    return Measurements.read(Frames(tmp_path), ["scores.csv.gz"], {})
 
 
 def rows_of(gains: dict[str, int], standin: bool = True, base: int = 10) -> list[dict]:
@@ -238,7 +238,8 @@ def test_sentences_about_harm_by_training_are_judged_by_last_states(id):
 
 
 @pytest.mark.parametrize(
-    ("gain", "points", "verdict"), [(0, "1", "supported"), (2, "1", "inconclusive"), (20, "5", "not supported")]
+    ("gain", "points", "verdict"),
+    [(0, "10", "supported"), (0, "1", "inconclusive"), (2, "1", "inconclusive"), (20, "5", "not supported")],
 )
 def test_a_plateau_needs_an_interval_within_the_points(gain, points, verdict, ledger, tmp_path):
     within = {"within": "arxiv/table1/llama3-8b/svf/gsm8k", "of": "base", "points": points}
@@ -261,7 +262,7 @@ def adapted(tmp_path, **frames: list[dict]) -> Measurements:
     for name, rows in ({"scores": rows_of({"gsm8k": 0})} | frames).items():
         suffix = "csv" if name in ("timings", "spectra") else "csv.gz"
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.{suffix}", index=False)
-    return Measurements.read(Frames(tmp_path), ["scores.csv.gz", *frames])
+    return Measurements.read(Frames(tmp_path), ["scores.csv.gz", *frames], {})
 
 
 WHO = {"run": "toy", "model": "toy", "stands_in_for": "llama3-8b", "standin": True}
@@ -334,7 +335,7 @@ def test_what_singular_values_hold_is_judged_by_the_values_at_the_same_share_of_
 
 def test_all_claims_are_written_with_both_verdicts(tmp_path):
     write(rows_of({"gsm8k": 20, "mbpp_pro": 20, "arc_easy": 20}), tmp_path / "scores.csv.gz")
-    measured = Measurements.read(Frames(tmp_path), ["scores.csv.gz"])
+    measured = Measurements.read(Frames(tmp_path), ["scores.csv.gz"], {})
     assert write_claims(ROOT / "paper_tables", measured, tmp_path / "claims") == len(CLAIMS)
     frame = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False).set_index("id")
     assert list(frame.index) == list(CLAIMS)
@@ -351,7 +352,8 @@ def test_seeds_that_contradict_each_other_are_no_evidence(ledger, tmp_path):
         rows += scores_of("toy", "llama3-8b", "svf", "gsm8k", solved, seed=seed)
     test = claim({"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"]})
     verdict, evidence = by_run(test, ledger, run_of(rows, tmp_path))
-    assert verdict == "on stand-ins: inconclusive" and "p = 1" in evidence
+    assert verdict == "on stand-ins: inconclusive" and "2 seeds" in evidence
+    assert float(re.search(r"p = ([\d.]+)", evidence)[1]) > 0.5  # type: ignore[index]
 
 
 def test_a_base_of_one_seed_may_stand_on_either_side(ledger, tmp_path):

@@ -16,8 +16,9 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from conftest import ROOT
 from transformer2.report.forest import forest
 from transformer2.reproduce import gains, simulation
-from transformer2.reproduce.answers import MEANING, RULES, Rule, Verdict, decide, judge, ours_as_row, read_margin
+from transformer2.reproduce.answers import MEANING, RULES, Rule, Verdict, decide, judge, ours_as_row
 from transformer2.reproduce.gains import counted_gain, independent_error, paired_error, paired_gain
+from transformer2.reproduce.ledger import read_margin
 from transformer2.reproduce.pooled import pool, pool_methods
 from transformer2.reproduce.printed import read_printed
 

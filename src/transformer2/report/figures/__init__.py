@@ -4,10 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformer2.config import Run
-from transformer2.report.contents import Figure, chosen, figures_of
-from transformer2.report.figures import adaptation, learning, schematics, scores, spectrum, study
+from transformer2.report.contents import GAINS, Figure, chosen, figures_of
+from transformer2.report.figures import adaptation, gains, learning, schematics, scores, spectrum, study
+from transformer2.reproduce.budgets import budgets
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.ledger import Ledger
+from transformer2.reproduce.power import power_table
+from transformer2.reproduce.printed import printed_gains
+from transformer2.reproduce.verdicts import JudgedTable
 
 Draw = Callable[[Figure, Frames, Path], None]
 DRAW: dict[str, Draw] = {
@@ -23,7 +27,7 @@ DRAW: dict[str, Draw] = {
     "sample": lambda _, frames, out: schematics.sample(frames.illustration, out),
     "study": lambda of, frames, out: study.draw(frames.scores, of.method, out),
 }
-"""Kind of a figure -> the function that draws it; that of a table is drawn with its table (`scores.draw`)."""
+"""Kind of a figure -> the function that draws it from frames alone; others need the ledger as well."""
 
 
 def write_figures(run: Run, folder: Path, ledger: Ledger, only: Sequence[str] = ()) -> list[str]:
@@ -37,6 +41,11 @@ def write_figures(run: Run, folder: Path, ledger: Ledger, only: Sequence[str] = 
         out = folder / "figures" / figure.name
         if figure.kind == "table":
             scores.draw(tables[figure.name], frames.scores, out)
+        elif figure.kind == "gains":
+            of = tables[figure.name.removesuffix(GAINS)]
+            gains.draw(JudgedTable.of(of, ledger, frames.scores, budgets(run)), run.run, out)
+        elif figure.kind == "power":
+            gains.draw_power(power_table(printed_gains(ledger)), out)
         else:
             DRAW[figure.kind](figure, frames, out)
     return [figure.name for figure in figures]

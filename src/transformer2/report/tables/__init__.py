@@ -9,6 +9,7 @@ from transformer2.config import Run
 from transformer2.report.contents import Table, chosen, tables_of
 from transformer2.report.layout import Page, write
 from transformer2.report.tables import scores, settings, times
+from transformer2.reproduce.budgets import budgets
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.ledger import Kind, Ledger
 
@@ -32,7 +33,7 @@ def _made(table: Table, run: Run, frames: Frames, ledger: Ledger) -> tuple[Page,
         return settings.table(_named(ledger.settings, table.name), run.run, run.methods)
     experts = frames.experts if "experts" in table.frames else None
     of_ledger = _named(ledger.scores, table.name)
-    return scores.table(of_ledger, ledger, frames.scores, experts, computed=run.scores is None)
+    return scores.table(of_ledger, ledger, frames.scores, experts, run.scores is None, budgets(run))
 
 
 def _named(tables: Sequence[Kind], name: str) -> Kind:

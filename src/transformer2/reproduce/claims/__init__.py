@@ -14,6 +14,7 @@ from transformer2.reproduce.ledger import Entry, Ledger, State, entries, paramet
 from transformer2.reproduce.statistics import LEVEL, Contrast, independent
 
 Printed = Literal["holds", "does not hold", "no number printed"]
+Side = Literal["for", "against", "open", "not run"]
 Verdict = Literal["supported", "not supported", "inconclusive", "not run"]
 
 
@@ -113,7 +114,7 @@ class Compared(NamedTuple):
     of: str
     """Id of the cell, or what else is compared; the comparisons of one cell count as one, which needs all of them."""
     against: str
-    side: Literal["for", "against", "open", "not run"]
+    side: Side
     says: str
     """The numbers, in a few words."""
     p_value: float = math.nan

@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 
 from transformer2.config import MODULES
 from transformer2.grid import MAIN_BUDGET
-from transformer2.reproduce.cells import contrast, item_verdicts, paired, samples_of
+from transformer2.reproduce.budgets import Budgets, are_unequal
+from transformer2.reproduce.cells import gain_test, item_verdicts, paired, samples_of
 from transformer2.reproduce.claims import (
     Captured,
     Claim,
@@ -21,6 +22,7 @@ from transformer2.reproduce.claims import (
     LowestWeight,
     Pair,
     Parameters,
+    Side,
     Test,
     Verdict,
     Within,
@@ -67,15 +69,18 @@ class Measurements:
     alphas: pd.DataFrame | None = None
     timings: pd.DataFrame | None = None
     spectra: pd.DataFrame | None = None
+    budgets: Budgets = field(default_factory=dict)
+    """What the run spent on each method."""
     _items: dict[tuple[str, str], pd.DataFrame | None] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, frames: Frames, names: Iterable[str]) -> "Measurements":
+    def read(cls, frames: Frames, names: Iterable[str], budgets: Budgets) -> "Measurements":
         """Those of the frames in the folder of a run that belong to it (`inventory.frame_files`): an earlier
         configuration may have left more there."""
         present = {name.split(".")[0] for name in names}
         optional = ("decisions", "alphas", "timings", "spectra")
-        return cls(frames.scores, **{name: getattr(frames, name) for name in optional if name in present})
+        of_run = {name: getattr(frames, name) for name in optional if name in present}
+        return cls(frames.scores, **of_run, budgets=budgets)
 
     def items(self, entry: Entry, state: State) -> pd.DataFrame | None:
         """Which items of a cell are right, strictly (`cells.item_verdicts`), in a state of its training; None if it was
@@ -93,9 +98,9 @@ class Measurements:
 def by_run(claim: Claim, ledger: Ledger, measured: Measurements) -> tuple[str, str]:
     """The verdict on a claim, and the numbers that it rests on.
 
-    A comparison of scores speaks against the claim if its test (exact McNemar, or of independent samples where only
-    counts are known) has p < 0.05 by Holm over all of the claim's. It speaks for it likewise, but where a test needs
-    all of its comparisons each of them is held to 0.05 alone (an intersection-union test). Else it is open. supported:
+    A comparison of scores speaks against the claim if its test (`cells.gain_test`) has p < 0.05 by Holm over all of the
+    claim's. It speaks for it likewise, but where a test needs all of its comparisons each of them is held to 0.05 alone
+    (an intersection-union test). Else it is open, as is every comparison of methods with unequal budgets. supported:
     so many speak for it as the claim needs. not supported: so many speak against it that it cannot be right.
     inconclusive: neither.
     """
@@ -148,29 +153,47 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
         return Compared(pair.entry.id, pair.against, "not run", "")
     standin = measured.standin(pair.entry)
     if paired(method, other):
-        method = method.loc[:, method.columns.intersection(other.columns)]
+        common = method.columns.intersection(other.columns)
+        method, other = method[common], other[common]
         if min(len(method), len(other)) > 1:
             seeds = method.index.intersection(other.index)
             method, other = method.loc[seeds], other.loc[seeds]
     if method.empty:  # scores from elsewhere may name their items as they like
         return Compared(pair.entry.id, pair.against, "not run", "")
-    if isinstance(test, Higher) and test.factor == 1:
-        gain = contrast(method, other, "difference")
-        side = "for" if gain.estimate.value > 0 else "against"
-        says = f"{100 * gain.estimate.value:+.1f} points, n = {method.shape[1]}"
-        return Compared(pair.entry.id, pair.against, side, says, gain.p_value, standin)
-    statistic = "ratio" if isinstance(test, Higher) else "difference"
-    value, low, high = contrast(method, other, statistic).estimate
-    if isinstance(test, Higher):
-        factor = float(test.factor)  # a ratio to a base that solves nothing is NaN, which no Decimal takes
-        inside, outside = low > factor, high < factor
-    else:
-        bound = float(test.points) / 100
-        below = -math.inf if test.only_above else -bound
-        inside, outside = below <= low and high <= bound, high < below or low > bound
-    side = "for" if inside else "against" if outside else "open"
-    says = f"{statistic} {value:.3f} ({low:.3f} to {high:.3f}), n = {method.shape[1]}"
-    return Compared(pair.entry.id, pair.against, side, says, standin=standin)
+    known = measured.budgets
+    unequal = are_unequal(known, (pair.entry.method, pair.other.method))
+    spent = f"; unequal budgets: {known[pair.entry.method]}, {known[pair.other.method]}" if unequal else ""
+    side, says, p_value = _side(test, method, other)
+    number = _seeds(max(len(method), len(other)))
+    says = f"{says}, n = {method.shape[1]}, {number}{spent}"
+    return Compared(pair.entry.id, pair.against, "open" if unequal else side, says, p_value, standin)
+
+
+def _seeds(number: int) -> str:
+    return "one seed" if number == 1 else f"{number} seeds"
+
+
+def _side(test: Higher | Within, method: pd.DataFrame, other: pd.DataFrame) -> tuple[Side, str, float]:
+    """Which side two measurements are on, their numbers, and p of the test, if it is one of no difference; else the
+    interval decides."""
+    if isinstance(test, Within):
+        gain, _ = gain_test(method, other)
+        bound, (value, low, high) = float(test.points), gain.interval
+        inside = high <= bound and (test.only_above or -bound <= low)
+        outside = low > bound or (high < -bound and not test.only_above)
+        says = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        return "for" if inside else "against" if outside else "open", says, math.nan
+    factor = float(test.factor)
+    gain, p_value = gain_test(method, other, factor)
+    value, low, high = gain.interval
+    if factor == 1:
+        return "for" if value > 0 else "against", f"{value:+.1f} points", p_value
+    share, of_other = (float(of.to_numpy().mean()) for of in (method, other))
+    if of_other == 0:
+        return "open", "the other solves nothing", math.nan
+    ratio = share / of_other
+    says = f"{ratio:.3f} times the other; {value:+.1f} points ({low:+.1f} to {high:+.1f}) above {factor:g} times it"
+    return "for" if low > 0 else "against" if high < 0 else "open", says, math.nan
 
 
 def _classified(test: Classified, row: str, task: str, decisions: pd.DataFrame | None) -> Compared:
