@@ -45,8 +45,8 @@ class Run(Section):
     adaptation: Adaptation | None = default.ADAPTATION
     """Self-adaptation on the unseen tasks; null does without."""
     engine: Literal["hf", "vllm"] = "hf"
-    """Which engine answers in evaluation and training of language models with SVF or without an expert (docs/vllm.md);
-    all else is done by transformers' own generation."""
+    """Which engine answers in evaluation and training of language models (docs/vllm.md). Dispatch, few-shot searches
+    and models that take pictures are left to transformers' own generation."""
     generation_batch: Batch = 200
     """Prompts that are answered side by side by transformers' own generation."""
     allow_unsandboxed_code: bool = False
@@ -315,9 +315,14 @@ class Run(Section):
         return self.adaptation.cem.model_dump() | {"iterations": iterations} | chosen
 
     def engine_for(self, model: str, methods: Iterable[str]) -> str:
-        """The engine that answers with experts of these methods (none: without an expert)."""
-        svf = all(point.adapter == "svf" for method in methods for point in self.trained[method].points().values())
-        return self.engine if svf and self.models[model].backbone is None else "hf"
+        """The engine that answers with experts of these methods (none: without an expert).
+
+        vLLM answers for language models: with SVF and LoRA on any number of GPUs, with other adapters on one.
+        """
+        of_model = self.models[model]
+        adapters = {point.adapter for method in methods for point in self.trained[method].points().values()}
+        fits = of_model.backbone is None and (of_model.gpus <= 1 or adapters <= {"svf", "lora"})
+        return self.engine if fits else "hf"
 
     def training(self, model: str, method: str, point: str) -> dict[str, Any]:
         """Everything that the training of one expert depends on, as plain data."""

@@ -1,5 +1,5 @@
-"""What a process holds while it works through a stage: a base model with its tokenizer, or a vLLM engine, or (where it
-trains with vLLM) both."""
+"""What a process holds while it works through a stage: a base model with its tokenizer, and a vLLM engine where that
+answers. On one GPU both use the same W and Q."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from transformer2.adapters import strip
+from transformer2.experts import CONFIG, kind_of, read_expert
 from transformer2.models import load_expert, load_model, load_tokenizer
+from transformer2.provenance import read_json
 from transformer2.rollout.engine import Engine
 from transformer2.rollout.hf import HFEngine
 from transformer2.seals import intact
+from transformer2.svf.config import PEFT_TYPE
+
+ROOM = 2e9
+"""Bytes of a GPU that stay free beside vLLM and what is known: CUDA's own, and W' while it is composed."""
 
 
 @contextmanager
@@ -48,23 +54,47 @@ def answering_engine(
     Raises:
         ValueError: as `models.load_expert`; vLLM is to answer with an expert, and there is no basis.
     """
+    kind = None if expert is None else kind_of(expert)
+    if name == "vllm" and gpus > 1:
+        _loaded.cache_clear()  # the workers have the GPUs for themselves
+        engine = _vllm(model, None, basis, dtype, gpus, _rank(kind, expert))
+        yield _with_expert(engine, None, kind, expert, basis), engine.tokenizer
+        return
     if name != "vllm":
         _close_vllm()  # it holds most of a GPU's memory
-        with lend_base(model, dtype) as (base, tokenizer):
+    with lend_base(model, dtype) as (base, tokenizer):
+        if name != "vllm":
             adapted = base if expert is None else load_expert(base, expert, basis)
             yield HFEngine(adapted, tokenizer, batch_rows), tokenizer
-        return
+            return
+        yield (
+            _with_expert(_vllm(model, base, basis, dtype, 1, _rank(kind, expert)), base, kind, expert, basis),
+            tokenizer,
+        )
+
+
+def _with_expert(engine: Any, base: Any, kind: str | None, expert: Path | None, basis: Path | None) -> Any:
+    """vLLM with an expert from a folder in the form that it takes; `base` is the base model of this process."""
     from transformer2.svf.basis import singular_values
     from transformer2.transfer import read_z
 
-    if expert is not None and basis is None:
-        raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
-    _loaded.cache_clear()
-    engine = _vllm(model, basis, dtype, gpus, None)
-    if expert is not None and basis is not None:
-        engine.put("expert", read_z(expert, singular_values(intact(basis))))
+    engine.policy = None
+    if expert is not None:
+        if kind == PEFT_TYPE:
+            if basis is None:
+                raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
+            engine.put("expert", read_z(expert, singular_values(intact(basis))))
+        elif kind == "LoRA":
+            read_expert(expert)
+            engine.put("expert", expert)
+        elif base is None:
+            raise ValueError(
+                f"{kind} is answered on one GPU only: its weights are merged in this process; set engine hf"
+            )
+        else:
+            engine.put("expert", load_expert(base, expert, basis))
     engine.set_expert(None if expert is None else "expert")
-    yield engine, engine.tokenizer
+    return engine
 
 
 def training_engine(
@@ -74,9 +104,10 @@ def training_engine(
     if name != "vllm":
         _close_vllm()
         return HFEngine(expert, tokenizer, batch_rows)
-    from transformer2.rollout.vllm import BESIDE_TRAINING
-
-    engine = _vllm(model, basis, dtype, gpus, BESIDE_TRAINING)
+    config = expert.peft_config["default"]
+    plain = config.peft_type == "LORA" and not config.use_dora
+    base = expert.get_base_model() if gpus == 1 else None
+    engine = _vllm(model, base, basis, dtype, gpus, config.r if plain else 0, beside_training=True)
     engine.follow(expert)
     return engine
 
@@ -85,15 +116,32 @@ _engines: dict[tuple[Any, ...], Any] = {}
 """The vLLM engine of this process, by what it was started with."""
 
 
-def _vllm(model: Path, basis: Path | None, dtype: str, gpus: int, memory: float | None) -> Any:
-    """The vLLM engine that was started so; another one is closed first, as two do not fit on a GPU."""
-    from transformer2.rollout.vllm import VLLMEngine
+def _rank(kind: str | None, expert: Path | None) -> int:
+    """The rank that vLLM is started for: of LoRA; 0 for experts of other kinds."""
+    return read_json(expert / CONFIG)["r"] if expert is not None and kind == "LoRA" else 0
 
-    asked = (model, basis, dtype, gpus, memory)
+
+def _vllm(
+    model: Path, base: Any, basis: Path | None, dtype: str, gpus: int, rank: int, beside_training: bool = False
+) -> Any:
+    """The vLLM engine that was started so; another one is closed first, as two do not fit on a GPU.
+
+    Beside it stay Q, in training W' of the trained expert, and some room; the base model of this process is there
+    already. The workers of several GPUs keep W and Q of their share, in training in the memory of the CPU.
+    """
+    from transformer2.rollout.vllm import VLLMEngine, memory_share, start_rank
+
+    rank = rank and start_rank(rank)
+    asked = (model, basis, dtype, gpus, rank, beside_training)
     if asked not in _engines:
         _close_vllm()
-        share = {} if memory is None else {"memory": memory}
-        _engines[asked] = VLLMEngine(model, load_tokenizer(model), basis, {}, dtype, gpus, **share)
+        scaled = sum(file.stat().st_size for file in Path(model).glob("*.safetensors"))
+        bases = 0 if basis is None or rank else basis.stat().st_size
+        kept = bases + scaled * (gpus > 1 or beside_training)
+        on_host = gpus > 1 and beside_training
+        memory = memory_share(ROOM + (0 if rank or on_host else kept / gpus))
+        tokenizer = load_tokenizer(model)
+        _engines[asked] = VLLMEngine(model, tokenizer, basis, {}, dtype, gpus, memory, rank, base, on_host)
     return _engines[asked]
 
 

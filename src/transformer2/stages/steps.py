@@ -335,7 +335,7 @@ class Steps:
         self, work: str, of: Mapping[str, str], arguments: Mapping[str, Any], manifest: Path, outputs: Sequence[Path],
         *inputs: Sequence[Path], together: str = "",
     ) -> Step:  # fmt: skip
-        unused = [] if self.run.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker"]
+        unused = [] if self.run.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker", "rollout.merged"]
         if "task" in of and not TASKS[of["task"]].runs_code:
             unused.append("sandbox")
         read = tuple(path for part in inputs for path in part)

@@ -47,7 +47,8 @@ def engine(folder: Path) -> Iterator[Any]:
     experts = {name: read_z(folder / name, s) for name in NAMES}
     engine = VLLMEngine(folder / "base", tokenizer(), folder / "basis", experts)
     yield engine
-    engine.close()
+    if hasattr(engine, "_llm"):
+        engine.close()
 
 
 def with_transformers(folder: Path, expert: str | None = None) -> HFEngine:
@@ -109,7 +110,7 @@ def test_a_mix_is_that_of_transformers(folder, engine):
     new_expert(load_model(folder / "base"), settings(init_std=0.5), folder / "basis", 7).save_pretrained(
         str(folders["other"])
     )
-    engine._vectors["other"] = read_z(folders["other"], singular_values(folder / "basis"))
+    engine.put("other", read_z(folders["other"], singular_values(folder / "basis")))
     reference = HFEngine(load_experts(load_model(folder / "base"), folders, folder / "basis"), tokenizer())
     for of in (engine, reference):
         of.mix("both", ["second", "other"], alpha)
@@ -142,15 +143,45 @@ def test_training_hands_its_vectors_over(folder, engine):
 
     policy: Any = load_expert(load_model(folder / "base"), folder / "second", folder / "basis")
     shared = VLLMEngine.__new__(VLLMEngine)  # the same vLLM: a process holds one at a time
-    shared.__dict__ |= engine.__dict__ | {"policy": policy, "_vectors": {}, "_expert": "default"}
-    shared.refresh()
+    shared.__dict__ |= engine.__dict__ | {"_experts": {}}
+    shared.follow(policy)
     with torch.no_grad():
         for layer in dict(policy.base_model.svf_layers()).values():
             layer.svf_z["default"].mul_(0.5)
     shared.refresh()
     ours, theirs = (of.generate(PROMPTS, Sampling(8)) for of in (shared, HFEngine(policy, tokenizer())))
     assert [c.token_ids for c in ours] == [c.token_ids for c in theirs]
-    engine._running = engine._stale = None
+    engine._running, engine._stale = "default", True
+
+
+@pytest.mark.parametrize("adapter", ["dora", "ia3", "vera", "tinylora"])
+def test_other_adapters_answer_by_merged_weights_and_the_base_comes_back(folder, engine, adapter):
+    policy = trained(folder, adapter)
+    engine.set_expert(None)
+    before = engine.generate(PROMPTS, Sampling(8))
+    weights = {name: weight.clone() for name, weight in policy.get_base_model().named_parameters()}
+    engine.put(adapter, policy)
+    for name in (adapter, "first", adapter):
+        engine.set_expert(name)
+        reference = HFEngine(policy, tokenizer()) if name == adapter else with_transformers(folder, name)
+        ours, theirs = (of.generate(PROMPTS, Sampling(8)) for of in (engine, reference))
+        assert [c.token_ids for c in ours] == [c.token_ids for c in theirs], name
+    assert ours != before
+    assert all(torch.equal(weight, weights[name]) for name, weight in policy.get_base_model().named_parameters())
+    engine.set_expert(None)
+    assert engine.generate(PROMPTS, Sampling(8)) == before
+
+
+def trained(folder: Path, adapter: str) -> Any:
+    """A model with an adapter whose trained numbers are no longer those of the start."""
+    modules = {"ia3": "ia3", "tinylora": "all"}.get(adapter, "attention_qv")
+    chosen = settings(adapter=adapter, modules=modules, rank=2, projection=4)
+    policy = new_expert(load_model(folder / "base"), chosen, None, 3).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.4 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return policy
 
 
 @pytest.mark.parametrize(("expert", "said"), [("third", "no expert named third; there are first, second")])
@@ -164,3 +195,27 @@ def test_what_is_switched_off_inside_of_vllm_is_still_there():
     from vllm import _custom_ops  # pyright: ignore[reportMissingImports]
 
     assert isinstance(_custom_ops._supports_onednn, bool)
+
+
+def test_lora_is_answered_by_vllm_itself_also_in_training(folder, engine):
+    """Last of all: a process runs one vLLM at a time."""
+    from transformer2.rollout.vllm import VLLMEngine
+
+    engine.close()
+    policy = trained(folder, "lora")
+    with_lora = VLLMEngine(folder / "base", tokenizer(), lora_rank=2)
+    with_lora.follow(policy)
+    for _ in range(2):
+        ours, theirs = (of.generate(PROMPTS, Sampling(8)) for of in (with_lora, HFEngine(policy, tokenizer())))
+        assert [c.token_ids for c in ours] == [c.token_ids for c in theirs]
+        with torch.no_grad():
+            for name, parameter in policy.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(-2)
+        with_lora.refresh()
+    with_lora.set_expert(None)
+    ours, theirs = (of.generate(PROMPTS, Sampling(8)) for of in (with_lora, with_transformers(folder)))
+    assert [c.token_ids for c in ours] == [c.token_ids for c in theirs]
+    with pytest.raises(ValueError, match="start it for those of one kind"):
+        with_lora.put("svf", {})
+    with_lora.close()
