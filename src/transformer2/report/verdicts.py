@@ -98,8 +98,8 @@ def write_audit(ledger_folder: Path, out: Path) -> int:
 
 
 def what_gains_show(power: pd.DataFrame) -> str:
-    """What the printed gains (`power.power_table`) can show, as Markdown: how many exceed their sampling error, and each
-    that a replication on as many items finds with a power of 80 %."""
+    """What the printed gains (`power.power_table`) can show, as Markdown: how many exceed their sampling error, and
+    those that a replication on as many items finds with a power of 80 %."""
     once = power.drop_duplicates(["model", "method", "task", "score"])
     worth = once.loc[once["worth"] != "no"].sort_values(["worth", "cell"], ascending=[False, True])
     hopeless = once.loc[once["worth"] == "no"].groupby(["document", "table", "task"], sort=False).size()
@@ -108,8 +108,8 @@ def what_gains_show(power: pd.DataFrame) -> str:
         "How many printed gains exceed their sampling error: “yes” if they do even when base and method are taken for "
         "independent, “if paired” if they would with (near) maximal pairing, “no” if not even then.",
         markdown(counts(power)),
-        "Cells whose gain a replication on as many items finds with a power of 80 %, if the printed gain is true: “yes” "
-        "however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
+        "Cells whose gain a replication on as many items finds with a power of 80 %, if the printed gain is true: "
+        "“yes” however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
         "from maximal pairing to independence. A number that several tables print stands here once.",
         markdown(_worth(worth)),
         "Not worth the hours for the sake of their gain, on the paper's test set, however base and method are paired: "

@@ -47,8 +47,9 @@ def _named(judged: JudgedTable) -> pd.DataFrame:
 def draw_power(power: pd.DataFrame, out: Path) -> None:
     """Writes what the printed gains (`power.power_table`) can show: files as `drawing.save`.
 
-    One row for each test set; a number that several tables print is drawn once. In the inner band no gain is seen with a power of 80 % on so many items, even if all
-    discordant items favour one side; in the outer one none if base and method are independent.
+    One row for each test set; a number that several tables print is drawn once. In the inner band no gain is seen with
+    a power of 80 % on so many items, even if all discordant items favour one side; in the outer one none if base and
+    method are independent.
     """
     once = power.drop_duplicates(["model", "method", "task", "score"])
     tasks = once.groupby("task")["n"].max().sort_values().index

@@ -5,6 +5,7 @@ Everything on it is read from the files of the run; the template lays it out and
 
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from markupsafe import Markup
 
 from transformer2.provenance import atomic_write
 from transformer2.report import summary
-from transformer2.report.contents import Contents, Figure
+from transformer2.report.contents import GAINS, Contents, Figure
 from transformer2.report.layout import environment
 from transformer2.report.page.answer import answer
 from transformer2.report.page.marks import CELL_VERDICTS, CLAIM_VERDICTS, PRINTED, SEVERITY_MARKS, Count, count
 from transformer2.report.page.records import AUDIT_COLUMNS, CLAIM_COLUMNS, Record, read, read_cells, standins
 from transformer2.report.page.rows import address, cell_row
+from transformer2.reproduce.verdicts import BASE
 
 SETUP = "python3 -m venv .venv && source .venv/bin/activate && pip install -c constraints.txt -e ."
 
@@ -41,6 +43,14 @@ class Picture:
     data: str
     links: list[tuple[str, str]]
     """Relative address and format of the same figure in other files."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The forest plot of a table, and the verdicts on its cells."""
+
+    picture: Picture
+    counts: list[Count]
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,9 @@ def render(run: Path, contents: Contents, templates: Path, command: str, out: Pa
         "date": f"{ended:%Y-%m-%d}",
         "answer": answer(records, claims, findings),
         "standins": standins(records),
-        "cell_counts": count(CELL_VERDICTS, [record["verdict"] for record in records]),
+        "numbers": Counter(record["verdict"] for record in records),
+        "marks": [mark for mark in CELL_VERDICTS.values() if mark.name != BASE],
+        "verdicts": list(dict.fromkeys(record["verdict"] for record in records)),
         "claim_counts": count(CLAIM_VERDICTS, [claim["verdict"] for claim in claims]),
         "audit_counts": count(SEVERITY_MARKS, [finding["severity"] for finding in findings]),
         "claims": claims,
@@ -81,7 +93,10 @@ def render(run: Path, contents: Contents, templates: Path, command: str, out: Pa
         "known": {record["cell"] for record in records},
         "cells": cells,
         "tables": tables,
-        "pictures": pictures(run, contents.figures, out.parent),
+        "forests": _forests(run, contents.figures, tables, out.parent),
+        "power": _of_kind(run, contents.figures, out.parent, "power"),
+        "pictures": pictures(run, [one for one in contents.figures if one.kind not in ON_TOP], out.parent),
+        "audit_page": address(run / "audit.md", out.parent),
         "findings": findings,
         "severities": SEVERITY_MARKS,
         "machine": summary.machine(manifests),
@@ -110,11 +125,26 @@ def paper_tables(files: Sequence[Path], cells: Sequence[Record]) -> list[PaperTa
             raise ValueError(f"{path}: no rendered table; delete the file to make it again")
         own = id.replace("/", "-")  # notes have the same letters in every table
         html = main[1].replace('id="note-', f'id="{own}-note-').replace('href="#note-', f'href="#{own}-note-')
-        verdicts = [cell["verdict"] for cell in cells if f"{cell['document']}/{cell['table']}" == id]
+        of_table = [cell["verdict"] for cell in cells if f"{cell['document']}/{cell['table']}" == id]
+        verdicts = [verdict for verdict in of_table if verdict != BASE]
         # The template that made it has escaped what it prints.
         name = Markup(title[1].removesuffix(": paper and ours"))
         tables.append(PaperTable(id, name, Markup(html), count(CELL_VERDICTS, verdicts)))
     return tables
+
+
+ON_TOP = ("gains", "power")
+"""Kinds of figures that have a place of their own on the page."""
+
+
+def _forests(run: Path, figures: Sequence[Figure], tables: Sequence[PaperTable], page: Path) -> list[Forest]:
+    """In the order of the papers' tables."""
+    drawn = {picture.id: picture for picture in _of_kind(run, figures, page, "gains")}
+    return [Forest(drawn[f"{of.id}{GAINS}"], of.counts) for of in tables if f"{of.id}{GAINS}" in drawn]
+
+
+def _of_kind(run: Path, figures: Sequence[Figure], page: Path, kind: str) -> list[Picture]:
+    return pictures(run, [figure for figure in figures if figure.kind == kind], page)
 
 
 def pictures(run: Path, figures: Sequence[Figure], page: Path) -> list[Picture]:

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from transformer2.reproduce.answers import MEANING
 from transformer2.reproduce.audit import SEVERITIES
 from transformer2.reproduce.claims.measured import BY_SHAPES, ON_STANDINS
-from transformer2.reproduce.verdicts import MEANING
+from transformer2.reproduce.verdicts import BASE
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ def _marks(*marks: Mark) -> dict[str, Mark]:
 
 CELL_VERDICTS = _marks(
     Mark("reproduced", "✓", "good", MEANING["reproduced"]),
-    Mark("higher", "▲", "bad", MEANING["higher"]),
-    Mark("lower", "▼", "bad", MEANING["lower"]),
-    Mark("inconclusive", "≈", "doubtful", MEANING["inconclusive"]),
+    Mark("same direction", "→", "other", MEANING["same direction"]),
+    Mark("not reproduced", "✗", "bad", MEANING["not reproduced"]),
+    Mark("cannot tell", "?", "doubtful", MEANING["cannot tell"]),
     Mark("not comparable (stand-in)", "≠", "other", MEANING["not comparable (stand-in)"]),
     Mark("not run", "○", "none", MEANING["not run"]),
     Mark("ours alone", "+", "none", MEANING["ours alone"]),
+    Mark(BASE, "·", "none", "a base model, over which gains are measured; only its score is compared"),
 )
 CLAIM_VERDICTS = _marks(
     Mark(f"{BY_SHAPES}supported", "✓", "good", "follows from the shapes of the papers' models"),
@@ -50,8 +52,6 @@ SEVERITY_MARKS = _marks(
     Mark("rounding", "≈", "other", SEVERITIES["rounding"]),
     Mark("note", "i", "none", SEVERITIES["note"]),
 )
-COMPARED = ("reproduced", "higher", "lower", "inconclusive")
-"""Verdicts on absolute numbers, which only the papers' own models can get."""
 PRINTED = ("holds", "does not hold", "no number printed")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from transformer2.report.page.marks import CELL_VERDICTS, COMPARED
+from transformer2.report.page.marks import CELL_VERDICTS
+from transformer2.reproduce.answers import JUDGED
+from transformer2.reproduce.verdicts import COMPARED
 from transformer2.seals import intact
 
 Record = dict[str, str]
@@ -15,6 +17,8 @@ CELL_COLUMNS = (
     "seeds", "files", "n", "strict_score", "strict_low", "strict_high", "strict_normalised", "strict_normalised_low",
     "strict_normalised_high", "strict_p", "lenient_score", "verdict", "difference", "difference_low",
     "difference_high", "detectable", "method", "paired", "state", "kept_steps", "other_state", "other_strict_score",
+    "gain", "gain_low", "gain_high", "reported_gain", "reported_gain_se", "why", "verdict_if_paired", "unequal_budgets",
+    "budget", "score_comparison",
 )  # fmt: skip
 CLAIM_COLUMNS = (
     "id", "document", "section", "quote", "reading", "cells", "printed", "printed_evidence", "verdict", "evidence",
@@ -46,12 +50,14 @@ def read_cells(files: Sequence[Path]) -> list[Record]:
     records = []
     for path in files:
         if "cell" in pd.read_csv(path, nrows=0):  # a table of seconds has none
-            records += read(path, CELL_COLUMNS, {"verdict": CELL_VERDICTS})
+            known = {"verdict": CELL_VERDICTS, "score_comparison": ("", *COMPARED)}
+            records += read(path, CELL_COLUMNS, known)
     if not records:
         raise ValueError("no table of accuracies is among the files of the page")
     for record in records:
-        if is_standin(record) and record["verdict"] in COMPARED:
-            raise ValueError(f"{record['cell']} is of a stand-in, and yet it is called {record['verdict']}")
+        if is_standin(record) and (record["verdict"] in JUDGED or record["score_comparison"]):
+            said = record["verdict"] if record["verdict"] in JUDGED else record["score_comparison"]
+            raise ValueError(f"{record['cell']} is of a stand-in, and yet it is called {said}")
     return records
 
 

@@ -12,6 +12,7 @@ from transformer2.provenance import read_json
 from transformer2.report import places, text
 from transformer2.report.page.marks import CELL_VERDICTS, Mark
 from transformer2.report.page.records import Record, is_standin
+from transformer2.reproduce.power import Z
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class CellRow:
     ran: str
     mark: Mark
     rank: int
+    printed_gain: Number
+    gain: Number
+    verdict_note: str
+    """Below the verdict: on how many seeds it rests, and what limits it."""
     paper: Number
     ours: Number
-    span: Number
-    n: Number
     difference: Number
-    detectable: Number
+    n: Number
     more: str
     """What else was measured, in a sentence."""
     command: str
@@ -54,34 +57,55 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
         links.append((address(path, page), f"scores, {path.stem}"))
         if answers := _answers(run, path):
             links.append((address(answers, page), f"answers, {path.stem}"))
-    method, of_factor = cell["method"] != "base", _span(cell["strict_normalised_low"], cell["strict_normalised_high"])
-    gain, gain_low, gain_high = (cell[name] for name in ("difference", "difference_low", "difference_high"))
     return CellRow(
         id=cell["cell"],
         table=f"{cell['document']}/{cell['table']}",
         ran=f"{cell['model_run']}, a stand-in" if is_standin(cell) else cell["model_run"] or "not run",
         mark=CELL_VERDICTS[cell["verdict"]],
         rank=list(CELL_VERDICTS).index(cell["verdict"]),
+        printed_gain=_printed_gain(cell),
+        gain=_gain(cell["gain"], cell["gain_low"], cell["gain_high"]),
+        verdict_note=_verdict_note(cell),
         paper=_number(cell["reported"], below=_factor(cell["reported_normalised"]), exact=True),
-        ours=_number(cell["strict_score"], below=_factor(cell["strict_normalised"])),
-        span=Number(
-            _span(cell["strict_low"], cell["strict_high"]) or text.ABSENT,
-            key=cell["strict_low"],
-            below=f"× {of_factor}" if method and of_factor else "",
-        ),
+        ours=_number(cell["strict_score"], below=_span(cell["strict_low"], cell["strict_high"])),
+        difference=_difference(cell),
         n=Number(cell["n"] or text.ABSENT, key=cell["n"]),
-        difference=Number(
-            text.signed(float(gain)) if gain else text.ABSENT,
-            key=gain,
-            below=text.signed_span(float(gain_low), float(gain_high)) if gain_low else "",
-        ),
-        detectable=Number(
-            text.fixed(float(cell["detectable"]), 1) if cell["detectable"] else text.ABSENT, key=cell["detectable"]
-        ),
         more=_more(cell),
         command=_again(files, run, command),
         links=links,
     )
+
+
+def _printed_gain(cell: Record) -> Number:
+    """With its interval as of independent samples."""
+    if not cell["reported_gain"]:
+        return Number(text.ABSENT)
+    value, width = float(cell["reported_gain"]), Z * float(cell["reported_gain_se"])
+    return _gain(cell["reported_gain"], str(value - width), str(value + width))
+
+
+def _gain(value: str, low: str, high: str) -> Number:
+    if not value:
+        return Number(text.ABSENT)
+    return Number(text.signed(float(value)), key=value, below=text.signed_span(float(low), float(high)))
+
+
+def _verdict_note(cell: Record) -> str:
+    if not cell["gain"]:
+        return ""
+    parts = [text.seeds(len(cell["seeds"].split()))]
+    parts += [f"{cell['state']} state"] if cell["state"] else []
+    parts += ["unequal budgets"] if cell["unequal_budgets"] == "True" else []
+    return ", ".join(parts)
+
+
+def _difference(cell: Record) -> Number:
+    """Of the scores, in words, with the difference and its interval below."""
+    if not cell["score_comparison"]:
+        return Number(text.ABSENT)
+    value, low, high = (float(cell[name]) for name in ("difference", "difference_low", "difference_high"))
+    below = f"{text.signed(value)} ({text.signed_span(low, high)})"
+    return Number(cell["score_comparison"], key=cell["difference"], below=below)
 
 
 def address(path: Path, page: Path) -> str:
@@ -123,9 +147,23 @@ def _more(cell: Record) -> str:
         parts.append(f"{cell['state']} state of each training{steps}{untrained}")
     if cell["other_state"]:
         parts.append(f"its {cell['other_state']} state scores {text.fixed(float(cell['other_strict_score']))}")
+    if cell["method"] != "base" and cell["strict_normalised"]:
+        of_factor = _span(cell["strict_normalised_low"], cell["strict_normalised_high"])
+        parts.append(f"{_factor(cell['strict_normalised'])} of our base ({of_factor})")
     if cell["strict_p"]:
-        test = "exact McNemar" if cell["paired"] == "True" else "independent samples"
+        test = "mixed model" if len(seeds) > 1 else "exact McNemar"
+        test = test if cell["paired"] == "True" else "independent samples"
         parts.append(f"against our base {text.p_value(float(cell['strict_p']))} ({test}, by Holm over the table)")
+    if cell["detectable"]:
+        parts.append(
+            f"{cell['n']} items show a gain of {text.fixed(float(cell['detectable']), 1)} points with 80 % power"
+        )
+    if cell["budget"]:
+        parts.append(f"trained with {cell['budget']}")
+    if cell["why"]:
+        parts.append(f"the verdict's reason: {cell['why']}")
+    if cell["verdict_if_paired"] not in ("", cell["verdict"]):
+        parts.append(f"it would be “{cell['verdict_if_paired']}” if the paper's base and method were paired closely")
     return "; ".join(parts) + "."
 
 

@@ -120,6 +120,8 @@ class Compared(NamedTuple):
     p_value: float = math.nan
     """Of the test behind `side`, not adjusted; NaN if there is none."""
     standin: bool = False
+    seeds: int = 0
+    """That it rests on; 0 where no training or search is behind it."""
 
 
 Comparisons = list[tuple[Test, list[Compared]]]
@@ -229,6 +231,8 @@ def summary(comparisons: Comparisons) -> str:
     sides = Counter(one.side for one in every)
     counts = f"{sides['for']} of {len(every)} comparisons support it"
     counts += "".join(f"; {side}: {sides[side]}" for side in order if side != "for" and sides[side])
+    if seeds := {one.seeds for one in every if one.seeds}:
+        counts += "; one seed" if seeds == {1} else f"; {' or '.join(map(str, sorted(seeds)))} seeds"
     ran = sorted((one for one in every if one.side != "not run"), key=lambda one: order.index(one.side))
     lines = [f"{one.side}: {one.of}{f' against {one.against}' * bool(one.against)}: {one.says}" for one in ran]
     return "\n".join([counts, *lines])

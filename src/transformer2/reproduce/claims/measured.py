@@ -91,6 +91,11 @@ class Measurements:
             self._items[key] = None if samples.empty else item_verdicts(samples, "strict")
         return self._items[key]
 
+    def state(self, entry: Entry, state: State) -> str:
+        """Of the trainings behind a cell, where `state` is asked for: that one, or the only one that there is."""
+        samples = samples_of(entry, self.scores, state)
+        return "" if samples.empty else str(samples["state"].iloc[0])
+
     def standin(self, entry: Entry) -> bool:
         return bool(self.scores.loc[self.scores["stands_in_for"] == entry.row.model, "standin"].any())
 
@@ -164,13 +169,11 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
     unequal = are_unequal(known, (pair.entry.method, pair.other.method))
     spent = f"; unequal budgets: {known[pair.entry.method]}, {known[pair.other.method]}" if unequal else ""
     side, says, p_value = _side(test, method, other)
-    number = _seeds(max(len(method), len(other)))
-    says = f"{says}, n = {method.shape[1]}, {number}{spent}"
-    return Compared(pair.entry.id, pair.against, "open" if unequal else side, says, p_value, standin)
-
-
-def _seeds(number: int) -> str:
-    return "one seed" if number == 1 else f"{number} seeds"
+    states = {measured.state(entry, test.state) for entry in pair} - {""}
+    of_state = "".join(f", {state} state" for state in sorted(states))
+    says = f"{says}, n = {method.shape[1]}{of_state}{spent}"
+    seeds = max(len(method), len(other))
+    return Compared(pair.entry.id, pair.against, "open" if unequal else side, says, p_value, standin, seeds)
 
 
 def _side(test: Higher | Within, method: pd.DataFrame, other: pd.DataFrame) -> tuple[Side, str, float]:
