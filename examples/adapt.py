@@ -3,8 +3,8 @@
     snakemake --cores all                                             # makes the experts (or train your own)
     python examples/adapt.py --experts results/pocket/kits/pocket-llama/seed0
 
-`--experts` has one folder for each expert, named after its class: code, math, reasoning. A folder `cls` in it, if there is
-one, is the classification expert.
+`--experts` has one folder for each expert, named after its class: code, math, reasoning. A folder `cls` in it, if
+there is one, is the classification expert.
 """
 
 import argparse
@@ -40,10 +40,12 @@ def main() -> None:
     # Two passes: the class of each prompt, then the answer of the expert of that class.
     strategy = "prompt" if classifier is None else "cls"
     model = SelfAdaptiveModel.from_pretrained(base, experts, strategy, classifier=classifier)
-    questions = [TASKS[name].question(rows(name, "test", 1)[0]) for name in ("gsm8k", "arc_easy")]
+    questions = [row["question"] for row in rows("gsm8k", "test", 2)]
     for question, answer in zip(questions, (answers := model.generate(questions, 32)).texts, strict=True):
         print(f"> {question}\n{answer}\n")
-    print(f"classes: {answers.classes}; {answers.first_seconds:.2f} s to decide, {answers.second_seconds:.2f} s to answer")
+    print(
+        f"classes: {answers.classes}; {answers.first_seconds:.2f} s to decide, {answers.second_seconds:.2f} s to answer"
+    )
 
     # A few shots of an unseen task: one mix of all experts, then used for every prompt.
     task = TASKS[args.task]

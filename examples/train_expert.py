@@ -1,10 +1,10 @@
 """Trains an SVF expert by next token with transformers' own Trainer. Nothing of this project but the tuner is needed.
 
-    python -m transformer2 model --source pocket:llama --out results/models/pocket-llama/base   # a stand-in, two minutes
+    python -m transformer2 model --source pocket:llama --out results/models/pocket-llama/base   # a stand-in
     python examples/train_expert.py --model results/models/pocket-llama/base --out my-expert
 
-A real model and real data: `--model HuggingFaceTB/SmolLM2-135M-Instruct --data rows.jsonl --learning-rate 2e-3`, with one
-`{"prompt": ..., "answer": ...}` a line.
+A real model and real data: `--model HuggingFaceTB/SmolLM2-135M-Instruct --data rows.jsonl --learning-rate 2e-3`, with
+one `{"prompt": ..., "answer": ...}` a line.
 """
 
 import argparse

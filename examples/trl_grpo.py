@@ -1,11 +1,11 @@
 """Trains an SVF expert by reinforcement learning with TRL's GRPO trainer (`pip install trl`; tried with trl 1.16).
 
-    python -m transformer2 model --source pocket:llama --out results/models/pocket-llama/base   # a stand-in, two minutes
+    python -m transformer2 model --source pocket:llama --out results/models/pocket-llama/base   # a stand-in
     python examples/trl_grpo.py --model results/models/pocket-llama/base --out my-expert
 
-A real model: `--model HuggingFaceTB/SmolLM2-135M-Instruct --data gsm8k.jsonl --learning-rate 2e-3`, with GSM8K's own rows.
-GRPO is not the paper's REINFORCE: rewards are compared within the answers to one prompt (`transformer2` itself has the
-paper's). The policy, its reference and its optimiser are TRL's; SVF is a PEFT configuration like any other.
+A real model: `--model HuggingFaceTB/SmolLM2-135M-Instruct --data gsm8k.jsonl --learning-rate 2e-3`, with GSM8K's own
+rows. GRPO is not the paper's REINFORCE: rewards are compared within the answers to one prompt (`transformer2` itself
+has the paper's). The policy, its reference and its optimiser are TRL's; SVF is a PEFT configuration like any other.
 """
 
 import argparse
