@@ -1,1 +1,1 @@
-"""Transformer²: self-adaptive LLMs, reproduced. See README.md for the map of the package."""
+"""Transformer²: self-adaptive LLMs, reproduced. See docs/map.md for the map of the package."""

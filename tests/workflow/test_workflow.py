@@ -27,7 +27,7 @@ from transformer2.tasks import TASKS
 from transformer2.training.selection import LAST, same_expert
 
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs", "src", "paper_tables", "tests")
-README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "adapt.md"
 TINY = ("--configfile", "tests/config/tiny.yaml")
 
 
@@ -206,10 +206,9 @@ def csv_rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def readme_works_on(checkout: Path) -> None:
-    """README's lines about the self-adaptive model, as they stand there, on the experts of the smallest run."""
-    section = re.search(r"## A model that adapts to its prompts\n(.*?)\n## ", README.read_text(), re.S)
-    blocks = re.findall(r"```(python|bash)\n(.*?)```", section[1], re.S) if section else []
+def guide_works_on(checkout: Path) -> None:
+    """The guide's lines about the self-adaptive model, as they stand there, on the experts of the smallest run."""
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", GUIDE.read_text(), re.S)
     assert [kind for kind, _ in blocks] == ["python", "bash", "bash"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout / "src")}
@@ -284,7 +283,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
         "cls", "code", "math", "reasoning",
     ]  # fmt: skip
     assert planned(snakemake(checkout, "-n", *TINY)) == {}, "a second run does nothing"
-    readme_works_on(checkout)
+    guide_works_on(checkout)
 
     expert = results / "experts/tiny-llama/gsm8k/svf/seed0/adapter_model.safetensors"
     before = done_at(results)
