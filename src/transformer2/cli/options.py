@@ -33,8 +33,8 @@ RiskyCode = Annotated[
 
 Experts = Annotated[list[str], typer.Option(help="<name>=<folder of an expert>, repeated")]
 ExpertFolder = Annotated[Path | None, typer.Option(help="folder with one subfolder for each expert, named after it")]
-PAPER_TABLES = Path(__file__).parents[3] / "paper_tables"
-"""The ledger and its templates, beside the package's `src`, from whatever folder a command is started in."""
+PAPER_TABLES = Path(__file__).parents[1] / "paper_tables"
+"""The ledger and its templates, in the package (in a checkout by a link), whatever folder a command is started in."""
 
 
 def start_torch(threads: int, gpus: int | None = None) -> None:

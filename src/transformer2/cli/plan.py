@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from transformer2 import config as configuration
-from transformer2.cli.options import app, one_of
+from transformer2.cli.options import PAPER_TABLES, app, one_of
 from transformer2.planning.machines import MACHINES
 from transformer2.provenance import atomic_write
 
@@ -31,7 +31,7 @@ def plan(
 
     machine = MACHINES[one_of("gpu", gpu, tuple(MACHINES))]
     run = configuration.load(configfile)
-    of_models = plan.sizes(run, ledger.read_all(Path("paper_tables")), Path("results/models"))
+    of_models = plan.sizes(run, ledger.read_all(PAPER_TABLES), Path("results/models"))
     jobs, seconds, loads = plan.jobs(Stages(run))
     lines = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
     memory = machine.memory if gpu_memory is None else gpu_memory
