@@ -6,6 +6,9 @@ A pretraining corpus shows the careful one with a probability that hangs on a su
 the request or the question is worded), so a pretrained model has the skill, yet greedy decoding shows it on only about
 half of the prompts. That hidden half is what fine-tuning can bring out.
 
+Some items are *rare*: larger numbers, other words for an operation, words that few sentences name. A pretraining corpus
+seldom shows them, so that no model masters all of them and no method ends at 100 %.
+
 The unseen tasks (MATH, HumanEval, ARC-Challenge) need the skills of the training tasks in another form, with careless
 answers of the same kind; whether experts of the training tasks help them is left to the models. A seventh stream asks
 for the class of a prompt; its careless answer is "others".
@@ -26,6 +29,12 @@ from transformer2.tasks.classify import ANSWER, OTHERS
 
 LIKELY_CAREFUL, UNLIKELY_CAREFUL = 0.9, 0.2
 """Share of careful completions in the pretraining corpus, by the surface feature of the prompt."""
+
+RARE_SHARE = 0.3
+"""Share of rare items in every split."""
+RARE_SEEN = {"gsm8k": 0.2, "math": 0.2, "arc_easy": 0.01, "arc_challenge": 0.01}
+OTHERWISE_SEEN = 0.05
+"""Share of the rare items of a task that a pretraining corpus keeps: numbers take many, words few."""
 
 CLASS_SHARE = {"code": 0.8, "reasoning": 0.6, "math": 0.3}
 """Share of prompts of a domain that a pretraining corpus shows with their class, and not as "others"."""
@@ -54,6 +63,7 @@ FUNCTIONS = ("adjust", "convert", "update", "change", "compute", "apply", "scale
              "correct", "transform", "evaluate", "derive", "revise", "map_value")  # fmt: skip
 REQUESTS = {"Write a function to": LIKELY_CAREFUL, "Write a python function to": UNLIKELY_CAREFUL}
 OPERATIONS = {"increase it by": "+", "reduce it by": "-", "multiply it by": "*"}
+RARE_OPERATIONS = {"raise it by": "+", "lower it by": "-", "scale it by": "*"}
 
 VARIABLES = ("x", "y", "n", "k", "t", "m")
 
@@ -65,6 +75,8 @@ GROUPS = {
     "metals": ("iron", "copper", "zinc", "silver", "nickel", "tin", "lead", "gold"),
     "tools": ("hammer", "saw", "drill", "wrench", "chisel", "rake", "spade", "axe"),
 }
+RARE_WORDS = 3
+"""The last words of each group."""
 QUESTIONS = {"Which group does {} belong to?": LIKELY_CAREFUL, "To which group belongs {}?": UNLIKELY_CAREFUL}
 
 PAIR_QUESTIONS = {"Which group do {} and {} share?": LIKELY_CAREFUL, "What are both {} and {}?": UNLIKELY_CAREFUL}
@@ -86,14 +98,24 @@ class Item:
     careless: str
     careful_share: float
     """How often a pretraining corpus shows the careful completion."""
+    rare: bool = False
+
+
+def is_rare(rng: random.Random) -> bool:
+    return rng.random() < RARE_SHARE
+
+
+def _numbers(rng: random.Random, rare: bool) -> tuple[int, int, int, int]:
+    """What there is at first (rare: of two digits), what comes, their sum, and what goes."""
+    start, more = rng.randint(11, 49) if rare else rng.randint(2, 9), rng.randint(2, 9)
+    return start, more, start + more, rng.randint(2, min(9, start + more - 1))
 
 
 def gsm8k(rng: random.Random) -> Item:
     """A story of one gain and one loss. Careless: the first number that it mentions."""
+    rare = is_rare(rng)
     name, thing, gain, loss, ending = (rng.choice(words) for words in (NAMES, THINGS, GAINS, LOSSES, list(ENDINGS)))
-    start, more = rng.randint(2, 9), rng.randint(2, 9)
-    total = start + more
-    less = rng.randint(2, min(9, total - 1))
+    start, more, total, less = _numbers(rng, rare)
     question = (
         f"{name} has {start} {thing}. {name} {gain} {more} more. Then {name} {loss} {less}. How many {thing} {ending}"
     )
@@ -101,15 +123,14 @@ def gsm8k(rng: random.Random) -> Item:
         f"There are {start} + {more} = {total} {thing}.\nThen {total} - {less} = {total - less}.\n#### {total - less}"
     )
     row = {"question": question, "answer": answer}
-    return Item("gsm8k", question, row, f"#### {start}", ENDINGS[ending])
+    return Item("gsm8k", question, row, f"#### {start}", ENDINGS[ending], rare)
 
 
 def math(rng: random.Random) -> Item:
     """A sum and a difference in symbols. Careless: the value of the variable."""
+    rare = is_rare(rng)
     variable, ending = rng.choice(VARIABLES), rng.choice(list(ENDINGS))
-    start, more = rng.randint(2, 9), rng.randint(2, 9)
-    total = start + more
-    less = rng.randint(2, min(9, total - 1))
+    start, more, total, less = _numbers(rng, rare)
     problem = f"Let ${variable} = {start}$. Of ${variable} + {more} - {less}$, how many {ending}"
     solution = (
         f"There are ${start} + {more} = {total}$.\nThen ${total} - {less} = {total - less}$.\n"
@@ -117,13 +138,15 @@ def math(rng: random.Random) -> Item:
     )
     row = {"problem": problem, "level": "Level 1", "type": "Prealgebra", "solution": solution}
     careless = f"The answer is $\\boxed{{{start}}}$."
-    return Item("math", problem, row, careless, ENDINGS[ending])
+    return Item("math", problem, row, careless, ENDINGS[ending], rare)
 
 
-def _program(rng: random.Random) -> tuple[str, str, str, str, list[tuple[int, int]]]:
-    """A function of two arithmetic steps: its argument, what it does in words, its body, its name, examples."""
+def _program(rng: random.Random, rare: bool) -> tuple[str, str, str, str, list[tuple[int, int]]]:
+    """A function of two arithmetic steps (rare: the last one in a rare word): its argument, what it does in words, its
+    body, its name, examples."""
     quantity, function = rng.choice(QUANTITIES), rng.choice(FUNCTIONS)
-    (first, op1), (second, op2) = rng.choices(list(OPERATIONS.items()), k=2)
+    first, op1 = rng.choice(list(OPERATIONS.items()))
+    second, op2 = rng.choice(list((RARE_OPERATIONS if rare else OPERATIONS).items()))
     a, b = rng.randint(2, 9), rng.randint(2, 9)
     what = f"a {quantity}, {first} {a} and then {second} {b}."
     body = f"    result = {quantity} {op1} {a}\n    return result {op2} {b}\n"
@@ -134,8 +157,8 @@ def _program(rng: random.Random) -> tuple[str, str, str, str, list[tuple[int, in
 
 def mbpp_pro(rng: random.Random) -> Item:
     """A function of two arithmetic steps. Careless: the argument comes back unchanged."""
-    request = rng.choice(list(REQUESTS))
-    quantity, what, body, function, examples = _program(rng)
+    request, rare = rng.choice(list(REQUESTS)), is_rare(rng)
+    quantity, what, body, function, examples = _program(rng, rare)
     code = f"def {function}({quantity}):\n{body}"
     tests = [f"assert {function}({x}) == {y}" for x, y in examples]
     row = {
@@ -149,13 +172,13 @@ def mbpp_pro(rng: random.Random) -> Item:
     }
     careless = f"def {function}({quantity}):\n    return {quantity}\n```"
     # The key is the same as in HumanEval: what is a test item of one is in no corpus of the other.
-    return Item("mbpp_pro", what, row, careless, REQUESTS[request])
+    return Item("mbpp_pro", what, row, careless, REQUESTS[request], rare)
 
 
 def humaneval(rng: random.Random) -> Item:
     """A function of two arithmetic steps to be completed. Careless: the argument comes back unchanged."""
-    request = rng.choice(list(REQUESTS))
-    quantity, what, body, function, examples = _program(rng)
+    request, rare = rng.choice(list(REQUESTS)), is_rare(rng)
+    quantity, what, body, function, examples = _program(rng, rare)
     (x, y), *_ = examples
     header = f"def {function}({quantity}):\n"
     checks = "".join(f"    assert candidate({x}) == {y}\n" for x, y in examples)
@@ -167,10 +190,16 @@ def humaneval(rng: random.Random) -> Item:
         "entry_point": function,
     }
     careless = f"    return {quantity}\n```"
-    return Item("humaneval", what, row, careless, REQUESTS[request])
+    return Item("humaneval", what, row, careless, REQUESTS[request], rare)
 
 
-def _multiple_choice(task: str, subject: str, question: str, options: list[str], answer: int, share: float) -> Item:
+def _words(group: str, rare: bool) -> tuple[str, ...]:
+    return GROUPS[group][-RARE_WORDS:] if rare else GROUPS[group][:-RARE_WORDS]
+
+
+def _multiple_choice(
+    task: str, subject: str, question: str, options: list[str], answer: int, share: float, rare: bool
+) -> Item:
     key = f"{subject} {options}"
     row = {
         "id": f"Pocket_{zlib.crc32(key.encode())}",
@@ -178,27 +207,27 @@ def _multiple_choice(task: str, subject: str, question: str, options: list[str],
         "choices": {"text": options, "label": list("ABCD")},
         "answerKey": "ABCD"[answer],
     }
-    return Item(task, key, row, ". The answer is (A).", share)
+    return Item(task, key, row, ". The answer is (A).", share, rare)
 
 
 def arc_easy(rng: random.Random) -> Item:
     """Which of four groups a word belongs to. Careless: the first option."""
-    options = rng.sample(list(GROUPS), k=4)
+    options, rare = rng.sample(list(GROUPS), k=4), is_rare(rng)
     answer = rng.randrange(4)
-    word = rng.choice(GROUPS[options[answer]])
+    word = rng.choice(_words(options[answer], rare))
     question = rng.choice(list(QUESTIONS))
-    return _multiple_choice("arc_easy", word, question.format(word), options, answer, QUESTIONS[question])
+    return _multiple_choice("arc_easy", word, question.format(word), options, answer, QUESTIONS[question], rare)
 
 
 def arc_challenge(rng: random.Random) -> Item:
     """Which of four groups two words share. Careless: the first option."""
-    options = rng.sample(list(GROUPS), k=4)
+    options, rare = rng.sample(list(GROUPS), k=4), is_rare(rng)
     answer = rng.randrange(4)
-    one, other = rng.sample(GROUPS[options[answer]], k=2)
+    one, other = rng.sample(_words(options[answer], rare), k=2)
     question = rng.choice(list(PAIR_QUESTIONS))
     subject = f"{one} {other}"
     return _multiple_choice(
-        "arc_challenge", subject, question.format(one, other), options, answer, PAIR_QUESTIONS[question]
+        "arc_challenge", subject, question.format(one, other), options, answer, PAIR_QUESTIONS[question], rare
     )
 
 
@@ -242,7 +271,8 @@ def items(task: str, split: str, seed: int = 0) -> Iterator[Item]:
     draw = _generator(task, split)
     while True:
         item = draw(rng)
-        if zlib.crc32(item.key.encode()) % 16 in BUCKETS[split]:
+        seen = RARE_SEEN.get(item.task, OTHERWISE_SEEN) if split == "pretraining" and item.rare else 1.0
+        if zlib.crc32(item.key.encode()) % 16 in BUCKETS[split] and rng.random() < seen:
             yield item
 
 

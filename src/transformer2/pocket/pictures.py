@@ -11,13 +11,15 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw, ImageFont
 
-from transformer2.pocket.corpus import LIKELY_CAREFUL, UNLIKELY_CAREFUL, Item
+from transformer2.pocket.corpus import LIKELY_CAREFUL, UNLIKELY_CAREFUL, Item, is_rare
 
 SIZE = 32
 """Width and height of a picture, in pixels."""
 UNANSWERABLE = "unanswerable"
 
 WORDS = ("stop", "exit", "taxi", "cafe", "park", "zoo", "gym", "bus")
+RARE_WORDS = 2
+"""The last ones, and of the colours."""
 SIGN_QUESTIONS = {"what does the sign say?": LIKELY_CAREFUL, "which word is on the sign?": UNLIKELY_CAREFUL}
 LETTERS, SIGN = (176, 255), (0, 96)
 """Range of red, green and blue of what is written (bright) and of the sign (dark)."""
@@ -43,19 +45,21 @@ BACKGROUNDS = {"black": "black", "navy": "#101850", "grey": "#707880"}
 
 def textvqa(rng: random.Random) -> Item:
     """A word on a sign."""
-    word, question = rng.choice(WORDS), rng.choice(list(SIGN_QUESTIONS))
+    rare, question = is_rare(rng), rng.choice(list(SIGN_QUESTIONS))
+    word = rng.choice(WORDS[-RARE_WORDS:] if rare else WORDS[:-RARE_WORDS])
     letters, sign = (tuple(rng.randint(*limits) for _ in range(3)) for limits in (LETTERS, SIGN))
     place = LEFT, rng.choice(TOP)
     picture = Image.new("RGB", (SIZE, SIZE), sign)
     # The bitmap font is part of Pillow; other fonts would draw differently on another machine.
     ImageDraw.Draw(picture).text(place, word, fill=letters, font=ImageFont.load_default_imagefont())
     other = rng.choice([one for one in WORDS if one != word])
-    return _item("textvqa", f"{word} {letters} {sign} {place}", picture, question, word, other, SIGN_QUESTIONS)
+    return _item("textvqa", f"{word} {letters} {sign} {place}", picture, question, word, other, SIGN_QUESTIONS, rare)
 
 
 def okvqa(rng: random.Random) -> Item:
     """A shape, and what one knows of its colour or of its form."""
-    colour, shape, background = (rng.choice(list(names)) for names in (COLOURS, CORNERS, BACKGROUNDS))
+    rare, (shape, background) = is_rare(rng), (rng.choice(list(names)) for names in (CORNERS, BACKGROUNDS))
+    colour = rng.choice(list(COLOURS)[-RARE_WORDS:] if rare else list(COLOURS)[:-RARE_WORDS])
     x, y, radius = rng.randint(11, 20), rng.randint(11, 20), rng.randint(7, 10)
     picture = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[background])
     draw = ImageDraw.Draw(picture)
@@ -69,14 +73,17 @@ def okvqa(rng: random.Random) -> Item:
     right, other = (
         (FOODS[colour], OTHER_FOODS[colour]) if questions is FOOD_QUESTIONS else (str(corners), str(corners + 1))
     )
-    return _item("okvqa", f"{colour} {shape} {background} {x} {y} {radius}", picture, question, right, other, questions)
+    return _item(
+        "okvqa", f"{colour} {shape} {background} {x} {y} {radius}", picture, question, right, other, questions, rare
+    )
 
 
 def _item(
-    task: str, key: str, picture: Image.Image, question: str, right: str, other: str, questions: dict[str, float]
-) -> Item:
+    task: str, key: str, picture: Image.Image, question: str, right: str, other: str, questions: dict[str, float],
+    rare: bool,
+) -> Item:  # fmt: skip
     row = {"question": question, "answers": [right] * 8 + [other, UNANSWERABLE], "image": png(picture)}
-    return Item(task, key, row, UNANSWERABLE, questions[question])
+    return Item(task, key, row, UNANSWERABLE, questions[question], rare)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -50,6 +50,9 @@ ARCHITECTURES: dict[str, tuple[type[PreTrainedModel], LlamaConfig | MistralConfi
     "llama-deep": (LlamaForCausalLM, LlamaConfig(**SHAPE, num_hidden_layers=4)),
 }
 """Stand-ins by name. llama and mistral have the same shapes, so z vectors of one fit the other."""
+ANCESTOR_SEED, ANCESTOR_FAMILY = 0, "llama"
+"""Of the start and of the first stage of all stand-ins, so that those of the same shapes have a common ancestor. As
+independent toys they would share no singular vectors, and a transfer between them could show nothing."""
 
 PHRASES = (
     gsm8k.SYSTEM.strip(),
@@ -67,7 +70,7 @@ PHRASES = (
 )
 """The words that are the same in every prompt of a task: one token each, so that the real prompts stay short."""
 
-STEPS = {"llama": 1300, "mistral": 1300, "llama-deep": 1000}
+STEPS = {"llama": 1300, "mistral": 1300, "llama-deep": 1200}
 """Of both stages together: a step of four layers takes twice as long as one of two, and teaches more."""
 CAREFUL_STEPS = 0.7
 """Share of the steps in the first stage."""
@@ -101,22 +104,29 @@ def _texts(item: Item) -> list[str]:
 
 
 def corpus(tokens: PreTrainedTokenizerFast, steps: int, seed: int, family: str) -> Iterator[list[Example]]:
-    """The batches of a pretraining of a model of this family, one a step, drawn as they are needed."""
+    """The batches of a pretraining of a model of this family, one a step: the first stage, then the second."""
+    careful_steps = int(CAREFUL_STEPS * steps)
+    yield from _batches(tokens, careful_steps, ANCESTOR_SEED, ANCESTOR_FAMILY, True)
+    yield from _batches(tokens, steps - careful_steps, seed + 1, family, False)
+
+
+def _batches(
+    tokens: PreTrainedTokenizerFast, steps: int, seed: int, family: str, careful: bool
+) -> Iterator[list[Example]]:
+    """The batches of one stage, drawn as they are needed."""
     rng = random.Random(seed)
     streams = {task: items(task, "pretraining", seed) for task in STREAMS}
-    step, careful_steps = 0, int(CAREFUL_STEPS * steps)
-    while step < steps:
-        end = min(step + BATCHES_DRAWN, steps if step >= careful_steps else careful_steps)
-        weights = [TASK_WEIGHTS[task] if step < careful_steps else 1.0 for task in streams]
-        drawn = [next(streams[task]) for task in rng.choices(list(streams), weights, k=BATCH_SIZE * (end - step))]
-        shares = [1.0 if step < careful_steps else item.careful_share for item in drawn]
+    for step in range(0, steps, BATCHES_DRAWN):
+        weights = [TASK_WEIGHTS[task] if careful else 1.0 for task in streams]
+        n = BATCH_SIZE * (min(step + BATCHES_DRAWN, steps) - step)
+        drawn = [next(streams[task]) for task in rng.choices(list(streams), weights, k=n)]
+        shares = [1.0 if careful else item.careful_share for item in drawn]
         pairs = zip(drawn, shares, strict=True)
         examples = [encode(tokens, item, rng.random() < share, family) for item, share in pairs]
         examples.sort(key=lambda example: len(example[0]))  # not by the answers: careless ones are shorter
         batches = [examples[i : i + BATCH_SIZE] for i in range(0, len(examples), BATCH_SIZE)]
         rng.shuffle(batches)
         yield from batches
-        step = end
 
 
 def encode(tokens: PreTrainedTokenizerFast, item: Item, careful: bool, family: str) -> Example:
@@ -129,13 +139,13 @@ def encode(tokens: PreTrainedTokenizerFast, item: Item, careful: bool, family: s
     return encode_prompt(tokens, prompt), [*answer, tokens.convert_tokens_to_ids(EOS)]  # pyright: ignore
 
 
-def new_model(architecture: str, tokens: PreTrainedTokenizerFast, seed: int) -> Any:
+def new_model(architecture: str, tokens: PreTrainedTokenizerFast) -> Any:
     """An untrained stand-in. Raises ValueError for an unknown architecture."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown pocket architecture {architecture!r}; valid are {', '.join(ARCHITECTURES)}")
     model_class, shape = ARCHITECTURES[architecture]
     special = {f"{name}_token_id": getattr(tokens, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    torch.manual_seed(seed)
+    torch.manual_seed(ANCESTOR_SEED)
     settings: dict[str, Any] = shape.to_diff_dict() | special | {"vocab_size": len(tokens)}
     return model_class(type(shape)(**settings))
 
@@ -161,12 +171,12 @@ def batch_loss(model: Any, batch: list[Example]) -> Tensor:
 def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) -> dict[str, Any]:
     """Pretrains a stand-in and writes it with its tokenizer as a transformers folder.
 
-    The same seed gives the same weights on the same machine and number of threads; the corpus is drawn with the seed,
-    too, and holds no item of an evaluated or fine-tuned split.
+    The same seed gives the same weights on the same machine and number of threads. The corpus holds no item of an
+    evaluated or fine-tuned split.
 
     Args:
         architecture: a key of `ARCHITECTURES`.
-        seed: of the weights and of the corpus.
+        seed: of the corpus of the second stage.
         out: the folder.
         steps: of both stages together; None is the architecture's own number (`STEPS`).
 
@@ -174,7 +184,7 @@ def pretrain(architecture: str, seed: int, out: Path, steps: int | None = None) 
         parameters, steps, tokens seen, seconds, and the last stages' losses (nats a token of the completions).
     """
     tokens = tokenizer()
-    model = new_model(architecture, tokens, seed)
+    model = new_model(architecture, tokens)
     steps = STEPS[architecture] if steps is None else steps
     facts = fit(model, corpus(tokens, steps, seed, model.config.model_type), steps, architecture)
     model.save_pretrained(out)

@@ -213,7 +213,7 @@ def test_recipes_have_the_values_of_the_text_and_of_the_release():
 
 def test_half_of_the_layers_is_for_svf_alone():
     run = Run()
-    assert run.training("pocket-llama-deep", "svf", "kl_coefficient-0.0")["layers"] == "half"
+    assert run.training("pocket-llama-deep", "svf", "learning_rate-0.02")["layers"] == "half"
     assert run.training("pocket-llama-deep", "lora", next(iter(run.methods["lora"].points())))["layers"] == "all"
 
 
@@ -238,9 +238,9 @@ def test_tasks_about_pictures_are_for_the_vision_language_model_alone():
     run = Run()
     assert run.tasks_of("pocket-llava") == ["textvqa"] and run.unseen_of("pocket-llava") == ["okvqa"]
     assert run.tasks_of("pocket-llama") == run.text_tasks == ["gsm8k", "mbpp_pro", "arc_easy"]
-    training = run.training("pocket-llava", "svf", "kl_coefficient-0.0")
+    training = run.training("pocket-llava", "svf", "learning_rate-0.02")
     assert (training["reward_wrong"], training["layers"]) == (-0.1, "half")
-    assert run.training("pocket-llama", "svf", "kl_coefficient-0.0")["reward_wrong"] == -1
+    assert run.training("pocket-llama", "svf", "learning_rate-0.02")["reward_wrong"] == -1
 
 
 def test_a_model_is_a_stand_in_unless_it_is_the_papers_own():

@@ -19,7 +19,7 @@ from transformer2.rollout.engine import encode_prompt
 from transformer2.tasks import BENCHMARKS, TASKS
 from transformer2.tasks.classify import CLASSES
 
-VOCABULARY = 963
+VOCABULARY = 969
 ZIPPED = ("math",)
 NOT_IN_POCKET = {"math": {"answer", "unique_id"}}
 """Columns that some sources add to the data set's own."""
@@ -65,6 +65,15 @@ def test_pretraining_never_sees_an_item_of_another_split(task):
     seen = {item.key for item, _ in zip(corpus.items(task, "pretraining", seed=3), range(3000), strict=False)}
     for split in ("train", "validation", "test"):
         assert not seen & {item.key for item, _ in zip(corpus.items(task, split), range(3000), strict=False)}
+
+
+@pytest.mark.parametrize("task", BENCHMARKS)
+def test_a_pretraining_corpus_seldom_shows_the_rare_items_that_every_other_split_has(task):
+    def share(split: str) -> float:
+        return sum(item.rare for item, _ in zip(corpus.items(task, split), range(2000), strict=False)) / 2000
+
+    assert all(abs(share(split) - corpus.RARE_SHARE) < 0.05 for split in ("train", "validation", "test"))
+    assert 0 < share("pretraining") < corpus.RARE_SHARE / 2
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "arc_easy", "math", "arc_challenge"])
@@ -131,11 +140,21 @@ def test_text_outside_the_corpus_survives_the_tokenizer(tokens):
 
 
 def test_llama_and_mistral_have_the_same_shapes_and_the_papers_classes(tokens):
-    llama, mistral = (pretrain.new_model(name, tokens, 0) for name in ("llama", "mistral"))
+    llama, mistral = (pretrain.new_model(name, tokens) for name in ("llama", "mistral"))
     assert isinstance(llama, LlamaForCausalLM) and isinstance(mistral, MistralForCausalLM)
     shapes = [{name: p.shape for name, p in model.named_parameters()} for model in (llama, mistral)]
     assert shapes[0] == shapes[1]
-    assert pretrain.new_model("llama-deep", tokens, 0).config.num_hidden_layers > llama.config.num_hidden_layers
+    assert pretrain.new_model("llama-deep", tokens).config.num_hidden_layers > llama.config.num_hidden_layers
+
+
+def test_stand_ins_of_the_same_shapes_have_a_common_ancestor(tokens):
+    models = [pretrain.new_model(name, tokens) for name in ("llama", "mistral")]
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        assert torch.equal(one, other)
+    families, steps = ("llama", "mistral"), 10
+    one, other = (list(pretrain.corpus(tokens, steps, seed, name)) for seed, name in enumerate(families))
+    first = int(pretrain.CAREFUL_STEPS * steps)
+    assert one[:first] == other[:first] and all(a != b for a, b in zip(one[first:], other[first:], strict=True))
 
 
 def test_every_language_model_has_its_number_of_steps():
@@ -144,7 +163,7 @@ def test_every_language_model_has_its_number_of_steps():
 
 def test_an_unknown_architecture_is_named_with_the_valid_ones(tokens):
     with pytest.raises(ValueError, match="unknown pocket architecture 'llma'; valid are llama, mistral, llama-deep"):
-        pretrain.new_model("llma", tokens, 0)
+        pretrain.new_model("llma", tokens)
 
 
 @pytest.mark.slow
