@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def paper() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no texts of the documents at {folder}; set T2_PAPER to a folder with arxiv.txt and workshop.md")
     return folder
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of a `python` whose commands run in children of one process that has everything imported (see
+    `cli.rehearsal_server`); Snakemake's jobs take it with `TRANSFORMER2_PYTHON`."""
+    from transformer2.rehearsal.rehearse import server
+
+    folder = tmp_path_factory.mktemp("served")
+    with server(folder / "socket", ROOT, folder / "bin"):
+        yield folder / "bin"
 
 
 @pytest.fixture

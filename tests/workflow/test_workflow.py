@@ -29,10 +29,16 @@ from transformer2.training.selection import LAST, same_expert
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs", "src", "paper_tables", "tests")
 GUIDE = ROOT / "docs" / "adapt.md"
 TINY = ("--configfile", "tests/config/tiny.yaml")
+SCORED = [f"results/tiny/stages/{name}/0-of-1.json" for name in ("score/tiny-llama", "score/tiny-llava", "choose/all")]
+"""Records of the last stages of the smallest run: what follows them is the report."""
+QUICK = json.dumps({"population": 4, "elites": 2, "iterations": 2})
+"""A short search: a model that hardly learnt anything never ends an answer by itself."""
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str, python: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs Snakemake to its end; `python` is the folder of the `python` of its jobs, if not that of the tests."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
+    environment |= {} if python is None else {"TRANSFORMER2_PYTHON": str(python)}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000)
 
@@ -215,6 +221,7 @@ def guide_works_on(checkout: Path) -> None:
     outputs = []
     for kind, text in blocks:
         text = text.replace("results/pocket/", "results/tiny/").replace("pocket-llama", "tiny-llama")
+        text = text.replace("--out my-mix", f"--out my-mix --settings '{QUICK}'")
         command = [sys.executable, "-c", text] if kind == "python" else ["bash", "-e", "-c", text]
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -224,8 +231,8 @@ def guide_works_on(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
-    run = snakemake(checkout, *TINY)
+def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout, served):
+    run = snakemake(checkout, *TINY, python=served)
     assert run.returncode == 0, run.stderr[-5000:]
     results = checkout / "results" / "tiny"
     tables = results / "paper_tables"
@@ -290,7 +297,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     expert.unlink()
     branch = planned(snakemake(checkout, "-n", *TINY))
     assert branch["select"] == 1 and not {"model", "data", "basis", "train"} & set(branch)
-    again = snakemake(checkout, *TINY)
+    again = snakemake(checkout, *TINY, python=served)
     assert again.returncode == 0 and expert.exists(), again.stderr[-3000:]
     assert redone(before, results) == ["select tiny-llama gsm8k svf 0"], "the expert is as before: so is all made of it"
     assert planned(snakemake(checkout, "-n", *TINY)) == {}
@@ -300,7 +307,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout):
     (checkout / "tests/config/tiny.yaml").write_text(text.replace("[0.0, 0.1]", "[0.0, 0.2]"))
     jobs = planned(snakemake(checkout, "-n", *TINY))
     assert jobs["train"] == 2 and not {"model", "data", "basis"} & set(jobs)
-    changed = snakemake(checkout, *TINY)
+    changed = snakemake(checkout, *TINY, "--", *SCORED, python=served)
     assert changed.returncode == 0, changed.stderr[-3000:]
     works = [name.split()[0] for name in redone(before, results)]
     assert works.count("train") == works.count("select") == 3 + 1, "the new point of four sweeps"

@@ -201,12 +201,10 @@ def test_rehearse_is_run_beside_the_snakefile_and_never_into_a_folder_that_is_th
 # The process that runs the commands -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """The `python` of a rehearsal's jobs, with the process behind it."""
-    folder = tmp_path_factory.mktemp("server")
-    with rehearse.server(folder / "socket", ROOT, folder / "bin"):
-        yield str(folder / "bin" / "python")
+@pytest.fixture
+def python(served):
+    """The `python` of a rehearsal's jobs."""
+    return str(served / "python")
 
 
 @pytest.mark.slow
