@@ -46,12 +46,21 @@ def decompose(weight: Tensor) -> Basis:
 
     Columns have the sign that makes their entry of largest magnitude positive, so a basis is reproducible.
     """
-    w = weight.double()
-    gram = w.T @ w if is_tall(weight) else w @ w.T
-    eigenvalues, q = torch.linalg.eigh(gram)  # ascending
+    eigenvalues, q = torch.linalg.eigh(_gram(weight), UPLO="U")  # ascending
     q, s = q.flip(1), eigenvalues.flip(0).clamp(min=0).sqrt()
     largest = q.gather(0, q.abs().argmax(0, keepdim=True))
     return Basis((q * largest.sign()).to(weight.dtype).contiguous(), s.float())
+
+
+def _gram(weight: Tensor) -> Tensor:
+    """W^T W or W W^T, (r, r) in float64, right in its upper triangle alone: that takes 5/8 of the operations of all."""
+    w = weight.double() if is_tall(weight) else weight.double().T
+    r = w.shape[1]
+    gram = w.new_zeros(r, r)
+    edges = [r * i // 4 for i in range(5)]
+    for first, last in zip(edges, edges[1:], strict=False):
+        gram[:last, first:last] = w[:, :last].T @ w[:, first:last]
+    return gram
 
 
 def is_tall(weight: Tensor) -> bool:
@@ -65,9 +74,13 @@ def scale_weight(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
 
 
 def weight_delta(weight: Tensor, q: Tensor, d: Tensor) -> Tensor:
-    """W' - W (m, n) in float32 for d = z - 1 (r,)."""
+    """W' - W (m, n) in float32 for d = z - 1 (r,).
+
+    The product of the square matrices comes first: 2 r^2 (r + M) operations with M = max(m, n), in place of 4 r^2 M.
+    """
     w, q = weight.float(), q.float()
-    return (w @ q * d) @ q.T if is_tall(weight) else (q * d) @ (q.T @ w)
+    turn = (q * d) @ q.T
+    return w @ turn if is_tall(weight) else turn @ w
 
 
 def fingerprint(weight: Tensor) -> str:
