@@ -35,7 +35,10 @@ def command(case: str, measure: Callable[..., dict[str, Any]]) -> Callable[..., 
 
     @functools.wraps(measure)
     def run(out: Path, **options: Any) -> None:
-        report = {"case": case, "options": options}
+        report = {
+            "case": case,
+            "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        }
         report |= measure(**options) | {"machine": measuring.machine(options.get("device", "cpu"))}
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, report)
