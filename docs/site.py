@@ -1,7 +1,10 @@
-"""What `mkdocs build` adds: the reference of the commands, pages from outside of `docs/`, links that lead there."""
+"""What `mkdocs build` adds: generated tables, pages from outside of `docs/`, and links that lead there."""
 
+import dataclasses
+import json
 import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import typer
 from mkdocs.structure.files import File
 
 from transformer2.cli.options import app
+from transformer2.config import Run, Training
+from transformer2.svf import SVFConfig
 
 ROOT = Path(__file__).parents[1]
 BESIDE = {
@@ -22,15 +27,17 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the generated pages."""
-    texts = {page: (ROOT / file).read_text(encoding="utf-8") for page, file in BESIDE.items()}
-    for page, text in {**texts, "reference/commands.md": commands()}.items():
-        files.append(File.generated(config, page, content=text))
+    """Adds the pages from outside of `docs/`."""
+    for page, file in BESIDE.items():
+        files.append(File.generated(config, page, content=(ROOT / file).read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Leads links to where their targets are in the site; what is not in it is named, with its place in the project."""
+    """Fills in generated tables, and leads links to where their targets are in the site.
+
+    What is not in the site is named, with its place in the project.
+    """
     source = BESIDE.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     in_site = {f"docs/{file.src_uri}": file.src_uri for file in files} | {file: uri for uri, file in BESIDE.items()}
 
@@ -48,23 +55,77 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             f"`{target}`" if text.strip("`") in (target, posixpath.basename(target), path) else f"{text} (`{target}`)"
         )
 
-    return LINK.sub(lead, markdown)
+    return MADE.sub(lambda mark: TABLES[mark[1]](), LINK.sub(lead, markdown))
 
 
 def commands() -> str:
     """Every command with its options, as `--help` has them."""
     group: Any = typer.main.get_command(app)
-    parts = ["# Commands\n\n`transformer2 <command>`, or `python -m transformer2 <command>`; `--help` says the same.\n"]
+    parts = []
     for name, command in sorted(group.commands.items()):
         context = click.Context(command, info_name=f"transformer2 {name}")
         usage = " ".join([context.info_name or "", *command.collect_usage_pieces(context)])
         parts.append(f"## {name}\n\n{(command.help or '').strip()}\n\n```text\n{usage}\n```\n")
         rows = [option.get_help_record(context) for option in command.params]
-        if rows := [row for row in rows if row]:
-            lines = [f"| `{_cell(what)}` | {_cell(help)} |" for what, help in rows]
-            parts.append("| option | |\n| --- | --- |\n" + "\n".join(lines) + "\n")
+        parts.append(_table(("option", ""), [(f"`{row[0]}`", _escape(row[1])) for row in rows if row]))
     return "\n".join(parts)
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def configuration() -> str:
+    """Every key of a configuration: its type and range, its default, what it means."""
+    schema = Run.model_json_schema()
+    parts = {"Run": schema, **schema["$defs"], "Training": Training.model_json_schema()}
+    return "\n".join(f"## {name}\n\n{part.get('description', '')}\n\n{_keys(part)}" for name, part in parts.items())
+
+
+def svf_options() -> str:
+    """Every option of `SVFConfig`."""
+    shown = [field for field in dataclasses.fields(SVFConfig) if "help" in field.metadata and field.name in OWN]
+    rows = [(f"`{field.name}`", f"`{field.default!r}`", _escape(field.metadata["help"])) for field in shown]
+    return _table(("option", "default", ""), rows)
+
+
+OWN = set(SVFConfig.__annotations__)
+TABLES: dict[str, Callable[[], str]] = {"commands": commands, "configuration": configuration, "svf": svf_options}
+MADE = re.compile(r"<!-- made by mkdocs: (\w+) -->")
+
+
+def _keys(part: dict[str, Any]) -> str:
+    rows = []
+    for key, value in part["properties"].items():
+        default = json.dumps(value["default"]) if "default" in value else "needed"
+        default = default if len(default) <= 40 else "see `config.yaml`" if "default" in value else default
+        shown = default if default == "needed" or default.startswith("see") else f"`{default}`"
+        rows.append((f"`{key}`", _escape(_type(value)), shown, _escape(value.get("description", ""))))
+    return _table(("key", "value", "default", ""), rows)
+
+
+def _type(value: dict[str, Any]) -> str:
+    """What a key of the schema may hold, in a few words."""
+    if "$ref" in value:
+        return value["$ref"].rpartition("/")[2]
+    if "enum" in value or "const" in value:
+        return " or ".join(map(str, value.get("enum", [value.get("const")])))
+    if "anyOf" in value:
+        return " or ".join(dict.fromkeys(_type(one) for one in value["anyOf"]))
+    kind = value.get("type", "any value")
+    if kind == "array":
+        return f"list of {_type(value.get('items', {}))}"
+    if kind == "object":
+        held = value.get("additionalProperties")
+        return f"name: {_type(held)}" if isinstance(held, dict) and held else "mapping"
+    bounds = [
+        f"{sign} {value[key]:g}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in value
+    ]
+    return {"null": "null"}.get(kind, " ".join([kind, *bounds]))
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows] if rows else []
+    return "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

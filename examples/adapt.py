@@ -35,7 +35,7 @@ def main() -> None:
     classifier = experts.pop(CLASSIFIER, None)
     if not experts:
         raise SystemExit(f"error: {args.experts} holds no experts (folders with an adapter_config.json)")
-    base = args.model or read_expert(next(iter(experts.values())))[0].base_model_name_or_path
+    base: str = args.model or str(read_expert(next(iter(experts.values())))[0].base_model_name_or_path)
 
     # Two passes: the class of each prompt, then the answer of the expert of that class.
     strategy = "prompt" if classifier is None else "cls"

@@ -84,7 +84,7 @@ def test_an_expert_that_a_run_does_not_have_is_named(run):
 
 
 def test_the_experiment_is_read_by_peft_and_changes_nothing_before_training():
-    config = PeftConfig.from_pretrained(EXPERIMENT)
+    config = PeftConfig.from_pretrained(str(EXPERIMENT))
     assert isinstance(config, SVFConfig)
     base, ids = model(320), torch.tensor([[0, 5, 6, 7]])
     before = base(ids).logits
@@ -95,7 +95,7 @@ def test_the_experiment_is_read_by_peft_and_changes_nothing_before_training():
 def test_weight_decay_is_off_in_the_experiment_since_it_would_pull_z_to_zero(decay, norm_shrinks):
     options = json.loads((EXPERIMENT / "training_params.json").read_text())["optimizer_kwargs"]
     assert options["weight_decay"] == 0.0
-    adapted = get_peft_model(model(320), PeftConfig.from_pretrained(EXPERIMENT))
+    adapted = get_peft_model(model(320), PeftConfig.from_pretrained(str(EXPERIMENT)))
     z = [p for p in adapted.parameters() if p.requires_grad]
     for one in z:
         one.grad = torch.zeros_like(one)  # nothing to learn: what is left is the decay
