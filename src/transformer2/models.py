@@ -166,16 +166,16 @@ UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 """What transformers raises for a folder that it cannot load a model from."""
 
 
-def load_model(folder: Path, dtype: str = "float32") -> Any:
-    """The language model (or vision-language model) of a folder, for inference: on the graphics card that there is, in
-    equal parts on several, or on the CPU.
+def load_model(folder: Path, dtype: str = "float32", on_cpu: bool = False) -> Any:
+    """The language model (or vision-language model) of a folder, for inference: on the GPU that there is, in equal
+    parts on several, or on the CPU, where its weights are a mapped file.
 
     Raises:
         ValueError: there is no model that can be read, or no such dtype.
     """
     check_model(folder)
     options: dict[str, Any] = {"dtype": dtype_of(dtype), "local_files_only": True}
-    several = {"device_map": "balanced"} if torch.cuda.device_count() > 1 else {}
+    several = {"device_map": "balanced"} if torch.cuda.device_count() > 1 and not on_cpu else {}
     with_pictures = is_vision_model(intact(folder))
     options["attn_implementation"] = {"text_config": attention.NAME} if with_pictures else attention.NAME
     kind = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
@@ -183,7 +183,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         model: Any = kind.from_pretrained(folder, **options, **several)
     if several:
         return model.eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to("cuda" if torch.cuda.is_available() and not on_cpu else "cpu").eval()
 
 
 def family(folder: str | Path) -> str:

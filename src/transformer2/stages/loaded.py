@@ -145,6 +145,12 @@ def _vllm(
     return _engines[asked]
 
 
+def release() -> None:
+    """Frees what this process holds."""
+    _close_vllm()
+    _loaded.cache_clear()
+
+
 def _close_vllm() -> None:
     while _engines:
         _engines.popitem()[1].close()

@@ -6,7 +6,6 @@ one after another. Libraries that run models are imported inside: scoring and ch
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +38,15 @@ def train(
         batch_rows: prompts that are answered side by side.
         shots: use the task's own choice of so many rows.
         engine: hf | vllm, which answers.
-        gpus: of vLLM.
+        gpus: of vLLM; where it has several, they train together, too, in one process each.
         gradient_checkpointing: keep less for the backward pass, compute more.
         allow_unsandboxed_code: run model-written code where no isolation works.
 
     Raises:
         ValueError: a setting is unknown or cannot be, a file cannot be read.
     """
-    from transformer2.adaptation.choice import shots as shots_of
-    from transformer2.models import family, new_expert
-    from transformer2.rows import read_rows
-    from transformer2.stages.loaded import lend_base, training_engine
-    from transformer2.training.loop import Trainer
-    from transformer2.training.recompute import recompute_layers
+    from transformer2.models import family
+    from transformer2.stages.training import train_expert, train_in_team
 
     the_task = scored_task(task, allow_unsandboxed_code).for_family(family(model))
     chosen = training_settings(settings, the_task.max_new_tokens)
@@ -61,23 +56,18 @@ def train(
         "train": sha256(train),
         "validation": sha256(validation),
     }
-    train_rows, validation_rows = (
-        rows if shots is None else shots_of(the_task, rows, shots)
-        for rows in (read_rows(the_task, file) for file in (train, validation))
-    )
+    arguments: dict[str, Any] = {
+        "model": model, "task": task, "train": train, "validation": validation, "settings": chosen, "out": out,
+        "inputs": inputs | {"shots": shots}, "basis": basis, "dtype": dtype, "seed": seed, "batch_rows": batch_rows,
+        "shots": shots, "engine": engine, "gpus": gpus, "gradient_checkpointing": gradient_checkpointing,
+        "allow_unsandboxed_code": allow_unsandboxed_code,
+    }  # fmt: skip
+    together = engine == "vllm" and gpus > 1
+    with exclusive_lock(out / ".lock"):
+        progress = train_in_team(gpus, arguments) if together else train_expert(**arguments)
     facts = {"task": task, "seed": seed, "settings": chosen, "inputs": inputs, "engine": engine}
-    with exclusive_lock(out / ".lock"), lend_base(model, dtype) as (base, tokenizer):
-        expert = new_expert(base, chosen, basis if chosen["adapter"] == "svf" else None, seed)
-        if gradient_checkpointing:
-            recompute_layers(expert)
-        answering = training_engine(engine, expert, model, tokenizer, basis, dtype, gpus, batch_rows)
-        trainer = Trainer(
-            expert, answering, tokenizer, the_task, train_rows, validation_rows, chosen, seed, out,
-            inputs | {"shots": shots},
-        )  # fmt: skip
-        progress = asdict(trainer.run())
-        trainer.save()
-    return facts | {"gradient_checkpointing": gradient_checkpointing, "progress": progress}
+    facts |= {"gradient_checkpointing": gradient_checkpointing, "progress": progress}
+    return facts | ({"processes": gpus} if together else {})
 
 
 def training_settings(given: Mapping[str, Any], max_new_tokens: int) -> dict[str, Any]:

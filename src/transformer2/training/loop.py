@@ -33,6 +33,7 @@ from .objective import Sample, accumulate_gradients
 from .recompute import set_training_mode
 from .samples import Rollout, derive_seed, references, rollout, step_rows
 from .selection import LAST
+from .team import ALONE, Team
 
 COLLAPSE_STEPS = 10
 """Steps in a row without a right answer after which a policy has collapsed; and without a gradient, after which the
@@ -75,17 +76,18 @@ class Trainer:
     """One expert in training.
 
     `settings` are those of `config.Run.training` plus `max_new_tokens`; `inputs` identifies base model and data (any
-    JSON value, such as checksums). Checkpoints and logs of other settings or inputs are discarded.
+    JSON value, such as checksums). Checkpoints and logs of other settings or inputs are discarded. In a `team`, only
+    the first process answers (it alone needs an engine) and writes.
     """
 
     def __init__(
         self, model: PeftModel, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task,
         train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path,
-        inputs: Any = None,
+        inputs: Any = None, team: Team = ALONE,
     ):  # fmt: skip
         self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
         self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
-        self.out, self.inputs = Path(out), inputs
+        self.out, self.inputs, self.team = Path(out), inputs, team
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = self.last = self._copy()
         self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
@@ -108,7 +110,8 @@ class Trainer:
         if self.progress.step >= steps or self.progress.stopped:
             self.last = self._copy()
             self._restore(self._selected())
-            remove(self.out / "checkpoint.safetensors")
+            if self.team.first:
+                remove(self.out / "checkpoint.safetensors")
         return self.progress
 
     def _step(self) -> dict[str, Any]:
@@ -155,8 +158,12 @@ class Trainer:
         if self.settings["objective"] == "next_token":
             return self._references(rows), None
         seed = derive_seed(self.seed, self.progress.step, 1)
-        self.engine.refresh()
-        return rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
+
+        def answered() -> tuple[list[Sample], Rollout]:
+            self.engine.refresh()
+            return rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
+
+        return self.team.from_first(answered)
 
     def _update(self, samples: list[Sample], learning_rate: float) -> dict[str, float]:
         """One optimiser step; none if the gradient is not finite."""
@@ -164,7 +171,7 @@ class Trainer:
         # REINFORCE needs the gradient of the policy that answered, so no dropout there.
         set_training_mode(self.model, dropout=self.settings["objective"] == "next_token")
         self.optimizer.zero_grad()
-        facts = accumulate_gradients(self.model, samples, self.settings)
+        facts = accumulate_gradients(self.model, samples, self.settings, self.team)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings["clip_norm"]).item()
         if math.isfinite(norm) and math.isfinite(facts["loss"]):
             for group in self.optimizer.param_groups:
@@ -193,16 +200,13 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Measures the greedy accuracy on the validation half, keeps the best state, writes a checkpoint."""
-        p = self.progress
-        self.engine.refresh()
-        value = accuracy(
-            self.engine,
-            self.tokenizer,
-            self.task,
-            self.validation,
-            self.settings["max_new_tokens"],
-            self.settings["reward"],
-        )
+        p, tokens, which = self.progress, self.settings["max_new_tokens"], self.settings["reward"]
+
+        def measured() -> float:
+            self.engine.refresh()
+            return accuracy(self.engine, self.tokenizer, self.task, self.validation, tokens, which)
+
+        value = self.team.from_first(measured)
         p.last_validation = value
         if value > p.best_validation:
             p.best_step, p.best_validation, p.evaluations_since_best = p.step, value, 0
@@ -220,6 +224,8 @@ class Trainer:
         return {"settings": self.settings, "seed": self.seed, "inputs": self.inputs} | task
 
     def _save_checkpoint(self) -> None:
+        if not self.team.first:
+            return
         tensors = {f"current.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= checkpoint.optimizer_tensors(self.optimizer, self.parameters)
@@ -249,7 +255,8 @@ class Trainer:
             self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
             checkpoint.restore_optimizer(self.optimizer, self.parameters, tensors)
             tqdm.write(f"resuming from step {self.progress.step}")
-        for name, key in LOGS.items():
+        self.team.from_first(lambda: None)  # all have read
+        for name, key in LOGS.items() if self.team.first else ():
             kept = [line for line in logs[name] if facts and line["step"] < self.progress.step + key]
             remove(self.out / name)
             self._log(name, kept)
@@ -266,12 +273,16 @@ class Trainer:
             parameter.copy_(tensors[name])
 
     def _log(self, name: str, lines: list[dict[str, Any]]) -> None:
+        if not self.team.first:
+            return
         with open(self.out / name, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def save(self) -> None:
         """Writes the adapters of the selected state and of the last one (in `last/`), and `training.json`, the summary
         that the choice among sweep points reads."""
+        if not self.team.first:
+            return
         for state, folder in ((self.last, self.out / LAST), (self._selected(), self.out)):
             self._restore(state)
             save_expert(self.model, folder)

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformer2.rollout.batching import by_tokens
 from transformer2.rollout.likelihood import completion_states, token_kl, token_logprobs
 
+from .team import ALONE, Team
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -37,8 +39,11 @@ def reduce_by_sample(values: Tensor, lengths: Sequence[int], how: str) -> Tensor
     return sums if how == "sum" else sums / torch.tensor(lengths, device=values.device)
 
 
-def accumulate_gradients(model: Any, samples: Sequence[Sample], settings: dict[str, Any]) -> dict[str, float]:
-    """Adds the gradient of the mean of -J over `samples` to `.grad`, micro-batch by micro-batch.
+def accumulate_gradients(
+    model: Any, samples: Sequence[Sample], settings: dict[str, Any], team: Team = ALONE
+) -> dict[str, float]:
+    """Adds the gradient of the mean of -J over `samples` to `.grad`, micro-batch by micro-batch; in a team, where each
+    process takes its share of them, the sum over all processes.
 
     The divergence is exact over the vocabulary at each position of the sampled answers; its dependence on which answers
     are sampled is not differentiated, as usual.
@@ -49,7 +54,7 @@ def accumulate_gradients(model: Any, samples: Sequence[Sample], settings: dict[s
     causal, head = model.get_base_model(), model.get_base_model().get_output_embeddings()
     totals = {"loss": 0.0, "kl": 0.0}
     lengths = [len(s.prompt_ids) + len(s.completion_ids) for s in samples]
-    for batch in by_tokens(lengths, settings["micro_batch_tokens"]):
+    for batch, weight in team.share(list(by_tokens(lengths, settings["micro_batch_tokens"]))):
         part = [samples[i] for i in batch]
         prompts, answers = [s.prompt_ids for s in part], [s.completion_ids for s in part]
         answer_lengths = [len(answer) for answer in answers]
@@ -63,8 +68,10 @@ def accumulate_gradients(model: Any, samples: Sequence[Sample], settings: dict[s
         if base_states is not None:
             kl = reduce_by_sample(token_kl(head, states, base_states, settings["kl"]), answer_lengths, settings["loss"])
         rewards = torch.tensor([s.reward for s in part], device=logprobs.device)
-        loss = negative_objective(logprobs, kl, rewards, settings["kl_coefficient"]) / len(samples)
+        loss = weight * negative_objective(logprobs, kl, rewards, settings["kl_coefficient"]) / len(samples)
         loss.backward()
         totals["loss"] += loss.item()
-        totals["kl"] += kl.sum().item() / len(samples)
-    return totals
+        totals["kl"] += weight * kl.sum().item() / len(samples)
+    sums = torch.tensor([*totals.values()], dtype=torch.float64)
+    team.add_up([sums, *(p.grad for p in model.parameters() if p.requires_grad and p.grad is not None)])
+    return dict(zip(totals, sums.tolist(), strict=True))
