@@ -20,22 +20,28 @@ def plan(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="also write the table (Markdown) to this file")] = None,
 ) -> None:
-    """Tell GPU-hours, memory and disk of the steps that a run still has to do; nothing is started.
+    """Tell GPU-hours, memory and disk of the steps that a run still has to do, and which cells are worth them; nothing is
+    started.
 
     Run it beside the Snakefile. Seconds of steps whose like have been done come from their manifests, all else from
     formulas (docs/plan.md).
     """
     from transformer2.planning import plan
+    from transformer2.report.verdicts import worth_the_hours
     from transformer2.reproduce import ledger
+    from transformer2.reproduce.power import power_table
+    from transformer2.reproduce.printed import printed_gains
     from transformer2.stages.blocks import Stages
 
     machine = MACHINES[one_of("gpu", gpu, tuple(MACHINES))]
     run = configuration.load(configfile)
-    of_models = plan.sizes(run, ledger.read_all(PAPER_TABLES), Path("results/models"))
+    papers = ledger.read_all(PAPER_TABLES)
+    of_models = plan.sizes(run, papers, Path("results/models"))
     jobs, seconds, loads = plan.jobs(Stages(run))
     lines = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
     memory = machine.memory if gpu_memory is None else gpu_memory
     text = plan.page(lines, run, gpu, machine, loads) + plan.what_fits(lines, run, memory)
+    text += "\n" + worth_the_hours(power_table(printed_gains(papers)), {model.row for model in run.models.values()})
     print(text)
     if out is not None:
         atomic_write(out, text)

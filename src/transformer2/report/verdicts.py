@@ -1,6 +1,7 @@
 """The verdicts on the papers' gains and claims, and the findings of the audit, as files: CSV to read on, Markdown to
 read."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -98,22 +99,32 @@ def write_audit(ledger_folder: Path, out: Path) -> int:
 
 
 def what_gains_show(power: pd.DataFrame) -> str:
-    """What the printed gains (`power.power_table`) can show, as Markdown: how many exceed their sampling error, and
-    those that a replication on as many items finds with a power of 80 %."""
-    once = power.drop_duplicates(["model", "method", "task", "score"])
-    worth = once.loc[once["worth"] != "no"].sort_values(["worth", "cell"], ascending=[False, True])
-    hopeless = once.loc[once["worth"] == "no"].groupby(["document", "table", "task"], sort=False).size()
+    """What the printed gains (`power.power_table`) can show, as a section of Markdown."""
     return "\n\n".join([
         "## What the papers' own gains can show",
         "How many printed gains exceed their sampling error: “yes” if they do even when base and method are taken for "
         "independent, “if paired” if they would with (near) maximal pairing, “no” if not even then.",
         markdown(counts(power)),
-        "Cells whose gain a replication on as many items finds with a power of 80 %, if the printed gain is true: "
-        "“yes” however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
-        "from maximal pairing to independence. A number that several tables print stands here once.",
-        markdown(_worth(worth)),
-        "Not worth the hours for the sake of their gain, on the paper's test set, however base and method are paired: "
-        + "; ".join(f"{document}/{table} {task} ({n})" for (document, table, task), n in hopeless.items())
+        worth_the_hours(power),
+    ])  # fmt: skip
+
+
+def worth_the_hours(power: pd.DataFrame, rows: Collection[str] | None = None) -> str:
+    """Which printed gains (`power.power_table`) a replication can find, with the items that it needs, as a section of
+    Markdown; `rows` are slugs of the paper's models, all without it."""
+    once = power.drop_duplicates(["model", "method", "task", "score"])
+    once = once if rows is None else once.loc[once["model"].isin(list(rows))]
+    worth = once.loc[once["worth"] != "no"].sort_values(["worth", "cell"], ascending=[False, True])
+    hopeless = once.loc[once["worth"] == "no"].groupby(["document", "table", "task"], sort=False).size()
+    return "\n\n".join([
+        "## Which cells are worth the hours",
+        "Cells whose printed gain, if it is true, a replication on the paper's n items finds with a power of 80 %: “yes” "
+        "however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
+        "from maximal pairing to independence: where a run has fewer, it cannot tell. A number that several tables "
+        "print stands here once.",
+        markdown(_worth(worth)) if len(worth) else "There is none.",
+        "Not worth the hours for the sake of their gain on the paper's test set, however base and method are paired: "
+        + ("; ".join(f"{document}/{table} {task} ({n})" for (document, table, task), n in hopeless.items()) or "none")
         + ".",
     ]) + "\n"  # fmt: skip
 

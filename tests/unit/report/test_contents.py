@@ -41,6 +41,11 @@ def imported(tiny) -> Run:
     return Run.model_validate(tiny.model_dump() | {"scores": "scores.json"})
 
 
+def of_tables(ledger: Ledger) -> set[str]:
+    """The figures that the ledger alone decides."""
+    return {"printed-gains"} | {f"{table.id}{end}" for table in ledger.scores for end in ("", "-gains")}
+
+
 def names(items) -> set[str]:
     return {item.name for item in items}
 
@@ -50,7 +55,7 @@ def test_a_run_that_does_everything_has_every_table_and_figure(tiny, ledger):
     assert names(tables_of(tiny, ledger)) == every
     schematics = {f"arxiv/figure{n}" for n in (1, 2, 3, 8)}
     others = {"arxiv/figure4", "arxiv/figure6", "arxiv/figure7", "arxiv/figure9", "arxiv/figure10", "convergence"}
-    of_scores = {table.id for table in ledger.scores}
+    of_scores = of_tables(ledger)
     own = {"spectrum-tiny-llava", "learning-tiny-llava"}
     assert names(figures_of(tiny, ledger)) == of_scores | schematics | others | own
 
@@ -58,7 +63,7 @@ def test_a_run_that_does_everything_has_every_table_and_figure(tiny, ledger):
 def test_a_run_without_adaptation_has_nothing_of_it(unadapted, ledger):
     tables, figures = tables_of(unadapted, ledger), figures_of(unadapted, ledger)
     assert "times" not in {table.kind for table in tables} and "settings" in {table.kind for table in tables}
-    of_scores = {table.id for table in ledger.scores}
+    of_scores = of_tables(ledger)
     assert names(figures) == of_scores | {"spectrum-other", "learning-other", "study"}
     assert next(figure for figure in figures if figure.name == "study").formats == ("pdf", "svg", "png", "csv", "md")
     assert set(frame_files(unadapted)) == {"scores.csv.gz", "experts.csv", "curves.csv.gz", "spectra.csv"}
@@ -66,7 +71,7 @@ def test_a_run_without_adaptation_has_nothing_of_it(unadapted, ledger):
 
 def test_scores_that_were_measured_elsewhere_fill_tables_of_scores_alone(imported, ledger):
     assert {table.kind for table in tables_of(imported, ledger)} == {"scores"}
-    assert {figure.kind for figure in figures_of(imported, ledger)} == {"table"}
+    assert {figure.kind for figure in figures_of(imported, ledger)} == {"table", "gains", "power"}
     assert frame_files(imported) == ["scores.csv.gz"]
 
 
@@ -74,7 +79,7 @@ def test_every_frame_and_every_figure_has_a_function_that_makes_it(tiny, unadapt
     for run in (tiny, unadapted):
         contents = Contents.of(run, ledger)
         assert set(contents.frames) <= set(FRAMES)
-        assert {figure.kind for figure in contents.figures} <= {*DRAW, "table"}
+        assert {figure.kind for figure in contents.figures} <= {*DRAW, "table", "gains", "power"}
         readers = {name for figure in contents.figures for name in figure.about.frames}
         readers |= {name for table in contents.tables for name in table.frames}
         assert all(hasattr(Frames, name) for name in readers)

@@ -18,6 +18,7 @@ from transformer2.report.contents import Contents, Figure, Table
 from transformer2.report.page import render
 from transformer2.report.page.marks import CELL_VERDICTS, CLAIM_VERDICTS, SEVERITY_MARKS
 from transformer2.report.page.records import CELL_COLUMNS, CLAIM_COLUMNS
+from transformer2.reproduce.answers import JUDGED
 
 TEMPLATES = ROOT / "paper_tables" / "templates"
 COMMAND = "snakemake --cores all --configfile config/toy.yaml"
@@ -41,9 +42,14 @@ def cell(column: str, verdict: str, method: str = "svf", **changes) -> dict:
             "files": f"scores/{model}/{method}-gsm8k/gsm8k/seed0.json", "strict_score": "70", "strict_low": "54.5726",
             "strict_high": "81.9309", "strict_normalised": "1.4", "strict_normalised_low": "1.11",
             "strict_normalised_high": "inf", "strict_p": "0.0004", "lenient_score": "72.5", "detectable": "17.25",
+            "gain": "20", "gain_low": "7.5", "gain_high": "32.5", "state": "best", "paired": "True",
+            "budget": "12 updates × 2 sweep points", "unequal_budgets": "False",
         }  # fmt: skip
-    if verdict in ("reproduced", "higher", "lower", "inconclusive"):
+    if verdict not in ("ours alone", "base"):
+        row |= {"reported_gain": "3.26", "reported_gain_se": "1.6"}
+    if verdict in JUDGED:
         row |= {"difference": "-5.9", "difference_low": "-20.04", "difference_high": "8.3"}
+        row |= {"score_comparison": "open", "why": "the other sign", "verdict_if_paired": "not reproduced"}
     return row | changes
 
 
@@ -78,7 +84,8 @@ def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[d
             f'<thead><tr><th scope="col">Method</th></tr></thead><tbody><tr><td>x{note}</td></tr></tbody></table>'
             '<footer><p id="note-a">Note.</p></footer></main>'
         )
-    for name in ("arxiv/table1", "convergence"):
+    (run / "audit.md").write_text("# Audit\n")
+    for name in ("arxiv/table1", "arxiv/table1-gains", "printed-gains", "convergence"):
         (figures / f"{name}.svg").write_text(
             '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60"><rect width="90" height="60"/></svg>'
         )
@@ -105,7 +112,12 @@ def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[d
 
 CONTENTS = Contents(
     (Table("arxiv/table1", "scores", ()), Table("arxiv/table3", "times", ())),
-    (Figure("arxiv/table1", "table", "Table 1 (arxiv)"), Figure("convergence", "convergence", "Convergence")),
+    (
+        Figure("arxiv/table1", "table", "Table 1 (arxiv)"),
+        Figure("convergence", "convergence", "Convergence"),
+        Figure("arxiv/table1-gains", "gains", "Gains in Table 1 (arxiv)"),
+        Figure("printed-gains", "power", "What the papers' own gains can show"),
+    ),  # fmt: skip
     ("scores.csv.gz",),
 )
 
@@ -117,7 +129,7 @@ def page_of(run: Path, command: str = COMMAND) -> str:
 
 def own_run(folder: Path) -> Path:
     """The paper's own model: every verdict that it can get, with other numbers in each row."""
-    verdicts = ["reproduced", "reproduced", "higher", "lower", "inconclusive", "not run", "ours alone"]
+    verdicts = ["reproduced", "reproduced", "same direction", "not reproduced", "cannot tell", "not run", "ours alone"]
     cells = [
         cell(f"c{i}", verdict, **({} if verdict == "not run" else {"strict_score": str(70 - 11 * i)}))
         for i, verdict in enumerate(verdicts)
@@ -166,17 +178,28 @@ class _Page(HTMLParser):
 # ---- what it says
 
 
-def test_every_verdict_is_counted_first(tmp_path):
+def test_every_verdict_is_counted_and_explained_first_beside_a_forest_plot(tmp_path):
     page = _Page(page_of(own_run(tmp_path)))
     rows = [re.sub(r"\s+", " ", row) for row in page.rows]
-    for kinds, n in ((CELL_VERDICTS, 7), (CLAIM_VERDICTS, 4), (SEVERITY_MARKS, 5)):
+    for name, kind in CELL_VERDICTS.items():
+        number = {"reproduced": 2, "not comparable (stand-in)": 0}.get(name, 1)
+        counted = [row for row in rows if f"{kind.name} {kind.meaning}" in row]
+        assert len(counted) == (name != "base"), name
+        assert all(f"{kind.meaning} {number} " in row for row in counted), name
+    for kinds, n in ((CLAIM_VERDICTS, 4), (SEVERITY_MARKS, 5)):
         for name, kind in kinds.items():
             absent = "stand-in" in name or "shapes" in name
-            number = 0 if absent else 2 if name in ("reproduced", "error") else 1
+            number = 0 if absent else 2 if name == "error" else 1
             counted = [row for row in rows if f"{kind.name} {kind.meaning}" in row]
             assert sum(f"{number} {100 * number / n:.0f} %" in row for row in counted) == bool(number), name
-    assert page.text.index("Numbers in the papers' tables") < page.text.index("How it is tested")
-    assert "print 6 numbers. 5 of them were measured here with the papers' own models: 2 were reproduced" in page.text
+    order = ["Gains in Table 1 (arxiv)", "What the verdicts mean", "In short", "How it is tested", "Paper's gain"]
+    first = page.text.index("Were the papers' gains reproduced?")
+    assert sorted(order, key=lambda text: page.text.index(text, first)) == order
+    assert "print 6 gains of a method over its base. 5 of them were measured here with the papers' own" in page.text
+    assert "2 reproduced, 1 same direction, 1 not reproduced and 1 cannot tell." in page.text
+    assert "Of 5 scores beside the papers', 5 open." in page.text
+    assert "All of ours rest on one seed" in page.text
+    assert "6 show the state of training that was best on validation" in page.text
     assert "4 claims of the papers' text: 1 supported, 1 not supported and 1 inconclusive with" in page.text
     assert "they leave 2 errors, 1 doubt, 1 rounding slip and 1 note." in page.text
     assert "Stand-ins cannot" not in page.text
@@ -184,11 +207,25 @@ def test_every_verdict_is_counted_first(tmp_path):
 
 def test_a_run_of_stand_ins_says_so_and_calls_nothing_reproduced(tmp_path):
     page = _Page(page_of(standin_run(tmp_path)))
-    assert "Stand-ins cannot give the paper's numbers." in page.text
+    assert "Stand-ins cannot give the papers' numbers." in page.text
     assert "toy-llama for llama3-8b" in page.text and "toy-llama, a stand-in" in page.text
-    assert "None of the 3 numbers that the papers' tables print was put to the test" in page.text
+    assert "None of the 3 gains over a base in the papers' tables was put to the test" in page.text
     assert "1 supported, 1 not supported and 1 inconclusive on stand-ins; 1 not run." in page.text
-    assert "reproduced" not in page.text.lower()
+    verdicts = [a["data-verdict"] for _, a in page.tags if "data-verdict" in a and "data-table" in a]
+    assert Counter(verdicts) == {"not comparable (stand-in)": 2, "not run": 1, "ours alone": 1}
+    counted = [re.sub(r"\s+", " ", row).strip() for row in page.rows if "✓ reproduced" in re.sub(r"\s+", " ", row)]
+    assert len(counted) == 1 and counted[0].endswith(f"{CELL_VERDICTS['reproduced'].meaning} 0")
+
+
+def test_a_cell_says_on_how_many_seeds_its_verdict_rests_and_what_limits_it(tmp_path):
+    several = {"seeds": "0 1 2", "state": "last", "unequal_budgets": "True", "budget": "20 updates × 1 sweep point"}
+    cells = [cell("c0", "not reproduced"), cell("c1", "cannot tell", **several)]
+    page = _Page(page_of(write_run(tmp_path / "results" / "toy", cells, [claim("not run")], [])))
+    rows = [re.sub(r"\s+", " ", row) for row in page.rows if row.strip().startswith("arxiv /") or "svf/ c" in row]
+    assert "not reproduced one seed, best state" in rows[0] and "reason: the other sign" in rows[0]
+    assert "cannot tell 3 seeds, last state, unequal budgets" in rows[1]
+    assert "trained with 20 updates × 1 sweep point" in rows[1] and "(mixed model, by Holm" in rows[1]
+    assert "would be “not reproduced” if the paper's base and method were paired closely" in rows[1]
 
 
 def test_a_stand_in_that_is_compared_with_the_document_is_refused(tmp_path):
@@ -201,9 +238,10 @@ def test_numbers_stand_as_they_were_printed_and_ours_rounded_once(tmp_path):
     page = _Page(page_of(own_run(tmp_path)))
     row = next(row for row in page.rows if "svf/ c0" in row or row.strip().startswith("arxiv /"))
     shown = re.sub(r"\s+", " ", row)
-    for text in ("75.90 × 1.04", "70.00 × 1.40", "54.57–81.93 × 1.11–∞", " 40 ", "−5.9 −20.0 to +8.3", "17.2"):
+    for text in ("+3.3 +0.1 to +6.4", "+20.0 +7.5 to +32.5", "75.90 × 1.04", "70.00 54.57–81.93", " 40 ",
+                 "open −5.9 (−20.0 to +8.3)", "× 1.40 of our base (1.11–∞)", "show a gain of 17.2 points"):  # fmt: skip
         assert text in shown, shown
-    assert "leniently scored 72.50; against our base p < 0.001" in shown
+    assert "leniently scored 72.50" in shown and "against our base p < 0.001 (exact McNemar" in shown
 
 
 def test_a_cell_has_the_command_that_makes_it_again_and_links_to_its_files(tmp_path):
@@ -258,7 +296,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(file, change, message, 
 
 def test_nothing_that_stands_in_a_file_becomes_markup(tmp_path):
     hostile = dict.fromkeys(("quote", "reading", "section", "printed_evidence", "evidence"), HOSTILE)
-    cells = [cell("c0", "higher", cell=HOSTILE.replace(" ", ""), model_run=HOSTILE, seeds=HOSTILE)]
+    cells = [cell("c0", "same direction", cell=HOSTILE.replace(" ", ""), model_run=HOSTILE, seeds=HOSTILE)]
     findings = [finding("error", **dict.fromkeys(("rule", "place", "finding", "evidence"), HOSTILE))]
     run = write_run(tmp_path / "toy", cells, [claim("supported", **hostile, cells=HOSTILE)], findings)
     page = _Page(page_of(run, HOSTILE))
@@ -396,7 +434,7 @@ def shown(page, table: str = "cells-table") -> list[str]:
 
 def test_columns_are_sorted_by_mouse_and_by_keyboard_and_what_is_missing_stays_last(opened):
     page = opened()
-    header = page.locator("#cells-table th", has_text="Ours")
+    header = page.locator("#cells-table th", has_text="Our score")
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
     assert shown(page) == ["c6", "c4", "c3", "c2", "c1", "c0", "c5"]
@@ -465,5 +503,5 @@ def test_a_phone_never_scrolls_sideways(name, opened):
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert (
         page.locator("#cells-table tbody td").first.evaluate("(cell) => getComputedStyle(cell, '::before').content")
-        == '"Paper"'
+        == '"Paper\'s gain"'
     )

@@ -131,9 +131,13 @@ def test_a_ledger_without_faults_has_no_findings(tmp_path):
     (tmp_path / "arxiv/table1.yaml").write_text(yaml.safe_dump(table))
     shape = "{layers: 1, hidden: 2, key_value: 1, intermediate: 4, vocabulary: 8}"
     (tmp_path / "models.yaml").write_text(f"llama3-8b: {shape}\n")
+    (tmp_path / "margins.yaml").write_text('margin: "2.0"\nwhy: because\n')
     (tmp_path / "claims.yaml").write_text("{}\n")
     (note,) = audited(tmp_path)
-    assert note.finding == "1 of 1 printed differences from the base are beyond sampling error"
+    assert (
+        note.finding
+        == "1 of 1 printed gains over the base are beyond sampling error, 0 more if base and method are paired closely"
+    )
 
 
 # ---- the arithmetic

@@ -9,6 +9,7 @@ from test_tables import scores_of, write
 
 from conftest import ROOT
 from transformer2.report.verdicts import write_claims
+from transformer2.reproduce.budgets import Budget
 from transformer2.reproduce.claims import Claim, cells_of, on_paper, read_claims, summary
 from transformer2.reproduce.claims.measured import Measurements, by_run
 from transformer2.reproduce.frames import Frames
@@ -389,3 +390,31 @@ def test_a_factor_over_a_base_that_solves_nothing_is_open(ledger, tmp_path):
     test = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"], "factor": "1.39"}
     found = run_of(rows_of({"gsm8k": 5}, base=0), tmp_path)
     assert by_run(claim(test), ledger, found)[0] == "on stand-ins: inconclusive"
+
+
+def test_methods_with_unequal_budgets_are_not_told_apart(ledger, tmp_path):
+    """However far apart they are, which of them is better cannot be said; each against its base still can."""
+    rows = rows_of({"gsm8k": 25}) + scores_of("toy", "llama3-8b", "lora", "gsm8k", 2)
+    write(rows, tmp_path / "scores.csv.gz")
+    above = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["lora"]}
+    below = {"higher": "arxiv/table1/llama3-8b/lora/gsm8k", "than": ["svf"]}
+    over_base = {"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"]}
+    equal, unequal = {"svf": Budget(12, 2), "lora": Budget(12, 2)}, {"svf": Budget(12, 2), "lora": Budget(20, 4)}
+    for budgets, verdicts in ((equal, ("supported", "not supported")), (unequal, ("inconclusive", "inconclusive"))):
+        found = Measurements.read(Frames(tmp_path), ["scores.csv.gz"], budgets)
+        told = [by_run(claim(test), ledger, found) for test in (above, below)]
+        assert [verdict.removeprefix("on stand-ins: ") for verdict, _ in told] == list(verdicts)
+        assert all(("unequal budgets: " in evidence) == (budgets is unequal) for _, evidence in told)
+        assert by_run(claim(over_base), ledger, found)[0] == "on stand-ins: supported"
+    assert "12 updates × 2 sweep points, 20 updates × 4 sweep points" in told[0][1]
+
+
+def test_evidence_says_on_how_many_seeds_and_which_states_it_rests(ledger, tmp_path):
+    verdict, evidence = by_run(CLAIMS["lora-rl-collapses"], ledger, ablation(COLLAPSED, tmp_path))
+    assert evidence.startswith("1 of 1 comparisons support it; one seed") and "last state" in evidence
+    rows = scores_of("toy", "llama3-8b", "base", "gsm8k", 20)
+    for seed in range(3):
+        rows += scores_of("toy", "llama3-8b", "svf", "gsm8k", 30 + seed, seed=seed, state="best")
+    test = claim({"higher": "arxiv/table1/llama3-8b/svf/gsm8k", "than": ["base"]})
+    evidence = by_run(test, ledger, run_of(rows, tmp_path))[1]
+    assert "; 3 seeds" in evidence and "best state" in evidence

@@ -35,7 +35,8 @@ def draw(judged: JudgedTable, run: str, out: Path) -> None:
 def _named(judged: JudgedTable) -> pd.DataFrame:
     """The judged gains as they are shown: models and tasks by the names of the paper, and what ran in their place."""
     ran = {cell.row.model: cell.ours.model for cell in judged.cells if cell.ours and cell.ours.standin}
-    models = {slug: f"{name} ({ran[slug]} here)" if slug in ran else name for slug, name in judged.table.models.items()}
+    named = judged.table.models.items()
+    models = {slug: f"{name}\n({ran[slug]} here)" if slug in ran else name for slug, name in named}
     columns = {cell.id: cell.column.label for cell in judged.cells}
     verdict = judged.gains["verdict"].replace({"not comparable (stand-in)": "stand-in"})
     unequal = judged.gains["unequal_budgets"].map({True: ", unequal budgets", False: ""})
