@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 BESIDE = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "examples.md": "examples/README.md",
     "peft-comparison.md": "examples/peft_comparison/README.md",
 }
 """Pages of the site that are files elsewhere in the project."""

@@ -1,6 +1,9 @@
 """The pages for people: links lead somewhere, the README stays short, and names in them exist."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -46,3 +49,15 @@ def test_every_page_of_the_docs_is_reached_from_another_one():
     pages = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
     lost = [str(page) for page in pages if page.resolve() not in linked and page.resolve().parent not in folders]
     assert not [page for page in lost if not page.endswith("index.md")]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_holds_the_reference(tmp_path):
+    pytest.importorskip("mkdocs", reason="the site's packages are not installed: pip install -e '.[docs]'")
+    pytest.importorskip("mkdocstrings", reason="the site's packages are not installed: pip install -e '.[docs]'")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "learning_rate" in (tmp_path / "reference/config/index.html").read_text(encoding="utf-8")
+    assert "--allow-unsandboxed-code" in (tmp_path / "reference/commands/index.html").read_text(encoding="utf-8")
