@@ -68,7 +68,9 @@ def commands() -> str:
         usage = " ".join([context.info_name or "", *command.collect_usage_pieces(context)])
         parts.append(f"## {name}\n\n{(command.help or '').strip()}\n\n```text\n{usage}\n```\n")
         rows = [option.get_help_record(context) for option in command.params]
-        parts.append(_table(("option", ""), [(f"`{row[0]}`", _escape(row[1])) for row in rows if row]))
+        parts.append(
+            _table(("option", ""), [(f"`{row[0]}`".replace("|", "\\|"), _escape(row[1])) for row in rows if row])
+        )
     return "\n".join(parts)
 
 
