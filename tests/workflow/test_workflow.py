@@ -35,9 +35,11 @@ QUICK = json.dumps({"population": 4, "elites": 2, "iterations": 2})
 """A short search: a model that hardly learnt anything never ends an answer by itself."""
 
 
-def snakemake(folder: Path, *arguments: str, python: Path | None = None) -> subprocess.CompletedProcess[str]:
+def snakemake(
+    folder: Path, *arguments: str, python: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs Snakemake to its end; `python` is the folder of the `python` of its jobs, if not that of the tests."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")} | environment
     environment |= {} if python is None else {"TRANSFORMER2_PYTHON": str(python)}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000)

@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str]) -> int:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment | ENVIRONMENT)
+    time.tzset()
     sys.argv = ["transformer2", *arguments]
     try:
         main()
