@@ -1,26 +1,18 @@
 """Each step by hand: what a user sees."""
 
 import json
-import os
 import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from commands import run, run_in_its_own_process
 from transformer2.cli.run import generate
 from transformer2.provenance import read_json, read_jsonl, write_jsonl
 from transformer2.reproduce.frames import IDENTITY
 from transformer2.stages import loaded
 from transformer2.training.selection import ADAPTER_FILES
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-m", "transformer2", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +35,15 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_a_command_that_a_user_starts_says_the_same():
+    mistake = ["data", "--task", "gsm8", "--split", "test", "--source", "pocket", "--out", "rows.jsonl"]
+    here, there = run(*mistake), run_in_its_own_process(*mistake)
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
+    assert there.returncode == 2
+
+
 def test_help_names_every_step():
-    output = run("--help").stdout
+    output = run_in_its_own_process("--help").stdout
     for step in (
         "model",
         "data",

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_cli import run
 
+from commands import run
 from conftest import ROOT
 from transformer2.config import Run
 from transformer2.provenance import atomic_write, write_json

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from test_cli import run
 
+from commands import run
 from conftest import ROOT
 from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.report.trace import explain
