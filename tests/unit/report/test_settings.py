@@ -49,11 +49,11 @@ def test_both_documents_agree_but_for_the_learning_rates_of_lora(tmp_path):
 
 def test_a_difference_shows_with_every_value_of_a_sweep(tmp_path):
     frame = table(Run().methods, tmp_path)
-    assert frame.loc[("svf", "learning_rate"), ["reported", "ours", "same"]].tolist() == ["2e-3", "0.02", False]
-    assert frame.loc[("svf", "kl_coefficient"), ["reported", "ours"]].tolist() == ["0 0.1 0.2 0.3", "0 0.1"]
+    assert frame.loc[("svf", "learning_rate"), ["reported", "ours", "same"]].tolist() == ["2e-3", "0.02 0.05", False]
+    assert frame.loc[("svf", "kl_coefficient"), ["reported", "ours"]].tolist() == ["0 0.1 0.2 0.3", "0"]
     text = (tmp_path / "arxiv/table6.md").read_text(encoding="utf-8")
-    assert "| Learning rate | paper 2e-3<br>ours **0.02**<br>verdict differs |" in text
-    assert "| KL coefficient λ | paper 0, 0.1, 0.2, 0.3<br>ours **0, 0.1**<br>verdict differs |" in text
+    assert "| Learning rate | paper 2e-3<br>ours **0.02, 0.05**<br>verdict differs |" in text
+    assert "| KL coefficient λ | paper 0, 0.1, 0.2, 0.3<br>ours **0**<br>verdict differs |" in text
     assert "method svf that the paper's table does not have: adapter svf, objective policy gradient" in text
     assert "lora dropout" not in text.split("method svf that")[1].split("method lora that")[0]
 
