@@ -15,7 +15,7 @@ from transformer2.stages.blocks import Stages
 from transformer2.stages.runner import key_in_manifest, key_of
 from transformer2.stages.steps import STAGES, Step
 
-from . import costs
+from . import costs, engines
 from .costs import GB, Adapted, Size
 from .machines import Machine
 
@@ -34,11 +34,12 @@ REPORT = ("frames", "illustrate", "tables", "figures", "verdicts", "html_report"
 
 @dataclass(frozen=True)
 class Job:
-    """One step of a run: its rule, what it is about, and the GPUs that its process asks for."""
+    """One step of a run: its rule, what it is about, the GPUs that its process asks for, and who answers."""
 
     rule: str
     of: Mapping[str, str]
     gpus: int = 0
+    engine: str = "hf"
 
     @property
     def model(self) -> str:
@@ -89,7 +90,7 @@ def job_of(step: Step, run: Run) -> Job:
     """A step of a stage as a job."""
     rule = "train_on_shots" if step.work == "train" and "budget" in step.of else step.work
     gpus = run.models[step.of["model"]].gpus if rule in WITH_MODEL_RULES else 0
-    return Job(rule, step.of, gpus)
+    return Job(rule, step.of, gpus, step.arguments.get("engine", "hf"))
 
 
 def is_done(step: Step) -> bool:
@@ -227,6 +228,17 @@ class Estimator:
         method = self.run.adaptation.experts
         return self._adapted(model, self.run.training(model, method, next(iter(self.run.trained[method].points()))))
 
+    def _answers_of(self, job: Job, n: int, adapted: Adapted, b: int, training: bool = False) -> Cost:
+        """The cost of `n` answers by the engine of a job, with one expert or none."""
+        task = job.of["task"]
+        if job.engine == "hf":
+            return self._answers(job.model, task, n, adapted, b)
+        size, (prompt, reference) = self.sizes[job.model], TOKENS[task]
+        longest, gpus = self._longest(task), self._gpus(job.model)
+        seconds = engines.answering_seconds(size, adapted, n, prompt, longest, b, self.machine, gpus, training)
+        memory = engines.answering_gb(size, adapted, prompt, longest, b, gpus, training)
+        return Cost(seconds, memory, n * 8.0 * (prompt + reference))
+
     def _answers(
         self, model: str, task: str, n: int, adapted: Adapted, b: int, experts: int = 1, longest: int | None = None,
         scored: bool = False,
@@ -250,7 +262,7 @@ class Estimator:
     def _answer(self, job: Job, size: Size, b: int) -> Cost:
         adapted = Adapted("svf", "all", 0) if job.of["adapter"] == "base" else self._experts_or_all(job.model)
         task = job.of["task"]
-        return self._answers(job.model, task, self._items(task, "test"), adapted, b)
+        return self._answers_of(job, self._items(task, "test"), adapted, b)
 
     def _experts_or_all(self, model: str) -> Adapted:
         return self._experts(model) if self.run.adaptation else Adapted("svf", "all", self.sizes[model].layers)
@@ -294,19 +306,27 @@ class Estimator:
             batch = self.run.budgets[job.of["budget"]].shots
         answers, answer = Cost(0.0), float(reference)
         if settings["objective"] == "policy_gradient":
-            answers = self._answers(model, task, batch, adapted, b)
-            answer = 0.5 * self._longest(task)
+            answers = self._answers_of(job, batch, adapted, b, training=True)
+            answer = engines.SHARE_OF_LONGEST * self._longest(task)
         kl, recomputed = settings["kl_coefficient"] > 0, self.run.models[model].gradient_checkpointing
-        learning = costs.learning_seconds(size, adapted, batch * (prompt + answer), kl, self.machine, recomputed)
+        all_tokens, micro_batch = batch * (prompt + answer), settings["micro_batch_tokens"]
+        learning = costs.learning_seconds(size, adapted, all_tokens, kl, self.machine, recomputed)
+        team = self._gpus(model) if job.engine == "vllm" else 1
+        if team > 1:
+            passes = 2 + kl + recomputed
+            learning = engines.team_seconds(size, adapted, all_tokens, learning, micro_batch, passes, b, team)
         seconds = settings["steps"] * (answers.seconds + learning)
         memory = answers.gpu_gb or 0.0
         if validation:
-            evaluation = self._answers(model, task, validation, adapted, b)
+            evaluation = self._answers_of(job, validation, adapted, b, training=True)
             seconds += (settings["steps"] // settings["eval_every"] + 1) * evaluation.seconds
             memory = max(memory, evaluation.gpu_gb or 0.0)
         trained = costs.trained_numbers(size, settings, adapted.layers)
-        tokens = max(settings["micro_batch_tokens"], prompt + int(answer))
-        learned = costs.training_gb(size, adapted, tokens, tokens, trained, b, kl, recomputed, self._gpus(model))
+        tokens = max(micro_batch, prompt + int(answer))
+        pieces = self._gpus(model) if team == 1 else 1
+        learned = costs.training_gb(size, adapted, tokens, tokens, trained, b, kl, recomputed, pieces)
+        learned = learned if team == 1 else engines.team_gb(learned, size, adapted, b, team)
+        learned += costs.CONTEXT_GB if job.engine == "vllm" else 0  # what it keeps asleep
         disk = 4.0 * trained + settings["steps"] * batch * 8.0 * answer
         return Cost(seconds, max(memory, learned), disk)
 
@@ -375,11 +395,18 @@ def page(planned: list[Line], run: Run, gpu: str, machine: Machine, loads: Loads
         f"# Plan of run “{run.run}” on {gpu}\n\n"
         f"Steps that are still to be done. They take {loads.processes} loads of a model ({loads.steps}, if every step "
         f"had a process of its own) and {loads.engines} starts of vLLM ({loads.engine_steps}). Hours by formula are "
-        "upper estimates of the order of magnitude: no early stopping, every batch as long as its longest allowed "
-        f"answer, 40 % of {machine.flops / 1e12:.0f} TFLOP/s and 60 % of "
-        f"{machine.bandwidth / 1e12:.2f} TB/s a GPU, transformers' own generation. Memory is that of the largest job, "
-        f"a GPU.\n\n{table}\n"
+        f"upper estimates of the order of magnitude: no early stopping, {_answered(run)}, 40 % of "
+        f"{machine.flops / 1e12:.0f} TFLOP/s and 60 % of {machine.bandwidth / 1e12:.2f} TB/s a GPU. Memory is that of the "
+        f"largest job, a GPU.\n\n{table}\n"
     )
+
+
+def _answered(run: Run) -> str:
+    """How long answers are taken to be."""
+    batches = "every batch as long as its longest allowed answer"
+    if run.engine == "hf":
+        return f"{batches} (transformers' own generation)"
+    return f"answers of vLLM half as long as allowed, with transformers' own generation {batches}"
 
 
 def _row(line: Line) -> dict[str, str]:
