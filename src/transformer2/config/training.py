@@ -39,6 +39,9 @@ class Training(Section):
     rollout: Literal["sampled", "greedy", "labels"] = "sampled"
     """How the policy answers in training: at temperature 1, or greedily (the released code). For the classification
     expert labels draws among the four answers that name a class (ours, for models that never answer so freely)."""
+    answers: Whole = Field(1, ge=1, le=1000)
+    """Sampled answers to each prompt, all of which `batch_size` counts. With more than one, what an answer is learnt
+    with is its reward minus the mean reward of the others (leave-one-out, RLOO), in place of the reward itself."""
     reward: Literal["lenient", "strict"] = "strict"
     """Which score gives the reward +1; strict is the released code's scorer, and so the paper's."""
     reward_wrong: Reward = -1.0

@@ -26,6 +26,9 @@ TOKENS = {
 """Task -> mean tokens of a prompt and of a reference answer, counted on 150 items each with SmolLM2's tokenizer; those
 about pictures are LLaVA-NeXT's usual number of tiles."""
 NOT_ESTIMATED = "not estimated"
+QWEN_1_5B = Size(28, 1536, 256, 8960, 151936, tied=True)
+SIZES = {"hub:Qwen/Qwen2.5-1.5B-Instruct": QWEN_1_5B, "hub:Qwen/Qwen2.5-Math-1.5B-Instruct": QWEN_1_5B}
+"""Models of `config/one-gpu.yaml`, as their config.json has them."""
 WITH_MODEL_RULES = ("train", "train_on_shots", "answer", "dispatch", "adapt", "mix")
 """Kinds of steps that run a model."""
 REPORT = ("frames", "illustrate", "tables", "figures", "verdicts", "html_report", "crate")
@@ -150,8 +153,8 @@ def _loads(steps: Sequence[Step]) -> list[int]:
 
 
 def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
-    """Sizes of the run's models: of the papers' own by the ledger, of others by the config.json in `folder`
-    (results/models) once they are there."""
+    """Sizes of the run's models: of the papers' own by the ledger, of `SIZES`, of others by the config.json in
+    `folder` (results/models) once they are there."""
     known = {}
     for name, model in run.models.items():
         file = folder / name / "base" / "config.json"
@@ -159,6 +162,8 @@ def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
         if model.source == f"hub:{PAPER_MODELS[model.row]}":
             tower = costs.VISION_TOWER if model.backbone else 0
             known[name] = Size(**ledger.shapes[of_text.row].model_dump(), tower=tower)
+        elif model.source in SIZES:
+            known[name] = SIZES[model.source]
         elif file.is_file():
             known[name] = _size(read_json(file))
     return known
@@ -396,8 +401,8 @@ def page(planned: list[Line], run: Run, gpu: str, machine: Machine, loads: Loads
         f"Steps that are still to be done. They take {loads.processes} loads of a model ({loads.steps}, if every step "
         f"had a process of its own) and {loads.engines} starts of vLLM ({loads.engine_steps}). Hours by formula are "
         f"upper estimates of the order of magnitude: no early stopping, {_answered(run)}, 40 % of "
-        f"{machine.flops / 1e12:.0f} TFLOP/s and 60 % of {machine.bandwidth / 1e12:.2f} TB/s a GPU. Memory is that of the "
-        f"largest job, a GPU.\n\n{table}\n"
+        f"{machine.flops / 1e12:.0f} TFLOP/s and 60 % of {machine.bandwidth / 1e12:.2f} TB/s a GPU. Memory is that of "
+        f"the largest job, a GPU.\n\n{table}\n"
     )
 
 

@@ -19,6 +19,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -62,6 +64,11 @@ LLAVA_TURNS = (
     "{% for part in message.content %}{{ '<image>\n' if part.type == 'image' else part.text }}{% endfor %}<|eot_id|>"
     "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
+QWEN_TURNS = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    + CHATML_TURNS
+)
+"""ChatML with a system prompt of its own where a conversation has none."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Family:
     begins: bool = True
     """Whether its tokenizer puts the BOS before every text."""
     pad: str | None = None
+    ends: tuple[str, ...] = ()
+    """What ends an answer, where that is more than one token."""
     more: dict[str, Any] = field(default_factory=dict)
     """Settings of the model's configuration."""
 
@@ -87,11 +96,11 @@ LLAMA_3_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"
 FAMILIES: dict[str, Family] = {
     "llama-3": Family(
         LlamaForCausalLM, LlamaConfig, "{{ bos_token }}" + LLAMA_3_TURNS, LLAMA_3_SPECIAL, "<|begin_of_text|>",
-        "<|eot_id|>", more={"num_hidden_layers": 2},
+        "<|eot_id|>", ends=("<|end_of_text|>", "<|eot_id|>"), more={"num_hidden_layers": 2},
     ),
     "llama-3-deep": Family(
         LlamaForCausalLM, LlamaConfig, "{{ bos_token }}" + LLAMA_3_TURNS, LLAMA_3_SPECIAL, "<|begin_of_text|>",
-        "<|eot_id|>", more={"num_hidden_layers": 4},
+        "<|eot_id|>", ends=("<|end_of_text|>", "<|eot_id|>"), more={"num_hidden_layers": 4},
     ),
     "mistral": Family(
         MistralForCausalLM, MistralConfig, MISTRAL_TURNS, ("<unk>", "<s>", "</s>", "[INST]", "[/INST]"), "<s>", "</s>",
@@ -101,8 +110,13 @@ FAMILIES: dict[str, Family] = {
         LlamaForCausalLM, LlamaConfig, CHATML_TURNS, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "<|im_start|>",
         "<|im_end|>", begins=False, pad="<|im_end|>", more={"num_hidden_layers": 2, "tie_word_embeddings": True},
     ),
+    "qwen2.5": Family(
+        Qwen2ForCausalLM, Qwen2Config, QWEN_TURNS, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "<|endoftext|>",
+        "<|im_end|>", begins=False, pad="<|endoftext|>", ends=("<|im_end|>", "<|endoftext|>"),
+        more={"num_hidden_layers": 2, "tie_word_embeddings": True},
+    ),
 }  # fmt: skip
-"""Llama 3 of two depths, Mistral 7B v0.3, and ChatML models such as SmolLM2. A LlavaNext is built around Llama 3."""
+"""Llama 3 of two depths, Mistral 7B v0.3, ChatML models such as SmolLM2, and Qwen 2.5, whose q, k and v have biases. A LlavaNext is built around Llama 3."""
 LLAVA_NEXT = "llava-next"
 
 
@@ -160,8 +174,8 @@ def new_model(family: Family, tokens: Any) -> Any:
     settings = {"tie_word_embeddings": False} | SHAPE | family.more | special | {"vocab_size": len(tokens)}
     config: Any = family.config
     model: Any = family.model(config(**settings, pad_token_id=tokens.pad_token_id))
-    if "<|end_of_text|>" in family.special:  # Llama 3 ends at either
-        model.generation_config.eos_token_id = [tokens.convert_tokens_to_ids("<|end_of_text|>"), tokens.eos_token_id]
+    if family.ends:
+        model.generation_config.eos_token_id = [tokens.convert_tokens_to_ids(token) for token in family.ends]
     return model
 
 

@@ -21,6 +21,8 @@ FAMILY = {
     PAPER_MODELS["llama3-8b"]: "llama-3",
     PAPER_MODELS["llama3-70b"]: "llama-3-deep",
     PAPER_MODELS["mistral-7b"]: "mistral",
+    "Qwen/Qwen2.5-1.5B-Instruct": "qwen2.5",
+    "Qwen/Qwen2.5-Math-1.5B-Instruct": "qwen2.5",
 }
 """Hub id -> family of `rehearsal.families`."""
 

@@ -29,6 +29,7 @@ from transformer2.seals import damage, remove, seal
 from transformer2.tasks import Row, Task
 
 from . import checkpoint
+from .baseline import leave_one_out
 from .objective import Sample, accumulate_gradients
 from .recompute import set_training_mode
 from .samples import Rollout, derive_seed, references, rollout, step_rows
@@ -116,7 +117,7 @@ class Trainer:
 
     def _step(self) -> dict[str, Any]:
         step, started = self.progress.step, time.perf_counter()
-        samples, seen = self._samples(step_rows(self.train, self.settings["batch_size"], step, self.seed))
+        samples, seen = self._samples(self._rows(step))
         generated = time.perf_counter()
         line = {"step": step, "learning_rate": self.learning_rate(step)} | _describe(samples, seen)
         line |= self._update(samples, line["learning_rate"])
@@ -137,6 +138,12 @@ class Trainer:
         if self.progress.stopped:
             tqdm.write(self.progress.stopped)
         return line
+
+    def _rows(self, step: int) -> list[Row]:
+        """The rows of a step; where each is answered several times, as often."""
+        answers = self.settings["answers"]
+        rows = step_rows(self.train, max(self.settings["batch_size"] // answers, 1), step, self.seed)
+        return [row for row in rows for _ in range(answers)]
 
     def _watch(self, line: dict[str, Any]) -> None:
         """Ends a training that diverged or has no gradient left, and says when its answers have collapsed.
@@ -161,7 +168,9 @@ class Trainer:
 
         def answered() -> tuple[list[Sample], Rollout]:
             self.engine.refresh()
-            return rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
+            samples, seen = rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
+            answers = self.settings["answers"]
+            return (leave_one_out(samples, answers) if answers > 1 else samples), seen
 
         return self.team.from_first(answered)
 
