@@ -2,16 +2,16 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from transformer2.provenance import write_json
-
 from . import figure, measuring
 from .cases import answers, bases, policy_gradient, programs, scaling, search, step, token
+from .table import table
 
 CASES = {
     "step": step,
@@ -35,13 +35,10 @@ def command(case: str, measure: Callable[..., dict[str, Any]]) -> Callable[..., 
 
     @functools.wraps(measure)
     def run(out: Path, **options: Any) -> None:
-        report = {
-            "case": case,
-            "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
-        }
+        report = {"case": case, "options": {name: recorded(value) for name, value in options.items()}}
         report |= measure(**options) | {"machine": measuring.machine(options.get("device", "cpu"))}
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, report)
+        out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         figure.draw(report, out.with_suffix(".svg"))
         for name in ("ratios", "same", "exponents"):
             print(*(f"{key}: {value}" for key, value in report.get(name, {}).items()), sep="\n")
@@ -51,8 +48,19 @@ def command(case: str, measure: Callable[..., dict[str, Any]]) -> Callable[..., 
     return run
 
 
+def recorded(value: Any) -> Any:
+    """An option as the report has it: a folder by its name alone, as its place says nothing elsewhere."""
+    return f"folder {Path(value).name}" if isinstance(value, str | Path) and Path(value).is_dir() else value
+
+
 for name, module in CASES.items():
     app.command(name)(command(name, module.measure))
+
+
+@app.command("table")
+def print_table(files: Annotated[list[Path], typer.Argument(help="reports")]) -> None:
+    """Prints the reports of comparisons as one table."""
+    print(table(files))
 
 
 if __name__ == "__main__":

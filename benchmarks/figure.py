@@ -7,7 +7,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from transformer2.provenance import atomic_path
 from transformer2.report.figures.drawing import COLOURS, STYLE
 
 WHAT = {"seconds": "time", "flops": "operations", "peak_bytes": "memory"}
@@ -16,8 +15,8 @@ WHAT = {"seconds": "time", "flops": "operations", "peak_bytes": "memory"}
 def draw(report: dict[str, Any], out: Path) -> None:
     """Writes the figure of a report as SVG; the same report gives the same file."""
     picture = growth(report) if "growth" in report else bars(report)
-    with atomic_path(out) as temporary, rc_context(STYLE):
-        picture.savefig(temporary, format="svg", metadata={"Date": None})
+    with rc_context(STYLE):
+        picture.savefig(out, format="svg", metadata={"Date": None})
 
 
 def bars(report: dict[str, Any]) -> Figure:

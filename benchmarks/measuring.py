@@ -138,6 +138,7 @@ def _time(measured: Measured, device: str) -> float:
 def machine(device: str) -> dict[str, Any]:
     """Versions, commit and hardware."""
     facts = environment() | {"processor": processor(), "threads": torch.get_num_threads(), "device": device}
+    del facts["command"]
     return facts | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
 
 

@@ -1,6 +1,7 @@
 """The benchmarks do the same work on both sides, and report it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from benchmarks import models, training
 from benchmarks.__main__ import CASES, app
 from benchmarks.cases import scaling, step, token
 from benchmarks.released import compose, factors
+from benchmarks.table import table
 from transformer2.svf.basis import scale_weight
 
 TINY = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -109,3 +111,8 @@ def test_a_model_that_is_not_there_is_refused_in_one_line():
 def test_every_case_has_help():
     for case in CASES:
         assert "--out" in run(case, "--help")
+
+
+def test_the_page_has_the_numbers_of_the_reports_beside_it():
+    docs = Path(__file__).parents[3] / "docs"
+    assert table(sorted((docs / "performance").glob("*.json"))) in (docs / "performance.md").read_text(encoding="utf-8")
