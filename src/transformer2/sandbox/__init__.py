@@ -6,9 +6,11 @@ read-only root with the system's programs and libraries, the base Python and tim
 namespaces and a host name of its own; no capabilities and no way to new ones (`no_new_privs`); a session keyring of
 its own, and a filter of system calls (`seccomp`); an environment that holds nothing of the caller's; limits on memory,
 CPU, processes, files and wall-clock time. Where the caller is root, the program has another uid. What it leaves running
-dies with its process namespace, before its outcome is returned. `Isolation.NONE` gives the limits of each process, the
-environment and a session, no more: there a program can do all that the caller can; the process limit is void for root,
-and counts all processes of any other caller, so that a program can hardly fork.
+dies with its process namespace, before its outcome is returned. A sandbox is started once for many programs, and makes
+all of this anew for each (`server`): they share the view of the host and the layout of Python's memory, no more.
+`Isolation.NONE` gives the limits of each process, the environment and a session, no more: there a program can do all
+that the caller can; the process limit is void for root, and counts all processes of any other caller, so that a program
+can hardly fork.
 
 **What a program sees is the same on every host**: one CPU, up to `PROCESSES` processes and threads with stacks of
 8 MB, the time zones of the package tzdata.
@@ -23,9 +25,9 @@ program's own stdin, stdout and stderr are /dev/null.
 
 **What remains possible.** Where only the token is the proof, program and harness share one process: a program that
 means to cheat can scan its descriptors for the token and echo it to all of them, or return an object that equals
-everything. Memory of all processes together and, with bubblewrap, the number of files are looked at every
-`watch.TICK_SECONDS`, so a program can exceed them for that long. It can lock the host's files that it can read. The
-kernel is trusted: this is no defence against an exploit of it.
+everything. Memory of all processes together is looked at every `watch.TICK_SECONDS`, so a program can exceed its limit
+for that long. It can lock the host's files that it can read. The kernel is trusted: this is no defence against an
+exploit of it.
 
 Linux only (namespaces, seccomp, pidfd), on x86_64 and aarch64.
 """
@@ -40,13 +42,14 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from transformer2.sandbox import watch
 from transformer2.sandbox.isolation import TMP_BYTES, TMP_FILES, Isolation, SandboxError, command, prepare
+from transformer2.sandbox.server import Server
 from transformer2.sandbox.values import deserialise
 
 __all__ = [
@@ -174,28 +177,36 @@ def run_programs(
         SandboxError: no isolation works, or a sandbox did not start or end.
     """
     isolation = isolation or detect()
-    # RLIMIT_NPROC counts per uid: programs that run at the same time should not share one, nor those of other jobs.
-    uids: queue.SimpleQueue[int] = queue.SimpleQueue()
-    first = secrets.randbelow(len(_UIDS) - workers)
-    for uid in _UIDS[first : first + workers]:
-        uids.put(uid)
     limits = [memory_mb << 20, int(timeout) + 2, PROCESSES, FILE_BYTES, OPEN_FILES]
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for index in range(len(programs)):
+        todo.put(index)
+    outcomes: dict[int, Outcome] = {}
 
-    def run(program: str | Program) -> Outcome:
-        program = Program(program) if isinstance(program, str) else program
-        uid = uids.get()
-        try:
-            words = command(isolation, scratch, uid, limits)
-            # Without isolation there is no namespace to watch or to wait for.
-            watched = isolation is not Isolation.NONE
-            return _run(words, scratch / "root/tmp", program, timeout, TOGETHER * limits[0] if watched else None)
-        finally:
-            uids.put(uid)
+    def work(uid: int) -> None:
+        words = command(isolation, scratch, uid, limits)
+        folder = scratch / "root/tmp"
+        with ExitStack() as stack:
+            alone = isolation is Isolation.NONE
+            server = None if alone else stack.enter_context(Server(words, _ENVIRONMENT, folder))
+            with suppress(queue.Empty):
+                while True:
+                    index = todo.get_nowait()
+                    program = programs[index] if isinstance(programs[index], Program) else Program(programs[index])
+                    if server is None:
+                        outcomes[index] = _run_alone(words, folder, program, timeout)
+                    else:
+                        outcomes[index] = _run(server, program, timeout, TOGETHER * limits[0])
 
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as folder, ThreadPoolExecutor(workers) as pool:
-        scratch = Path(folder)
+    # RLIMIT_NPROC counts per uid: programs that run at the same time should not share one, nor those of other jobs.
+    workers = min(workers, max(len(programs), 1))
+    first = secrets.randbelow(len(_UIDS) - workers)
+    with tempfile.TemporaryDirectory(prefix="sandbox-") as name, ThreadPoolExecutor(workers) as pool:
+        scratch = Path(name)
         prepare(scratch)
-        return list(pool.map(run, programs))
+        for done in [pool.submit(work, uid) for uid in _UIDS[first : first + workers]]:
+            done.result()
+    return [outcomes[index] for index in range(len(programs))]
 
 
 def _trial(isolation: Isolation) -> str | None:
@@ -207,14 +218,34 @@ def _trial(isolation: Isolation) -> str | None:
     return None if outcome.passed else f"{isolation}: {outcome.detail}"
 
 
-def _run(words: list[str], folder: Path, program: Program, timeout: float, memory: int | None) -> Outcome:
-    """Runs one program by the command of its sandbox, started in `folder`.
+def _run(server: Server, program: Program, timeout: float, memory: int) -> Outcome:
+    """Runs one program in a sandbox; all its processes are gone then.
 
     Args:
-        memory: bytes that the processes of its namespace may hold together; None if it has no namespace.
+        memory: bytes that its processes may hold together.
     """
     token = secrets.token_hex(16).encode()
-    text = marshal.dumps((program.text.encode("utf-8", "replace"), program.expressions))
+    with server.start(START_SECONDS) as one:
+        if one is None:
+            raise _not_started(server.messages)
+        try:
+            _send(one.program, program, token)
+            started = watch.ready(one.report, START_SECONDS) and os.read(one.report, 1) == _STARTED
+            exceeded = watch.until_end(one.inside.descriptor, one.inside, timeout, memory) if started else None
+        except PermissionError as error:
+            raise SandboxError(f"a sandbox cannot be watched: {error}") from error
+        finally:
+            one.inside.kill()
+        if not one.inside.gone(END_SECONDS):
+            raise SandboxError(f"processes of a killed sandbox are still there after {END_SECONDS:.0f} s")
+        if not started:
+            raise _not_started(server.messages)
+        return _outcome(_available(one.report), token, exceeded, one.status(END_SECONDS))
+
+
+def _run_alone(words: list[str], folder: Path, program: Program, timeout: float) -> Outcome:
+    """Runs one program without isolation, by a command started in `folder`; its session is killed then."""
+    token = secrets.token_hex(16).encode()
     with subprocess.Popen(
         words,
         stdin=subprocess.PIPE,
@@ -226,34 +257,30 @@ def _run(words: list[str], folder: Path, program: Program, timeout: float, memor
     ) as process:
         stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
         assert stdin and stdout and stderr  # for the type checker: all three are pipes
-        with suppress(BrokenPipeError), stdin:  # a sandbox that broke down is reported below
-            stdin.write(len(text).to_bytes(8, "big") + text + token)
+        _send(stdin, program, token)
         started = watch.ready(stdout.fileno(), START_SECONDS) and os.read(stdout.fileno(), 1) == _STARTED
-        exceeded = _watched(process, timeout, memory) if started else _killed(process)
+        descriptor = os.pidfd_open(process.pid)
+        exceeded = watch.until_end(descriptor, None, timeout, 0) if started else None
+        os.close(descriptor)
+        os.killpg(process.pid, signal.SIGKILL)  # it exists and is the program's own: its leader is not reaped yet
+        process.wait()
         if not started:
-            reason = " ".join(_available(stderr).decode(errors="replace").split()) or "no message"
-            raise SandboxError(f"sandbox did not start: {reason[-DETAIL_CHARACTERS:]}")
-        return _outcome(_available(stdout), token, exceeded, process.returncode)
+            raise _not_started(stderr)
+        return _outcome(_available(stdout.fileno()), token, exceeded, process.returncode)
 
 
-def _watched(process: subprocess.Popen[bytes], timeout: float, memory: int | None) -> str | None:
-    """Waits until a sandbox has ended or exceeds a limit, and until nothing of it is left; which limit that was."""
-    try:
-        with watch.namespace(process.pid) if memory else nullcontext() as inside:
-            exceeded = watch.until_end(process.pid, inside, timeout, memory or 0, TMP_FILES)
-            _killed(process)
-            if inside and not inside.gone(END_SECONDS):
-                raise SandboxError(f"processes of a killed sandbox are still there after {END_SECONDS:.0f} s")
-            return exceeded
-    except PermissionError as error:
-        _killed(process)
-        raise SandboxError(f"a sandbox cannot be watched: {error}") from error
+def _send(pipe: IO[bytes], program: Program, token: bytes) -> None:
+    """Sends a program and the token, and closes the pipe; a sandbox that broke down is reported elsewhere."""
+    text = marshal.dumps((program.text.encode("utf-8", "replace"), program.expressions))
+    left = memoryview(len(text).to_bytes(8, "big") + text + token)
+    with suppress(BrokenPipeError), pipe:
+        while left:
+            left = left[pipe.write(left) :]
 
 
-def _killed(process: subprocess.Popen[bytes]) -> None:
-    """Kills the process group, which exists and is the sandbox's own as its leader is not reaped yet."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _not_started(messages: IO[bytes]) -> SandboxError:
+    reason = " ".join(_available(messages.fileno()).decode(errors="replace").split()) or "no message"
+    return SandboxError(f"sandbox did not start: {reason[-DETAIL_CHARACTERS:]}")
 
 
 def _outcome(report: bytes, token: bytes, exceeded: str | None, status: int) -> Outcome:
@@ -265,18 +292,16 @@ def _outcome(report: bytes, token: bytes, exceeded: str | None, status: int) -> 
             return Outcome(False, "timeout")
         case "memory":
             return Outcome(False, "memory", "its processes together held too much")
-        case "files":
-            return Outcome(False, "failed", f"more than {TMP_FILES} files in /tmp")
     if report == b"memory":
         return Outcome(False, "memory", "MemoryError")
     detail = report.decode(errors="replace") or f"left before its last statement (exit status {status})"
     return Outcome(False, "failed", detail[:DETAIL_CHARACTERS])
 
 
-def _available(pipe: IO[bytes]) -> bytes:
+def _available(pipe: int) -> bytes:
     """What a pipe holds now, bounded: something that escaped may keep its other end open."""
-    os.set_blocking(pipe.fileno(), False)
+    os.set_blocking(pipe, False)
     try:
-        return os.read(pipe.fileno(), _REPORT_BYTES)
+        return os.read(pipe, _REPORT_BYTES)
     except BlockingIOError:
         return b""

@@ -86,7 +86,8 @@ def prepare(folder: Path) -> None:
 
 
 def command(isolation: Isolation, scratch: Path, uid: int, limits: Sequence[int]) -> list[str]:
-    """The command that reads a program from stdin and runs it; `uid` is used if the caller is root.
+    """The command of a sandbox: with Isolation.NONE it reads a program from stdin and runs it, else it runs all those
+    that are handed over (`inside.serve`). `uid` is that of programs if the caller is root.
 
     Raises:
         SandboxError: a tool is not installed, the machine's system calls are not known, or it cannot be watched.
@@ -94,15 +95,12 @@ def command(isolation: Isolation, scratch: Path, uid: int, limits: Sequence[int]
     if isolation is not Isolation.NONE and not os.path.exists("/proc/thread-self/children"):
         raise SandboxError("the kernel does not list the children of a process (CONFIG_PROC_CHILDREN)")
     # -I would also ignore PYTHONHASHSEED; in a clean environment these four do all else that it does.
-    call_filter = ["0", ""] if isolation is Isolation.NONE else _filter()
-    harness = ["-P", "-s", "-S", "-B", "-c", _START, *map(str, limits), *call_filter, _INSIDE]
-    match isolation:
-        case Isolation.BUBBLEWRAP:
-            return [*_bubblewrap(), *(_unprivileged(uid) if _root() else []), f"/py/{_PYTHON}", *harness]
-        case Isolation.NAMESPACES:
-            return [*_namespaces(scratch), *_unprivileged(uid), f"/py/{_PYTHON}", *harness]
-        case Isolation.NONE:
-            return [os.path.join(sys.base_prefix, _PYTHON), *harness]
+    start = ["-P", "-s", "-S", "-B", "-c", _START, *map(str, limits)]
+    if isolation is Isolation.NONE:
+        return [os.path.join(sys.base_prefix, _PYTHON), *start, "0", "", "", "", _INSIDE]
+    tmp = f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=1777"
+    harness = [f"/py/{_PYTHON}", *start, *_filter(), str(uid if _root() else -1), tmp, _INSIDE]
+    return [*(_bubblewrap() if isolation is Isolation.BUBBLEWRAP else _namespaces(scratch)), *harness]
 
 
 def _filter() -> list[str]:
@@ -138,14 +136,14 @@ def _escaped(path: str) -> str:
 
 
 def _bubblewrap() -> list[str]:
-    """Bubblewrap up to the command inside. For root it keeps what `setpriv` needs to become another uid."""
+    """Bubblewrap up to the command inside, which keeps what it needs to give each program namespaces and a user."""
     view = _view()
     as_root = "--unshare-net --unshare-pid --unshare-ipc --unshare-uts --cap-drop ALL"
-    for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-        as_root += f" --cap-add {capability}"
+    kept = ["CAP_SYS_ADMIN", "CAP_SETPCAP", *(["CAP_SETUID", "CAP_SETGID"] if _root() else [])]
     return [
         _tool("bwrap"),
         *(as_root if _root() else "--unshare-all").split(),
+        *(word for capability in kept for word in ("--cap-add", capability)),
         *["--die-with-parent", "--new-session", "--hostname", HOST_NAME, "--setenv", "LD_LIBRARY_PATH", "/py/lib"],
         # Parents that it makes by itself are closed to other uids.
         *["--dir", "/usr", "--dir", "/usr/share", "--dir", "/py", "--dir", "/dev"],
@@ -165,12 +163,6 @@ def _namespaces(scratch: Path) -> list[str]:
         *("/bin/sh", "-c", _ENTER, "sh", str(scratch / "fstab"), str(scratch / "root")),
         *(os.path.join(sys.base_prefix, _PYTHON), os.path.join(sys.base_prefix, "lib")),
     ]
-
-
-def _unprivileged(uid: int) -> list[str]:
-    """Drops capabilities for good, and root; inside a user namespace the uid is the caller's own already."""
-    user = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if _root() else []
-    return ["setpriv", *user, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
 
 
 def _root() -> bool:

@@ -1,36 +1,40 @@
-"""Watching the processes of a sandbox from outside: until they end, or exceed time, memory or files."""
+"""Watching the processes of a program from outside: until they end, or exceed time or memory."""
 
 import os
 import select
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 TICK_SECONDS = 0.05
-"""How often memory and files are looked at."""
+"""How often memory is looked at."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Namespace:
-    """A sandbox's process namespace, by its process 1: its number outside, and a descriptor that cannot be reused."""
+    """A program's process namespace, by its process 1: a descriptor, and its number outside."""
 
-    first: int
     descriptor: int
+
+    @cached_property
+    def first(self) -> int:
+        """To be asked for while it lives."""
+        facts = Path(f"/proc/self/fdinfo/{self.descriptor}").read_text()
+        return int(next(line.split()[1] for line in facts.splitlines() if line.startswith("Pid:")))
 
     def resident(self) -> int:
         """Bytes of memory that its processes hold; what they share counts for each."""
         return _resident(self.first)
 
-    def files(self) -> int:
-        """Files and folders in its /tmp; 0 if it has just ended."""
-        with suppress(FileNotFoundError, ProcessLookupError):
-            state = os.statvfs(f"/proc/{self.first}/root/tmp")
-            return state.f_files - state.f_ffree
-        return 0
+    def kill(self) -> None:
+        """Kills all its processes, if they are still there."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
 
     def gone(self, seconds: float) -> bool:
         """Waits until all its processes are gone, of which process 1 is the last; False if that takes longer.
@@ -40,29 +44,6 @@ class Namespace:
         return ready(self.descriptor, seconds)
 
 
-@contextmanager
-def namespace(pid: int) -> Iterator[Namespace | None]:
-    """The namespace that the command `pid`, not reaped yet, has made; None if it is gone already.
-
-    Raises:
-        PermissionError: the caller may not look into it (a bubblewrap that is setuid root).
-    """
-    first = next(iter(_children(pid)), None)
-    descriptor = None
-    with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(first) if first is not None else None
-    # Without a second look the number might be that of a later process.
-    if first is None or descriptor is None or first not in _children(pid):
-        yield None
-        return
-    try:
-        namespace = Namespace(first, descriptor)
-        namespace.files()
-        yield namespace
-    finally:
-        os.close(descriptor)
-
-
 def ready(descriptor: int, seconds: float) -> bool:
     """Waits until a descriptor can be read or is at its end; False if that takes longer."""
     poll = select.poll()
@@ -70,29 +51,22 @@ def ready(descriptor: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def until_end(pid: int, inside: Namespace | None, seconds: float, memory: int, files: int) -> str | None:
-    """Waits until a child has ended, without reaping it; else what it has exceeded: time, memory or files.
+def until_end(descriptor: int, inside: Namespace | None, seconds: float, memory: int) -> str | None:
+    """Waits until a process has ended, without reaping it; else what it has exceeded: time or memory.
 
     Args:
-        pid: the child.
-        inside: its namespace; memory and files are only looked at if there is one.
+        descriptor: of the process.
+        inside: its namespace; memory is only looked at if there is one.
         seconds: wall-clock time.
         memory: bytes that all processes together may hold.
-        files: files and folders in /tmp.
     """
     deadline = time.monotonic() + seconds
-    descriptor = os.pidfd_open(pid)
-    try:
-        while (left := deadline - time.monotonic()) > 0:
-            if ready(descriptor, min(left, TICK_SECONDS)):
-                return None
-            if inside and inside.resident() > memory:
-                return "memory"
-            if inside and inside.files() > files:
-                return "files"
-        return "time"
-    finally:
-        os.close(descriptor)
+    while (left := deadline - time.monotonic()) > 0:
+        if ready(descriptor, min(left, TICK_SECONDS)):
+            return None
+        if inside and inside.resident() > memory:
+            return "memory"
+    return "time"
 
 
 def _children(pid: int) -> list[int]:
