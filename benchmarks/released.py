@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from transformer2.config import Training
 from transformer2.training.objective import Sample
 
 from .models import MLP, norms, orthogonal
@@ -23,14 +24,14 @@ from .models import MLP, norms, orthogonal
 class ReleasedStep:
     """The algorithm's state on a model, which it changes."""
 
-    def __init__(self, model: Any, settings: dict[str, Any]):
+    def __init__(self, model: Any, settings: Training):
         self.model, self.settings = model, settings
         self.modules = [m for name, m in model.named_modules() if name.endswith(tuple(MLP))]
         self.base = [m.weight.detach().clone() for m in self.modules]
         self.factors = [factors(weight) for weight in self.base]
         starts = enumerate(s for _, s, _ in self.factors)
         self.p = [start(i, len(s), settings).to(s.device).requires_grad_() for i, s in starts]
-        self.optimizer = torch.optim.Adam(self.p, lr=settings["learning_rate"])
+        self.optimizer = torch.optim.Adam(self.p, lr=settings.learning_rate)
         model.requires_grad_(True)
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
@@ -44,13 +45,13 @@ class ReleasedStep:
             answer = torch.tensor(sample.completion_ids, device=logprobs.device)
             chosen = logprobs.gather(-1, answer[:, None]).sum()
             kl = kl_div(logprobs, of_base, log_target=True, reduction="sum")
-            loss = -(chosen * sample.reward - self.settings["kl_coefficient"] * kl) / len(samples)
+            loss = -(chosen * sample.reward - self.settings.kl_coefficient * kl) / len(samples)
             loss.backward()
         for f, p, module in zip(self.factors, self.p, self.modules, strict=True):
             compose(f, p).backward(module.weight.grad)
         self.model.zero_grad()
         gradients = torch.cat([p.grad for p in self.p])  # type: ignore[misc]
-        torch.nn.utils.clip_grad_norm_(self.p, self.settings["clip_norm"])
+        torch.nn.utils.clip_grad_norm_(self.p, self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return gradients, torch.cat([mask(s, p.detach()) for (_, s, _), p in zip(self.factors, self.p, strict=True)])
@@ -66,10 +67,10 @@ class ReleasedStep:
         return logits.float().log_softmax(-1)
 
 
-def start(number: int, r: int, settings: dict[str, Any]) -> Tensor:
+def start(number: int, r: int, settings: Training) -> Tensor:
     """Values (r,) at which the vector of the matrix of this number starts, the same for both sides."""
     draws = torch.randn(r, generator=torch.Generator().manual_seed(number))
-    return settings["init_mean"] + settings["init_std"] * draws
+    return (settings.init_mean or 0.0) + settings.init_std * draws
 
 
 def factors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

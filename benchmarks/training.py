@@ -15,9 +15,9 @@ from transformer2.training.recompute import set_training_mode
 from .models import token_ids
 
 
-def settings(recipe: str, **differing: Any) -> dict[str, Any]:
+def settings(recipe: str, **differing: Any) -> Training:
     """Training settings of a recipe, with what differs from it."""
-    return Training(**(RECIPES[recipe] | differing)).model_dump()
+    return Training(**(RECIPES[recipe] | differing))
 
 
 def samples(model: Any, answers: int, prompt_tokens: int, answer_tokens: int) -> list[Sample]:
@@ -26,17 +26,17 @@ def samples(model: Any, answers: int, prompt_tokens: int, answer_tokens: int) ->
     return [Sample(row[:prompt_tokens], row[prompt_tokens:], -1.0 if i % 3 else 1.0) for i, row in enumerate(rows)]
 
 
-def optimizer_step(model: PeftModel, settings: dict[str, Any]) -> Callable[[Sequence[Sample]], Tensor]:
+def optimizer_step(model: PeftModel, settings: Training) -> Callable[[Sequence[Sample]], Tensor]:
     """A function that takes one optimizer step and returns the gradients of all trained numbers, one after another."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=settings["learning_rate"], betas=BETAS)
+    optimizer = torch.optim.Adam(trained, lr=settings.learning_rate, betas=BETAS)
 
     def step(batch: Sequence[Sample]) -> Tensor:
         set_training_mode(model, dropout=False)
         optimizer.zero_grad()
         accumulate_gradients(model, batch, settings)
         gradients = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
-        torch.nn.utils.clip_grad_norm_(trained, settings["clip_norm"])
+        torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
         optimizer.step()
         model.eval()
         return gradients

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer2.config import Training
+from transformer2.config import TaskTraining
 from transformer2.evaluation import accuracy
 from transformer2.models import load_model, load_tokenizer, new_expert
 from transformer2.rollout.hf import HFEngine
@@ -78,9 +78,10 @@ def main() -> None:
     args = parser.parse_args()
 
     tokenizer, task = load_tokenizer(args.model), SHOP
-    settings = Training(
-        steps=args.steps, learning_rate=args.learning_rate, batch_size=64, eval_every=4, init_std=0.0
-    ).model_dump() | {"layers": "all", "max_new_tokens": task.max_new_tokens}
+    settings = TaskTraining(
+        steps=args.steps, learning_rate=args.learning_rate, batch_size=64, eval_every=4, init_std=0.0,
+        max_new_tokens=task.max_new_tokens,
+    )  # fmt: skip
     model = new_expert(load_model(args.model), settings, basis=None, seed=0)
     engine, test = HFEngine(model, tokenizer), made_up_rows("test", 100)
 

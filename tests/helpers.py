@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from transformer2.config import Training
+from transformer2.config import TaskTraining
 from transformer2.pocket import vision
 from transformer2.pocket.tokenizer import train_tokenizer
 from transformer2.tasks import Prompt, Row, Score, Split, Task
@@ -51,13 +51,9 @@ WORDS = Task(
 )  # fmt: skip
 
 
-def settings(**changes) -> dict:
-    return Training(
-        **{"steps": 6, "batch_size": 8, "eval_every": 2, "clip_norm": 1.0, "init_std": 0.0, **changes}
-    ).model_dump() | {
-        "layers": "all",
-        "max_new_tokens": 6,
-    }
+def settings(**changes: Any) -> TaskTraining:
+    short = {"steps": 6, "batch_size": 8, "eval_every": 2, "clip_norm": 1.0, "init_std": 0.0, "max_new_tokens": 6}
+    return TaskTraining(**(short | changes))
 
 
 def vision_tokenizer(*shape: Any) -> Any:

@@ -79,8 +79,8 @@ class Work:
         return [[3 + (row + i) % 200 for i in range(self.prompt)] for row in range(self.rows)]
 
 
-def settings(recipe: str, **changes: Any) -> dict[str, Any]:
-    return Training(**RECIPES[recipe] | changes).model_dump() | {"layers": "all"}
+def settings(recipe: str, **changes: Any) -> Training:
+    return Training(**RECIPES[recipe] | changes)
 
 
 def prepare(work: Work) -> None:
@@ -164,7 +164,7 @@ def merge(work: Work) -> None:
         write_merged(model, Path(work.folder), Path(out))
 
 
-def train(work: Work, chosen: dict[str, Any], recomputes: bool) -> None:
+def train(work: Work, chosen: Training, recomputes: bool) -> None:
     """Steps of gradients on one micro-batch."""
     model = load_model(Path(work.folder), work.dtype)
     touch(model)
@@ -175,7 +175,7 @@ def train(work: Work, chosen: dict[str, Any], recomputes: bool) -> None:
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     samples = [Sample(prompt, [5] * work.answer, 1.0) for prompt in work.prompts()]
     for _ in range(work.steps):
-        set_training_mode(expert, dropout=chosen["objective"] == "next_token")
+        set_training_mode(expert, dropout=chosen.objective == "next_token")
         optimizer.zero_grad()
         accumulate_gradients(expert, samples, chosen)
         optimizer.step()
@@ -185,14 +185,14 @@ SVF = settings("paper", kl_coefficient=0.1)
 LORA = settings("paper-lora")
 
 
-def training(chosen: dict[str, Any], recomputes: bool) -> tuple[Callable[[Work], None], Callable[[Work], float]]:
+def training(chosen: Training, recomputes: bool) -> tuple[Callable[[Work], None], Callable[[Work], float]]:
     def run(work: Work) -> None:
-        train(work, chosen | {"micro_batch_tokens": work.tokens}, recomputes)
+        train(work, chosen.model_copy(update={"micro_batch_tokens": work.tokens}), recomputes)
 
     def formula(work: Work) -> float:
-        adapted = Adapted(chosen["adapter"], chosen["modules"], work.size.layers)
+        adapted = Adapted(chosen.adapter, chosen.modules, work.size.layers)
         trained = costs.trained_numbers(work.size, chosen, work.size.layers)
-        answered, kl = work.rows * work.answer, chosen["kl_coefficient"] > 0
+        answered, kl = work.rows * work.answer, chosen.kl_coefficient > 0
         of_card = costs.training_gb(work.size, adapted, work.tokens, answered, trained, work.bytes, kl, recomputes)
         return of_card - costs.CONTEXT_GB
 

@@ -8,6 +8,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, TrainerCallback
 
+from transformer2.config import Training
 from transformer2.provenance import forget_peak_memory
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
@@ -53,7 +54,7 @@ def measure(
     }
 
 
-def svf_step(base: Any, rows: list[list[int]], answer_tokens: int, settings: dict[str, Any]) -> Work:
+def svf_step(base: Any, rows: list[list[int]], answer_tokens: int, settings: Training) -> Work:
     """A step of ours: answers at temperature 1, rewards, gradients, Adam."""
     adapted = with_svf(base)
     step = training.optimizer_step(adapted, settings)

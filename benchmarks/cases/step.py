@@ -23,7 +23,7 @@ def measure(
     batch = training.samples(bases[0], answers, prompt_tokens, answer_tokens)
 
     def ours() -> Work:
-        adapted = with_svf(bases[0], parametrisation=settings["parametrisation"])
+        adapted = with_svf(bases[0], parametrisation=settings.parametrisation)
         layers = [layer for _, layer in adapted.base_model.svf_layers()]  # type: ignore[operator]
         with torch.no_grad():
             for number, layer in enumerate(layers):

@@ -116,15 +116,17 @@ class Grid:
         return {task: self.expert(model, task, self.search.experts, seed) for task in self.run.text_tasks}
 
     def experts_to_mix(self, model: str, budget: str, seed: int | str) -> dict[str, str]:
-        """Files of the experts of a few-shot adaptation: the model's own, in some budgets with another model's."""
+        """Files of the experts of a few-shot adaptation: the model's own, in some budgets with another model's, which
+        are those of the run's first seed."""
         own = self.experts_to_adapt(model, seed)
         if budget != CROSS:
             return own
         transfer = self.run.models[model].transfer
         assert transfer is not None
-        row, ordered = self.run.models[transfer.experts_of].row, next(iter(self.run.transferred(model)))
-        tasks = self.run.text_tasks
-        return own | {f"{row}:{task}": self.transferred_expert(model, task, ordered, seed) for task in tasks}
+        row = self.run.models[transfer.experts_of].row
+        ordered, (first, *_) = next(iter(self.run.transferred(model).items()))
+        theirs = {task: self.transferred_expert(model, task, ordered, first) for task in self.run.text_tasks}
+        return own | {f"{row}:{task}": file for task, file in theirs.items()}
 
     def experts_by_class(self, model: str, seed: int | str) -> dict[str, str]:
         """Files of the expert that answers each class: that of the first training task of the class."""

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from transformer2 import hub
-from transformer2.config import MODULES, unknown
+from transformer2.config import MODULES, Training, unknown
 from transformer2.config.names import REHEARSAL
 from transformer2.experts import read_expert, svf_vectors
 from transformer2.provenance import atomic_path, read_json, write_json
@@ -212,29 +212,29 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def new_expert(model: Any, settings: dict[str, Any], basis: Path | None, seed: int) -> PeftModel:
+def new_expert(model: Any, settings: Training, basis: Path | None, seed: int) -> PeftModel:
     """The model with a fresh, trainable adapter; `settings` as `config.Run.training` gives them.
 
     Half of the layers is the upper half.
     """
     torch.manual_seed(seed)
     n = model.config.get_text_config().num_hidden_layers
-    modules = list(MODULES[settings["modules"]])
-    layers = list(range(n // 2, n)) if settings["layers"] == "half" else None
+    modules = list(MODULES[settings.modules])
+    layers = list(range(n // 2, n)) if settings.layers == "half" else None
     shared: Any = {"task_type": TaskType.CAUSAL_LM, **_targets(model, modules, layers)}
-    match settings["adapter"]:
+    match settings.adapter:
         case "svf":
-            own = {key: settings[key] for key in ("parametrisation", "init_mean", "init_std")}
+            own = settings.model_dump(include={"parametrisation", "init_mean", "init_std"})
             config = SVFConfig(**shared, **own, **_bases(basis))
         case "lora" | "dora" as kind:
-            own = {key: settings[key] for key in ("lora_alpha", "lora_dropout")}
-            config = LoraConfig(**shared, **own, r=settings["rank"], use_dora=kind == "dora")
+            own = settings.model_dump(include={"lora_alpha", "lora_dropout"})
+            config = LoraConfig(**shared, **own, r=settings.rank, use_dora=kind == "dora")
         case "ia3":
             config = IA3Config(**shared, feedforward_modules=[name for name in modules if name == "down_proj"])
         case "vera":
-            config = VeraConfig(**shared, r=settings["rank"], vera_dropout=settings["lora_dropout"])
+            config = VeraConfig(**shared, r=settings.rank, vera_dropout=settings.lora_dropout)
         case "tinylora":
-            config = TinyLoraConfig(**shared, r=settings["rank"], u=settings["projection"])
+            config = TinyLoraConfig(**shared, r=settings.rank, u=settings.projection)
         case other:
             raise ValueError(f"unknown adapter {other!r}")
     return get_peft_model(model, config)

@@ -89,7 +89,7 @@ def expert_folder(
     folder: Path, model: Path, dtype: str = "float32", layers: str = "all", **changes: Any
 ) -> Path:  # fmt: skip
     """A random expert; every number that training would move is moved."""
-    chosen = helpers.settings(rank=4, projection=4, lora_dropout=0.0, **changes) | {"layers": layers}
+    chosen = helpers.settings(rank=4, projection=4, lora_dropout=0.0, layers=layers, **changes)
     adapted = new_expert(load_model(model, dtype), chosen, None, seed=1)
     generator = torch.Generator().manual_seed(7)
     for parameter in adapted.parameters():
@@ -224,7 +224,7 @@ def in_a_run(folder: Path, model: Path, **changes: Any) -> Path:
     training = {
         "step": 6, "best_step": 4, "best_validation": 0.75, "last_validation": 0.5, "collapsed_at": None,
         "stopped": None, "trained_parameters": 224,
-        "settings": helpers.settings(), "seed": 0, "inputs": inputs, "task": "words", "version": 1,
+        "settings": helpers.settings().model_dump(), "seed": 0, "inputs": inputs, "task": "words", "version": 1,
     }  # fmt: skip
     expert_folder(expert, model)
     write_json(expert / "selection.json", {"chosen": "single", "validation": {"single": 0.75}, "training": training})

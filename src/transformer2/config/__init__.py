@@ -19,12 +19,12 @@ from transformer2.config.names import (
 )
 from transformer2.config.parts import CEM, Adaptation, Budget, Model, Search, TaskData, Transfer
 from transformer2.config.run import NO_RUN, Run, check_folders, load, parse, parse_search, parse_training
-from transformer2.config.training import RECIPES, Method, Training
+from transformer2.config.training import RECIPES, Method, TaskTraining, Training
 from transformer2.config.yaml_files import read_yaml
 
 __all__ = [
     "CEM", "CLASSIFIER", "CONFIGURATIONS", "CROSS", "MODULES", "NO_RUN", "PAPER_MODELS", "RECIPES", "STRATEGIES",
     "TASK_MODULES", "VISION_TASKS", "Adaptation", "Budget", "ConfigError", "Method", "Model", "PaperModel", "Run",
-    "Search", "TaskData", "Training", "Transfer", "check_folders", "default_yaml", "explain", "json_schema", "load",
-    "parse", "parse_search", "parse_training", "read_yaml", "shown", "unknown",
+    "Search", "TaskData", "TaskTraining", "Training", "Transfer", "check_folders", "default_yaml", "explain",
+    "json_schema", "load", "parse", "parse_search", "parse_training", "read_yaml", "shown", "unknown",
 ]  # fmt: skip

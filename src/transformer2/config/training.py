@@ -71,6 +71,12 @@ class Training(Section):
     """Tokens of one forward and backward pass, padding included."""
 
 
+class TaskTraining(Training):
+    """How one expert is trained on a task, whose answers have at most so many tokens."""
+
+    max_new_tokens: Count
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "release": {

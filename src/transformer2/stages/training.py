@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
 from transformer2.adaptation.choice import shots as shots_of
+from transformer2.config import TaskTraining
 from transformer2.models import family, load_model, load_tokenizer, new_expert
 from transformer2.provenance import read_json
 from transformer2.rows import read_rows
@@ -22,7 +23,7 @@ from transformer2.training.team import ALONE, Team, join, shard_layers
 
 
 def train_expert(
-    team: Team = ALONE, *, model: Path, task: str, train: Path, validation: Path, settings: dict[str, Any], out: Path,
+    team: Team = ALONE, *, model: Path, task: str, train: Path, validation: Path, settings: TaskTraining, out: Path,
     inputs: Any, basis: Path | None, dtype: str, seed: int, batch_rows: int, shots: int | None, engine: str, gpus: int,
     gradient_checkpointing: bool, allow_unsandboxed_code: bool,
 ) -> dict[str, Any]:  # fmt: skip
@@ -36,7 +37,7 @@ def train_expert(
         for rows in (read_rows(the_task, file) for file in (train, validation))
     )
     with _base(model, dtype, team) as (base, tokenizer):
-        expert = new_expert(base, settings, basis if settings["adapter"] == "svf" else None, seed)
+        expert = new_expert(base, settings, basis if settings.adapter == "svf" else None, seed)
         if gradient_checkpointing:
             recompute_layers(expert)
         if team.size > 1:

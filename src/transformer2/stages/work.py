@@ -65,12 +65,12 @@ def train(
     together = engine == "vllm" and gpus > 1
     with exclusive_lock(out / ".lock"):
         progress = train_in_team(gpus, arguments) if together else train_expert(**arguments)
-    facts = {"task": task, "seed": seed, "settings": chosen, "inputs": inputs, "engine": engine}
+    facts = {"task": task, "seed": seed, "settings": chosen.model_dump(), "inputs": inputs, "engine": engine}
     facts |= {"gradient_checkpointing": gradient_checkpointing, "progress": progress}
     return facts | ({"processes": gpus} if together else {})
 
 
-def training_settings(given: Mapping[str, Any], max_new_tokens: int) -> dict[str, Any]:
+def training_settings(given: Mapping[str, Any], max_new_tokens: int) -> configuration.TaskTraining:
     """The settings of a training with all defaults: the keys of `config.Training`, and `max_new_tokens`, whose default
     is the number given here.
 
@@ -82,7 +82,7 @@ def training_settings(given: Mapping[str, Any], max_new_tokens: int) -> dict[str
     if tokens is not None and not (type(tokens) is int and tokens > 0):
         raise ValueError(f"--settings: max_new_tokens is {tokens!r}; it must be a whole number of at least 1")
     chosen = configuration.parse_training(rest).model_dump()
-    return chosen | {"max_new_tokens": max_new_tokens if tokens is None else tokens}
+    return configuration.TaskTraining(**chosen, max_new_tokens=max_new_tokens if tokens is None else tokens)
 
 
 def select(*, candidates: Sequence[Path], out: Path) -> Facts:

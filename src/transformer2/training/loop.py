@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from transformer2.config import TaskTraining, Training
 from transformer2.evaluation import accuracy
 from transformer2.models import save_expert
 from transformer2.provenance import read_complete_lines, write_json
@@ -44,13 +45,13 @@ LOGS = {"metrics.jsonl": 0, "rollouts.jsonl": 0, "validation.jsonl": 1}
 """What grows while a training runs -> whether a checkpoint comes after the line of the step that it stands at."""
 
 
-def base_values(name: str, start: Tensor, settings: dict[str, Any]) -> Tensor:
+def base_values(name: str, start: Tensor, settings: Training) -> Tensor:
     """Values of a trained parameter at which its adapter is the base model, in the shape of its values at the start.
 
     They are 1 for what multiplies (z of SVF, the vectors of IA3) and the norms of W at the start for DoRA's magnitude.
     They are 0 for the factors of LoRA and similar adapters, and for a vector before a sigmoid (any constant is z = 1).
     """
-    if settings["adapter"] == "ia3" or (settings["adapter"] == "svf" and settings["parametrisation"] == "linear"):
+    if settings.adapter == "ia3" or (settings.adapter == "svf" and settings.parametrisation == "linear"):
         return torch.ones_like(start)
     return start.detach().clone() if "lora_magnitude_vector" in name else torch.zeros_like(start)
 
@@ -76,14 +77,14 @@ class Progress:
 class Trainer:
     """One expert in training.
 
-    `settings` are those of `config.Run.training` plus `max_new_tokens`; `inputs` identifies base model and data (any
+    `inputs` identifies base model and data (any
     JSON value, such as checksums). Checkpoints and logs of other settings or inputs are discarded. In a `team`, only
     the first process answers (it alone needs an engine) and writes.
     """
 
     def __init__(
         self, model: PeftModel, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task,
-        train: Sequence[Row], validation: Sequence[Row], settings: dict[str, Any], seed: int, out: Path,
+        train: Sequence[Row], validation: Sequence[Row], settings: TaskTraining, seed: int, out: Path,
         inputs: Any = None, team: Team = ALONE,
     ):  # fmt: skip
         self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
@@ -93,14 +94,14 @@ class Trainer:
         self.best = self.last = self._copy()
         self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
         # AdamW is Adam plus the decay of `_decay`, which pulls towards the base model: PyTorch's own pulls to zero.
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings["learning_rate"], betas=BETAS)
+        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, betas=BETAS)
         self.progress = Progress()
         self._references = references(tokenizer, task)
 
     def run(self, last_step: int | None = None) -> Progress:
         """Trains to the end (or to `last_step`, leaving a checkpoint), then leaves the selected state in the model."""
         self._resume()
-        steps = self.settings["steps"]
+        steps = self.settings.steps
         if self.progress.best_validation < 0:
             self._evaluate()
         with tqdm(total=steps, initial=self.progress.step, desc=f"training on {self.task.name}", unit="step") as bar:
@@ -132,8 +133,8 @@ class Trainer:
             self._log("rollouts.jsonl", _rollout_lines(step, seen))
         self._watch(line)
         self.progress.step = step + 1
-        ends = self.progress.step == self.settings["steps"] or self.progress.stopped
-        if ends or self.progress.step % self.settings["eval_every"] == 0:
+        ends = self.progress.step == self.settings.steps or self.progress.stopped
+        if ends or self.progress.step % self.settings.eval_every == 0:
             self._evaluate()
         if self.progress.stopped:
             tqdm.write(self.progress.stopped)
@@ -141,8 +142,8 @@ class Trainer:
 
     def _rows(self, step: int) -> list[Row]:
         """The rows of a step; where each is answered several times, as often."""
-        answers = self.settings["answers"]
-        rows = step_rows(self.train, max(self.settings["batch_size"] // answers, 1), step, self.seed)
+        answers = self.settings.answers
+        rows = step_rows(self.train, max(self.settings.batch_size // answers, 1), step, self.seed)
         return [row for row in rows for _ in range(answers)]
 
     def _watch(self, line: dict[str, Any]) -> None:
@@ -162,14 +163,14 @@ class Trainer:
             p.stopped = f"no gradient in the {COLLAPSE_STEPS} steps up to {p.step}: nothing is left to follow"
 
     def _samples(self, rows: list[Row]) -> tuple[list[Sample], Rollout | None]:
-        if self.settings["objective"] == "next_token":
+        if self.settings.objective == "next_token":
             return self._references(rows), None
         seed = derive_seed(self.seed, self.progress.step, 1)
 
         def answered() -> tuple[list[Sample], Rollout]:
             self.engine.refresh()
             samples, seen = rollout(self.engine, self.tokenizer, self.task, rows, self.settings, seed)
-            answers = self.settings["answers"]
+            answers = self.settings.answers
             return (leave_one_out(samples, answers) if answers > 1 else samples), seen
 
         return self.team.from_first(answered)
@@ -178,10 +179,10 @@ class Trainer:
         """One optimiser step; none if the gradient is not finite."""
         torch.manual_seed(derive_seed(self.seed, self.progress.step, 2))  # dropout
         # REINFORCE needs the gradient of the policy that answered, so no dropout there.
-        set_training_mode(self.model, dropout=self.settings["objective"] == "next_token")
+        set_training_mode(self.model, dropout=self.settings.objective == "next_token")
         self.optimizer.zero_grad()
         facts = accumulate_gradients(self.model, samples, self.settings, self.team)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings["clip_norm"]).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm).item()
         if math.isfinite(norm) and math.isfinite(facts["loss"]):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -195,21 +196,21 @@ class Trainer:
     @torch.no_grad()
     def _decay(self, learning_rate: float) -> None:
         """The decoupled decay of AdamW (Loshchilov and Hutter 2019), towards the base model."""
-        if self.settings["optimizer"] == "adamw_cosine":
-            share = learning_rate * self.settings["weight_decay"]
+        if self.settings.optimizer == "adamw_cosine":
+            share = learning_rate * self.settings.weight_decay
             for name, parameter in self.parameters.items():
                 parameter.lerp_(self.base_state[name], share)
 
     def learning_rate(self, step: int) -> float:
         """Cosine decay to zero over all steps, or constant."""
-        peak = self.settings["learning_rate"]
-        if self.settings["optimizer"] == "adam_constant":
+        peak = self.settings.learning_rate
+        if self.settings.optimizer == "adam_constant":
             return peak
-        return peak * 0.5 * (1 + math.cos(math.pi * step / self.settings["steps"]))
+        return peak * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
 
     def _evaluate(self) -> None:
         """Measures the greedy accuracy on the validation half, keeps the best state, writes a checkpoint."""
-        p, tokens, which = self.progress, self.settings["max_new_tokens"], self.settings["reward"]
+        p, tokens, which = self.progress, self.settings.max_new_tokens, self.settings.reward
 
         def measured() -> float:
             self.engine.refresh()
@@ -222,7 +223,7 @@ class Trainer:
             self.best = self._copy()
         else:
             p.evaluations_since_best += 1
-        if not p.stopped and p.evaluations_since_best >= self.settings["patience"]:
+        if not p.stopped and p.evaluations_since_best >= self.settings.patience:
             p.stopped = f"early: no better validation in {p.evaluations_since_best} evaluations"
         self._log("validation.jsonl", [{"step": p.step, "accuracy": value, "n": len(self.validation)}])
         self._save_checkpoint()
@@ -230,7 +231,7 @@ class Trainer:
     def _job(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed."""
         task = {"task": self.task.name, "version": self.task.version}
-        return {"settings": self.settings, "seed": self.seed, "inputs": self.inputs} | task
+        return {"settings": self.settings.model_dump(), "seed": self.seed, "inputs": self.inputs} | task
 
     def _save_checkpoint(self) -> None:
         if not self.team.first:
@@ -274,7 +275,7 @@ class Trainer:
         return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 
     def _selected(self) -> dict[str, Tensor]:
-        return self.last if self.settings["select"] == "last" else self.best
+        return self.last if self.settings.select == "last" else self.best
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer2.config import Training
 from transformer2.rollout.batching import by_tokens
 from transformer2.rollout.likelihood import completion_states, token_kl, token_logprobs
 
@@ -40,7 +41,7 @@ def reduce_by_sample(values: Tensor, lengths: Sequence[int], how: str) -> Tensor
 
 
 def accumulate_gradients(
-    model: Any, samples: Sequence[Sample], settings: dict[str, Any], team: Team = ALONE
+    model: Any, samples: Sequence[Sample], settings: Training, team: Team = ALONE
 ) -> dict[str, float]:
     """Adds the gradient of the mean of -J over `samples` to `.grad`, micro-batch by micro-batch; in a team, where each
     process takes its share of them, the sum over all processes.
@@ -54,21 +55,21 @@ def accumulate_gradients(
     causal, head = model.get_base_model(), model.get_base_model().get_output_embeddings()
     totals = {"loss": 0.0, "kl": 0.0}
     lengths = [len(s.prompt_ids) + len(s.completion_ids) for s in samples]
-    for batch, weight in team.share(list(by_tokens(lengths, settings["micro_batch_tokens"]))):
+    for batch, weight in team.share(list(by_tokens(lengths, settings.micro_batch_tokens))):
         part = [samples[i] for i in batch]
         prompts, answers = [s.prompt_ids for s in part], [s.completion_ids for s in part]
         answer_lengths = [len(answer) for answer in answers]
         base_states = None
-        if settings["kl_coefficient"] > 0:
+        if settings.kl_coefficient > 0:
             with torch.no_grad(), model.disable_adapter():
                 base_states, _ = completion_states(causal, prompts, answers)
         states, targets = completion_states(causal, prompts, answers)
-        logprobs = reduce_by_sample(token_logprobs(head, states, targets), answer_lengths, settings["loss"])
+        logprobs = reduce_by_sample(token_logprobs(head, states, targets), answer_lengths, settings.loss)
         kl = torch.zeros_like(logprobs)
         if base_states is not None:
-            kl = reduce_by_sample(token_kl(head, states, base_states, settings["kl"]), answer_lengths, settings["loss"])
+            kl = reduce_by_sample(token_kl(head, states, base_states, settings.kl), answer_lengths, settings.loss)
         rewards = torch.tensor([s.reward for s in part], device=logprobs.device)
-        loss = weight * negative_objective(logprobs, kl, rewards, settings["kl_coefficient"]) / len(samples)
+        loss = weight * negative_objective(logprobs, kl, rewards, settings.kl_coefficient) / len(samples)
         loss.backward()
         totals["loss"] += loss.item()
         totals["kl"] += weight * kl.sum().item() / len(samples)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from transformer2.config import TaskTraining
 from transformer2.rollout.engine import Completion, Engine, Sampling, encode_prompt
 from transformer2.tasks import RIGHT, Row, Score, Task, classify
 
@@ -63,7 +64,7 @@ def rollout(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     rows: Sequence[Row],
-    settings: dict[str, Any],
+    settings: TaskTraining,
     seed: int,
 ) -> tuple[list[Sample], Rollout]:
     """Answers of the policy to `rows` with their rewards: +1 if right, `reward_wrong` if not (Section 3.2).
@@ -71,13 +72,13 @@ def rollout(
     Training uses the engine's own token ids, after the prompt ids that they were generated from.
     """
     prompts = [encode_prompt(tokenizer, task.prompt(row)) for row in rows]
-    if settings["rollout"] == "labels":
+    if settings.rollout == "labels":
         completions = drawn_labels(engine, tokenizer, task, prompts, seed)
     else:
-        temperature = 1.0 if settings["rollout"] == "sampled" else 0.0
-        completions = engine.generate(prompts, Sampling(settings["max_new_tokens"], temperature, task.stop, seed))
+        temperature = 1.0 if settings.rollout == "sampled" else 0.0
+        completions = engine.generate(prompts, Sampling(settings.max_new_tokens, temperature, task.stop, seed))
     scores = task.score(rows, [completion.text for completion in completions])
-    rewards = [1.0 if getattr(score, settings["reward"]) >= RIGHT else settings["reward_wrong"] for score in scores]
+    rewards = [1.0 if getattr(score, settings.reward) >= RIGHT else settings.reward_wrong for score in scores]
     samples = [Sample(p, c.token_ids, r) for p, c, r in zip(prompts, completions, rewards, strict=True)]
     return samples, Rollout(list(rows), completions, scores, rewards)
 

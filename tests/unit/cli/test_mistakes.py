@@ -169,7 +169,7 @@ def train(base: Path, chosen: dict) -> tuple:
     ],
 )
 def test_a_setting_of_a_training_that_is_misspelt_or_cannot_be_is_named(base, said, change, message):
-    assert message in said(*train(base, settings() | change))
+    assert message in said(*train(base, settings().model_dump() | change))
     assert not Path("expert").exists()
 
 

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from transformer2.config import Training
 from transformer2.models import fetch, load_model, new_expert, save_expert
 from transformer2.svf import SVFConfig
 
@@ -85,11 +86,8 @@ def test_a_model_adapts_by_dispatch_and_by_a_mix(base, run, tmp_path):
     assert "classes: [" in said and "mix for math: {'math': [" in said and "of 3 shots right" in said
 
 
-def ours(config: SVFConfig) -> dict:
-    return {
-        "adapter": "svf", "modules": "all", "layers": "all", "parametrisation": config.parametrisation,
-        "init_mean": config.init_mean, "init_std": config.init_std,
-    }  # fmt: skip
+def ours(config: SVFConfig) -> Training:
+    return Training.model_validate({key: getattr(config, key) for key in ("parametrisation", "init_mean", "init_std")})
 
 
 def test_no_experts_is_one_clear_line(base, run, tmp_path):

@@ -80,7 +80,7 @@ def test_the_formula_of_activations_is_what_autograd_keeps(adapter: str, modules
 def _kept(model: Any, adapter: str, modules: str, tokens: tuple[int, int]) -> int:
     """Bytes of activations that autograd keeps of a pass over a padded batch."""
     settings = Method(settings={"adapter": adapter, "modules": modules, "lora_dropout": 0.0, "rank": 1}).points()
-    expert: Any = new_expert(model, settings["single"].model_dump() | {"layers": "all"}, None, seed=0).eval()
+    expert: Any = new_expert(model, settings["single"], None, seed=0).eval()
     weights = {t.untyped_storage().data_ptr() for t in (*expert.parameters(), *expert.buffers())}
     sizes: dict[int, tuple[int, torch.Tensor]] = {}
 

@@ -167,7 +167,7 @@ def test_an_answer_never_asks_for_a_piece_of_the_picture(prompts):
 
 def test_svf_scales_the_upper_half_of_the_language_model_alone():
     model, _ = vision_model()
-    expert = new_expert(model, settings(init_std=0.1) | {"layers": "half"}, None, seed=0)
+    expert = new_expert(model, settings(init_std=0.1, layers="half"), None, seed=0)
     trained = [name for name, p in expert.named_parameters() if p.requires_grad]
     assert len(trained) == 7 and all("language_model.layers.1." in name for name in trained)
 

@@ -35,7 +35,7 @@ def bases(tmp_path_factory) -> dict[str, Path]:
     for name in ("llama", "mistral"):
         folders[name] = folder = tmp_path_factory.mktemp(name)
         tokens = pretrain.tokenizer()
-        pretrain.new_model(name, tokens, 0).save_pretrained(folder)
+        pretrain.new_model(name, tokens).save_pretrained(folder)
         tokens.save_pretrained(folder)
         write_json(folder / "manifest.json", {"sha256": {}})
         assert family(folder) == name
@@ -66,7 +66,7 @@ def test_every_command_asks_each_family_in_its_way(bases, tmp_path, monkeypatch)
         monkeypatch.setattr(module, "encode_prompt", spy)
     data = tmp_path / "rows.jsonl"
     write_jsonl(data, corpus.rows("arc_easy", "test", 4))
-    sft = settings(objective="next_token", steps=1, batch_size=2, eval_every=1) | {"max_new_tokens": 2}
+    sft = settings(objective="next_token", steps=1, batch_size=2, eval_every=1, max_new_tokens=2).model_dump()
     search = {"iterations": 1, "population": 2, "elites": 1, "max_new_tokens": 2}
     for name, folder in bases.items():
         out = tmp_path / name

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from transformer2.cli import app
-from transformer2.config import load, parse
+from transformer2.config import Training, load, parse
 from transformer2.config.sizes import available
 from transformer2.experts import svf_vectors
 from transformer2.models import carry_over, load_model, load_tokenizer, new_expert, save_expert
@@ -25,8 +25,7 @@ from transformer2.rehearsal.small import differences, full_data, small_run
 from transformer2.rollout.engine import encode_prompt
 from transformer2.tasks import TASKS, Prompt
 
-SETTINGS = {"adapter": "svf", "modules": "all", "layers": "all", "parametrisation": "linear", "init_mean": None,
-            "init_std": 0.0}  # fmt: skip
+SETTINGS = Training(init_std=0.0)
 
 # The small configuration ----------------------------------------------------------------------------------------------
 

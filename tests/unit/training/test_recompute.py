@@ -68,7 +68,7 @@ def gradients(base: Any, chosen: dict[str, Any], samples: list[Sample], recomput
             if parameter.requires_grad:
                 parameter += 0.1
     torch.manual_seed(3)
-    set_training_mode(adapted, dropout=chosen["objective"] == "next_token")
+    set_training_mode(adapted, dropout=chosen.objective == "next_token")
     facts = accumulate_gradients(adapted, samples, chosen)
     return facts["loss"], {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
 
@@ -95,7 +95,7 @@ def test_gradients_of_a_model_that_sees_are_those_without_it(runs):
         base, words = helpers.vision_model()
         asked = [encode_prompt(words, TASKS["textvqa"].prompt(row)) for row in corpus.rows("textvqa", "test", 2)]
         samples = [Sample(prompt, [7, 8], reward) for prompt, reward in zip(asked, (1.0, -1.0), strict=True)]
-        found.append(gradients(base, settings() | {"layers": "half"}, samples, recomputes))
+        found.append(gradients(base, settings(layers="half"), samples, recomputes))
     assert_same(*found)
     assert runs.count(True) == 2 + 3, "the lower of the two layers has nothing to recompute"
 
@@ -123,7 +123,7 @@ def test_a_training_is_that_without_it_and_answers_without_it(words, tmp_path, r
 
 def test_half_of_the_layers_keeps_nothing_below_them(words):
     base = model(len(words))
-    adapted, asked = expert(base, settings() | {"layers": "half"}, recomputes=True), []
+    adapted, asked = expert(base, settings(layers="half"), recomputes=True), []
     for layer in base.model.layers:
         layer.register_forward_pre_hook(lambda _, args: asked.append(args[0].requires_grad))
     set_training_mode(adapted, dropout=False)

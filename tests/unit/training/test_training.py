@@ -460,7 +460,7 @@ def test_learning_rate_is_a_cosine_or_constant(words, tmp_path):
 
 
 def test_half_of_the_layers_is_the_upper_half(words):
-    expert = new_expert(model(len(words)), settings() | {"layers": "half"}, None, seed=0)
+    expert = new_expert(model(len(words)), settings(layers="half"), None, seed=0)
     assert all(".layers.1." in name for name, p in expert.named_parameters() if p.requires_grad)
 
 
