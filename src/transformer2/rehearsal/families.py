@@ -64,11 +64,6 @@ LLAVA_TURNS = (
     "{% for part in message.content %}{{ '<image>\n' if part.type == 'image' else part.text }}{% endfor %}<|eot_id|>"
     "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-QWEN_TURNS = (
-    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    + CHATML_TURNS
-)
-"""ChatML with a system prompt of its own where a conversation has none."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +106,13 @@ FAMILIES: dict[str, Family] = {
         "<|im_end|>", begins=False, pad="<|im_end|>", more={"num_hidden_layers": 2, "tie_word_embeddings": True},
     ),
     "qwen2.5": Family(
-        Qwen2ForCausalLM, Qwen2Config, QWEN_TURNS, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "<|endoftext|>",
+        Qwen2ForCausalLM, Qwen2Config, CHATML_TURNS, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "<|endoftext|>",
         "<|im_end|>", begins=False, pad="<|endoftext|>", ends=("<|im_end|>", "<|endoftext|>"),
         more={"num_hidden_layers": 2, "tie_word_embeddings": True},
     ),
 }  # fmt: skip
-"""Llama 3 of two depths, Mistral 7B v0.3, ChatML models such as SmolLM2, and Qwen 2.5, whose q, k and v have biases. A LlavaNext is built around Llama 3."""
+"""Llama 3 of two depths, Mistral 7B v0.3, ChatML models such as SmolLM2, and Qwen 2.5, whose q, k and v have biases.
+A LlavaNext is built around Llama 3."""
 LLAVA_NEXT = "llava-next"
 
 

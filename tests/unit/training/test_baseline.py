@@ -24,22 +24,25 @@ def test_an_advantage_is_the_reward_minus_the_mean_of_the_others():
     assert [one.completion_ids for one in leave_one_out(samples(1, -1), 2)] == [[0], [1]]
 
 
-def test_the_mean_gradient_is_that_of_plain_reinforce_and_it_varies_less():
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_the_mean_gradient_is_that_of_plain_reinforce_whatever_all_rewards_have_in_common(shift):
     """A policy over three actions: all gradients that can come about, weighed by how likely they are."""
-    p, rewards, k = torch.tensor([0.5, 0.3, 0.2]), [1.0, -1.0, 1.0], 2
+    p, k = torch.tensor([0.5, 0.3, 0.2]), 2
+    rewards = [1.0 + shift, -1.0 + shift, 1.0 + shift]
     score = torch.eye(3) - p  # d log p(a) / d logits
     means = {"plain": torch.zeros(3), "rloo": torch.zeros(3)}
-    seconds = {name: 0.0 for name in means}
+    seconds = dict.fromkeys(means, 0.0)
     for a in range(3):
         for b in range(3):
-            chance = p[a] * p[b]
-            plain = (rewards[a] * score[a] + rewards[b] * score[b]) / k
             first, second = (one.reward for one in leave_one_out(samples(rewards[a], rewards[b]), k))
-            for name, g in (("plain", plain), ("rloo", (first * score[a] + second * score[b]) / k)):
-                means[name] += chance * g
-                seconds[name] += float(chance * g.square().sum())
+            found = {"plain": (rewards[a], rewards[b]), "rloo": (first, second)}
+            for name, (of_a, of_b) in found.items():
+                gradient = (of_a * score[a] + of_b * score[b]) / k
+                means[name] += p[a] * p[b] * gradient
+                seconds[name] += float(p[a] * p[b] * gradient.square().sum())
     torch.testing.assert_close(means["plain"], means["rloo"])
-    assert seconds["rloo"] < seconds["plain"]
+    assert seconds["rloo"] == pytest.approx(0.84, abs=1e-3)
+    assert (seconds["plain"] > seconds["rloo"]) is (shift > 0), "a baseline pays where rewards are far from zero"
 
 
 def test_a_training_answers_each_prompt_of_a_batch_so_often(tmp_path):
