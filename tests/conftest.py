@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("served")
     with server(folder / "socket", ROOT, folder / "bin"):
         yield folder / "bin"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reported() -> Iterator[None]:
+    """What the papers report is read once for all tests: the files of the project do not change."""
+    from transformer2.reproduce import ledger
+
+    read_all, once, ours = ledger.read_all, cache(ledger.read_all), ROOT / "paper_tables"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "read_all", lambda folder: once(folder) if folder == ours else read_all(folder))
+        yield
 
 
 @pytest.fixture

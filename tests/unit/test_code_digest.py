@@ -144,7 +144,11 @@ def test_the_workflow_needs_no_torch_to_know_the_code_of_a_step():
 
 @pytest.mark.slow
 def test_no_command_runs_code_that_its_digest_leaves_out(tmp_path, monkeypatch):
-    """What really runs, function by function, from a model to a frame of scores."""
+    """What really runs, function by function, from a model to a frame of scores. What the libraries import is not
+    followed: it takes longer than all else here."""
+    from peft import LoraConfig  # noqa: F401
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
+
     monkeypatch.chdir(tmp_path)
     training = Training(steps=1, batch_size=4, eval_every=1, init_std=0.0).model_dump()
     settings = json.dumps(training | {"layers": "all", "max_new_tokens": 8})

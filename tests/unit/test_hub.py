@@ -1,6 +1,7 @@
 """Models and data sets from the hub, by a server that answers as it does: what comes is whole, else it is one line."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import made_up_textvqa
+from conftest import ROOT
 from helpers import model as tiny_model
 from helpers import tokenizer as tiny_tokenizer
 from helpers import vision_model
@@ -73,28 +75,40 @@ def test_a_vision_language_model_comes_with_its_processor(hub, tmp_path: Path):
     assert load_tokenizer(tmp_path / "base").processor.image_processor is not None
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "said"),
-    [
-        (
-            "org/gated",
-            [],
-            "org/gated is gated: accept its licence at https://huggingface.co/org/gated, and set HF_TOKEN",
-        ),
-        ("org/missing", [], "the hub has no repository org/missing, or it is private: set HF_TOKEN"),
-        ("org/tiny", ["--revision", "f" * 40], f"org/tiny has no revision {'f' * 40} on the hub"),
-        ("org/pickled", [], "org/pickled has no weights in safetensors"),
-    ],
-)
-def test_what_cannot_be_had_is_one_line(hub, tmp_path: Path, name: str, options: list[str], said: str):
+SEVERAL = """
+import json, sys
+from commands import run
+for arguments in json.loads(sys.argv[1]):
+    done = run(*arguments)
+    print(json.dumps([done.returncode, done.stderr]))
+"""
+"""Runs several commands in one process, which imports for seconds; prints the exit status and the errors of each."""
+
+
+def test_what_cannot_be_had_is_one_line(hub, tmp_path: Path):
     words = tiny_tokenizer()
     for repository in ("gated", "tiny"):
         publish(hub[1] / "org" / repository, tiny_model(len(words)), words)
     (hub[1] / "org" / "pickled").mkdir()
     (hub[1] / "org" / "pickled" / "config.json").write_text("{}")
-    done = get(hub, f"hub:{name}", tmp_path / "base", *options)
-    assert done.returncode == 2 and said in done.stderr, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr and not (tmp_path / "base" / "config.json").exists()
+    said = {
+        "gated": "org/gated is gated: accept its licence at https://huggingface.co/org/gated, and set HF_TOKEN",
+        "missing": "the hub has no repository org/missing, or it is private: set HF_TOKEN",
+        "tiny": f"org/tiny has no revision {'f' * 40} on the hub",
+        "pickled": "org/pickled has no weights in safetensors",
+    }
+    revision = {"tiny": ["--revision", "f" * 40]}
+    commands = [
+        ["model", "--source", f"hub:org/{name}", "--out", str(tmp_path / name), *revision.get(name, [])]
+        for name in said
+    ]
+    variables = environment(hub[0], tmp_path / "cache")
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    command = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
+    printed = subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=120).stdout
+    for (name, line), (status, errors) in zip(said.items(), map(json.loads, printed.splitlines()), strict=True):
+        assert status == 2 and line in errors and "Traceback" not in errors, errors
+        assert not (tmp_path / name / "config.json").exists()
 
 
 QUESTIONS = [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(20)]
@@ -111,11 +125,14 @@ def get_rows(
     address: str, out: Path, *options: str, task: str = "gsm8k", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """`transformer2 data` of a training split with the hub at an address."""
+    command, variables = rows_command(address, out, *options, task=task)
+    return subprocess.run(command, env=variables | more, capture_output=True, text=True, timeout=120)
+
+
+def rows_command(address: str, out: Path, *options: str, task: str = "gsm8k") -> tuple[list[str], dict[str, str]]:
+    """That command, and its environment."""
     command = [sys.executable, "-m", "transformer2", "data", "--task", task, "--split", "train", "--source", "hub"]
-    variables = environment(address, out.parent / "cache") | more
-    return subprocess.run(
-        [*command, "--out", str(out), *options], env=variables, capture_output=True, text=True, timeout=120
-    )
+    return [*command, "--out", str(out), *options], environment(address, out.parent / "cache")
 
 
 def test_a_split_of_a_data_set_comes_at_its_revision_and_again_without_a_network(tmp_path: Path):
@@ -138,7 +155,6 @@ def test_a_split_of_a_data_set_comes_at_its_revision_and_again_without_a_network
         (["--revision", "f" * 40], {}, f"openai/gsm8k has no revision {'f' * 40} on the hub: see https://"),
         ([], {}, "openai/gsm8k has no revision 740312add88f781978c0658806c59bc2815b9866 on the hub"),
         (["--revision", COMMIT], {"HF_HUB_OFFLINE": "1"}, "cannot download openai/gsm8k from the hub (Cannot reach"),
-        (["--revision", COMMIT], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "(data: dir:<folder>)"),
     ],
 )
 def test_a_data_set_that_cannot_be_had_is_one_line(tmp_path: Path, options: list[str], more: dict, said: str):
@@ -147,6 +163,16 @@ def test_a_data_set_that_cannot_be_had_is_one_line(tmp_path: Path, options: list
         done = get_rows(address, tmp_path / "train.jsonl", *options, **more)
     assert done.returncode == 2 and said in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and not [*tmp_path.glob("train*")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A command that asks a hub that does not answer. It tries again for half a minute, while the other tests run."""
+    folder = tmp_path_factory.mktemp("unreachable")
+    command, variables = rows_command("http://127.0.0.1:9", folder / "train.jsonl", "--revision", COMMIT)
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as process:
+        yield folder, process
+        process.kill()
 
 
 def test_a_data_set_that_the_hub_does_not_have_is_one_line(tmp_path: Path):
@@ -176,3 +202,10 @@ def test_memory_does_not_grow_with_a_data_set_of_pictures(tmp_path: Path, group:
         assert found["rows"] == rows // 2
         peaks.append(found["peak_memory_mb"])
     assert peaks[1] < peaks[0] + 60, peaks  # of 90 MB more
+
+
+def test_a_hub_that_does_not_answer_is_one_line(unreachable):
+    folder, process = unreachable
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2 and "(data: dir:<folder>)" in said, said[-2000:]
+    assert "Traceback" not in said and not [*folder.glob("train*")]

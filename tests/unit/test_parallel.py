@@ -1,6 +1,7 @@
 """A model in parts on two devices, without cards: torch's fake tensors have a device and a shape but no numbers, and
 refuse to be mixed with those of another device. Of a backward pass torch knows but one pretended device."""
 
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -54,12 +55,16 @@ def place(base: Any, hooks: bool) -> None:
             add_hook_to_module(base.get_submodule(name), AlignDevicesHook(torch.device(f"pretended:{device}")))
 
 
-def devices(adapter: str, rows: bool, hooks: bool = True) -> list[str]:
-    """Where the states are that leave each layer of an adapted model, and the logits."""
+def pretend() -> None:
+    """Gives a process two devices, which stay with it."""
     backends._setup_privateuseone_for_python_backend("pretended", TwoDevices())
     torch.nn.Module.to = move  # type: ignore[method-assign]
     # The question whether a vector has changed, or is almost zero, has no answer without numbers.
     layer.compose = composed_without_looking
+
+
+def devices(adapter: str, rows: bool, hooks: bool = True) -> list[str]:
+    """Where the states are that leave each layer of an adapted model, and the logits."""
     with FakeTensorMode():
         base = model(320)
         place(base, hooks)
@@ -88,14 +93,19 @@ def mixing() -> str:
     return ""
 
 
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    """A process that has the pretended devices."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=pretend) as pool:
+        yield pool
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("adapter", "rows"), [("svf", False), ("svf", True), ("lora", False)])
-def test_states_move_to_the_device_of_each_part(adapter, rows):
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # the pretended devices stay with a process
-        assert pool.submit(devices, adapter, rows).result() == ["pretended:0", "pretended:1", "pretended:1"]
+def test_states_move_to_the_device_of_each_part(adapter, rows, elsewhere):
+    assert elsewhere.submit(devices, adapter, rows).result() == ["pretended:0", "pretended:1", "pretended:1"]
 
 
 @pytest.mark.slow
-def test_without_hooks_they_do_not():
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        assert "found at least two devices, pretended:1 and pretended:0" in pool.submit(mixing).result()
+def test_without_hooks_they_do_not(elsewhere):
+    assert "found at least two devices, pretended:1 and pretended:0" in elsewhere.submit(mixing).result()

@@ -96,6 +96,7 @@ def test_every_command_works_in_its_environment_and_the_tables_are_the_same(tmp_
     monkeypatch.setenv("CONDA_PREFIX", str(conda))
     monkeypatch.setenv("CONDA_SHLVL", "1")
     monkeypatch.setenv("PIP_CONSTRAINT", str(ROOT / "constraints.txt"))
+    monkeypatch.setenv("PIP_NO_COMPILE", "0")  # 0 means that it does not compile: most modules are never imported
     folder = checkout(tmp_path / "run")
     (folder / "src/sitecustomize.py").write_text(WITNESS)
     run = snakemake(folder, "--use-conda")

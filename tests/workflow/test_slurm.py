@@ -29,7 +29,7 @@ MISSING = [
 needs_slurm = pytest.mark.skipif(
     bool(MISSING), reason=f"no {', '.join(MISSING)} here: install Debian's slurm-wlm and munge"
 )
-PROFILE = ("--workflow-profile", "profiles/slurm")
+PROFILE, DEFAULT_PROFILE = (("--workflow-profile", f"profiles/{name}") for name in ("slurm", "default"))
 NODE = ("--cores", "2", "--slurm-init-seconds-before-status-checks", "2")
 SITE = ("--default-resources", "slurm_account=lab", "slurm_partition=main", "--set-resources", "train:gpu_model=fake")
 STEPS = 100
@@ -196,7 +196,7 @@ def restart_commands() -> str:
 def test_the_profile_limits_no_job_to_the_gpus_of_one_machine(checkout):
     (checkout / "tests/config/gpus.yaml").write_text(configuration(gpus=4))
     arguments = ("-n", "--configfile", "tests/config/gpus.yaml", "--", *SCORES)
-    local, submitted = (snakemake(checkout, *options, *arguments) for options in ((), PROFILE))
+    local, submitted = (snakemake(checkout, *options, *arguments) for options in (DEFAULT_PROFILE, PROFILE))
     asked = ["gpu=4" in line for line in submitted.stdout.splitlines() if " resources: " in line]
     assert planned(local) == planned(submitted) and "gpu=4" not in local.stdout
     assert sum(asked) == 3 and len(asked) == 10, "two blocks of trainings and one of answers"

@@ -148,6 +148,7 @@ def works(folder: Path) -> list[dict]:
     return [{"arguments": arguments} for arguments in commands]
 
 
+@pytest.mark.slow
 def test_commands_without_tensors_run_without_torch(tmp_path):
     inputs(tmp_path)
     commands = works(tmp_path)

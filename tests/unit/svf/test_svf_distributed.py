@@ -1,8 +1,11 @@
 """SVF in torch's data parallelism: two processes find the gradients of one."""
 
 import os
-import tempfile
+import socket
+import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -107,34 +110,51 @@ def accelerate_fsdp(rank: int) -> list[Tensor]:
     return found
 
 
-def run(rank: int, work: Callable[[int], list[Tensor]], folder: str) -> None:
+WORKS = (ddp, fsdp1, fsdp2, accelerate_fsdp)
+
+
+def run(rank: int, folder: Path) -> None:
+    """Each work in a process group of its own; what it found, or the error that it ended with, is written."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD), "ACCELERATE_USE_CPU": "true"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (Path(folder) / "port").read_text()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
-    found = work(rank)
-    if rank == 0:
-        torch.save(found, Path(folder) / "gradients")
-    dist.destroy_process_group()
+    for work in WORKS:
+        os.environ["MASTER_PORT"] = (folder / f"port of {work.__name__}").read_text()
+        dist.init_process_group("gloo", rank=rank, world_size=WORLD, timeout=timedelta(seconds=60))
+        try:
+            found = work(rank)
+        except Exception:
+            (folder / f"{work.__name__}.{rank}.error").write_text(traceback.format_exc())
+        else:
+            torch.save(found, folder / f"{work.__name__}.{rank}")
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what both processes found; they are started once, since they import for seconds."""
+    folder = tmp_path_factory.mktemp("gradients")
+    for work, port in zip(WORKS, free_ports(len(WORKS)), strict=True):
+        (folder / f"port of {work.__name__}").write_text(str(port))
+    mp.start_processes(run, (folder,), WORLD, start_method="spawn")
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", [ddp, fsdp1, fsdp2, accelerate_fsdp])
-def test_two_processes_find_the_gradients_of_one(work, free_port):
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "port").write_text(str(free_port))
-        mp.start_processes(run, (work, folder), WORLD, start_method="spawn")
-        found = torch.load(Path(folder) / "gradients")
+@pytest.mark.parametrize("work", WORKS)
+def test_two_processes_find_the_gradients_of_one(work, gradients):
+    errors = [path.read_text() for path in sorted(gradients.glob(f"{work.__name__}.*.error"))]
+    assert not errors, errors[0]
+    found = torch.load(gradients / f"{work.__name__}.0")
     model = expert()
     expected = step(model, batch())
     assert len(expected) == 2 * 14 and len(found) in (14, 28)
     torch.testing.assert_close(found, expected[: len(found)], rtol=1e-4, atol=1e-6)
 
 
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def free_ports(n: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
