@@ -6,12 +6,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source .venv/bin/activate
 pip install --quiet --constraint constraints.txt --editable '.[dev]'
 
+pyright --pythonpath "$(command -v python)" & # the longest of these checks, beside the others
+types=$!
 ruff check .
 ruff format --check .
 snakefmt --check Snakefile workflow
-pyright --pythonpath "$(command -v python)"
 python -m transformer2 schema --check
 snakemake --lint
+wait "$types"
 export OMP_NUM_THREADS=1 # two multi-threaded torch processes on the same cores are a hundred times slower
-# Two files at a time, in their order: most tests keep one core busy, or wait; those of one file share what it prepares.
+# Two files at a time, the longest first (testpaths): most tests keep one core busy, or wait; those of one file share what
+# it prepares.
 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

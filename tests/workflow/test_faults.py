@@ -101,18 +101,15 @@ class Gate:
         (folder / "python").write_text(GATE.format(waiting=self.waiting, python=served / "python"))
         (folder / "python").chmod(0o755)
 
-    def stages(self) -> dict[str, Path]:
-        """Commands, or stages, that wait."""
-        found = {}
+    def open(self) -> set[str]:
+        """Lets those that wait begin: their commands, or stages."""
+        found = set()
         for file in self.waiting.glob("[0-9]*"):
             words = file.read_text().split()
             command, stage = words[words.index("transformer2") + 1 :][:2]
-            found[stage if command == "stage" else command] = file
-        return found
-
-    def open(self) -> None:
-        for file in self.waiting.glob("[0-9]*"):
+            found.add(stage if command == "stage" else command)
             file.unlink()
+        return found
 
 
 @contextmanager
@@ -139,9 +136,7 @@ class Run:
         """Waits until a job of one of these stages starts, and names it; None if the run ends before."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:
-            found = gate.stages().keys() & stages
-            gate.open()
-            if found:
+            if found := gate.open() & {*stages}:
                 return min(found)
             assert time.monotonic() < end, f"no {', '.join(stages)}: {self.log.read_text()[-2000:]}"
             time.sleep(0.02)
@@ -223,6 +218,7 @@ def test_killed_twenty_times_in_other_places_it_ends_with_the_same_numbers(undis
                 assert "LockException" in snakemake(folder, "--", *NUMBERS).stderr
             if run is None:
                 unlock(folder)
+                gate.open()  # those that were killed there
         if run is not None:
             run.kill(jobs_too=True)
             unlock(folder)
