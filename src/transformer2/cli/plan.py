@@ -20,10 +20,9 @@ def plan(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="also write the table (Markdown) to this file")] = None,
 ) -> None:
-    """Tell GPU-hours, memory and disk of the steps that a run still has to do, and which cells are worth them; nothing is
-    started.
+    """Tell GPU-hours, memory and disk of the steps that a run still has to do, and which cells are worth them.
 
-    Run it beside the Snakefile. Seconds of steps whose like have been done come from their manifests, all else from
+    Nothing is started. Run it beside the Snakefile. Seconds of steps whose like have been done come from their manifests, all else from
     formulas (docs/plan.md).
     """
     from transformer2.planning import plan

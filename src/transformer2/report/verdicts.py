@@ -118,8 +118,8 @@ def worth_the_hours(power: pd.DataFrame, rows: Collection[str] | None = None) ->
     hopeless = once.loc[once["worth"] == "no"].groupby(["document", "table", "task"], sort=False).size()
     return "\n\n".join([
         "## Which cells are worth the hours",
-        "Cells whose printed gain, if it is true, a replication on the paper's n items finds with a power of 80 %: “yes” "
-        "however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
+        "Cells whose printed gain, if it is true, a replication on the paper's n items finds with a power of 80 %: "
+        "“yes” however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
         "from maximal pairing to independence: where a run has fewer, it cannot tell. A number that several tables "
         "print stands here once.",
         markdown(_worth(worth)) if len(worth) else "There is none.",
