@@ -30,7 +30,7 @@ def measure(
     )
     rows = [[*shared, *own] for own in token_ids(adapted, lengths.tolist())]
     ends = list(range(5, adapted.config.get_text_config().vocab_size, ENDING))
-    adapted.get_base_model().generation_config = GenerationConfig(pad_token_id=0, eos_token_id=ends)
+    adapted.get_base_model().generation_config = GenerationConfig(pad_token_id=0, eos_token_id=ends)  # type: ignore
     engine = HFEngine(adapted, NoTokenizer(), batch_rows)
 
     def ours() -> list[list[int]]:

@@ -22,8 +22,8 @@ def plan(
 ) -> None:
     """Tell GPU-hours, memory and disk of the steps that a run still has to do, and which cells are worth them.
 
-    Nothing is started. Run it beside the Snakefile. Seconds of steps whose like have been done come from their manifests, all else from
-    formulas (docs/plan.md).
+    Nothing is started. Run it beside the Snakefile. Seconds of steps whose like have been done come from their
+    manifests, all else from formulas (docs/plan.md).
     """
     from transformer2.planning import plan
     from transformer2.report.verdicts import worth_the_hours

@@ -48,7 +48,7 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
         for _, row in pooled.iterrows():
             y += 1
             _summary(axis, y, row)
-            of = f"{row['cells']} cells{', stand-ins' if row['standin'] else ''}"
+            of = f"{row['cells']} cells{', stand-ins' if bool(row['standin']) else ''}"
             lines.append((y, f"{row['label']} ({of})", "", row))
         y += 1
     right = "verdict" if "verdict" in shown else "beyond chance?"

@@ -53,12 +53,12 @@ def _gains(gains: pd.DataFrame) -> pd.DataFrame:
     printed = zip(gains["gain"], gains["gain"] - width, gains["gain"] + width, strict=True)
     ours = zip(gains["ours"], gains["ours_low"], gains["ours_high"], strict=True)
     seeds = gains["seeds"].map(lambda number: "" if pd.isna(number) else text.seeds(int(number)))
-    spent = gains["unequal_budgets"].map({True: "unequal budgets", False: ""})
+    spent = gains["unequal_budgets"].map(lambda unequal: "unequal budgets" if unequal else "")
     shown = {
         "model": gains["model"], "method": gains["method"], "task": gains["task"],
         "the paper's gain": [text.gain(*numbers) for numbers in printed],
         "ours": [text.gain(*numbers) for numbers in ours],
-        "sign": gains["sign"], "prediction": gains["inside"].map({True: "inside", False: "outside"}),
+        "sign": gains["sign"], "prediction": gains["inside"].map(lambda inside: "inside" if inside else "outside"),
         "equivalence": gains["equivalence"], "telescopes": gains["telescopes"],
     }  # fmt: skip
     frame = pd.DataFrame(shown, index=gains.index)
@@ -75,7 +75,7 @@ def _pooled(pooled: pd.DataFrame) -> pd.DataFrame:
         if name in pooled:  # stand-ins have no difference
             ends = zip(*(pooled[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)
             frame[title] = [text.gain(*numbers) for numbers in ends]
-    return frame.assign(of=pooled["standin"].map({True: "stand-ins", False: "the papers' models"}))
+    return frame.assign(of=pooled["standin"].map(lambda standin: "stand-ins" if standin else "the papers' models"))
 
 
 def write_claims(ledger_folder: Path, measured: Measurements, out: Path) -> int:
@@ -119,8 +119,8 @@ def worth_the_hours(power: pd.DataFrame, rows: Collection[str] | None = None) ->
     return "\n\n".join([
         "## Which cells are worth the hours",
         "Cells whose printed gain, if it is true, a replication on the paper's n items finds with a power of 80 %: "
-        "“yes” however base and method are paired, “if paired” only if they are paired closely. Items needed for that power, "
-        "from maximal pairing to independence: where a run has fewer, it cannot tell. A number that several tables "
+        "“yes” however base and method are paired, “if paired” only if they are paired closely. Items needed for that "
+        "power, from maximal pairing to independence: where a run has fewer, it cannot tell. A number that several tables "
         "print stands here once.",
         markdown(_worth(worth)) if len(worth) else "There is none.",
         "Not worth the hours for the sake of their gain on the paper's test set, however base and method are paired: "

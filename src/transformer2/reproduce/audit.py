@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -193,7 +193,8 @@ def counts(table: LedgerTable, ledger: Ledger) -> Iterator[Finding]:
 
 def sampling_error(ledger: Ledger) -> Iterator[Finding]:
     """How many of the printed gains over the base are larger than chance alone allows (`power.power_table`)."""
-    for (document, table), gains in power_table(printed_gains(ledger)).groupby(["document", "table"], sort=False):
+    of_tables: Any = power_table(printed_gains(ledger)).groupby(["document", "table"], sort=False)
+    for (document, table), gains in of_tables:
         beyond = gains["beyond"].value_counts()
         yield Finding(
             "sampling error",

@@ -192,7 +192,8 @@ def run_programs(
             with suppress(queue.Empty):
                 while True:
                     index = todo.get_nowait()
-                    program = programs[index] if isinstance(programs[index], Program) else Program(programs[index])
+                    given = programs[index]
+                    program = given if isinstance(given, Program) else Program(given)
                     if server is None:
                         outcomes[index] = _run_alone(words, folder, program, timeout)
                     else:

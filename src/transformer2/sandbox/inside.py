@@ -8,7 +8,7 @@ A program has at stdin: length (8 bytes) and `marshal` text of its source and of
 "+" when it starts; the token and the expressions' values as JSON when it has reached its end, or what stopped it.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _socket
 import _thread
 import errno

@@ -39,7 +39,7 @@ class Server:
         self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with inside:
             self._process = subprocess.Popen(
-                words, stdin=inside, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=folder,
+                list(words), stdin=inside.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=folder,
                 start_new_session=True,
             )  # fmt: skip
 

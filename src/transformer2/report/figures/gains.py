@@ -25,7 +25,7 @@ MEANT = {
 
 def draw(judged: JudgedTable, run: str, out: Path) -> None:
     """Writes the forest plot of a table: files as `drawing.save`, the data with all answers."""
-    seeds = judged.gains["seeds"].dropna()
+    seeds: pd.Series = judged.gains["seeds"].dropna()  # type: ignore[assignment]
     of_run = f"run “{run}”" + (f", {text.seeds(int(seeds.max()))}" if len(seeds) else "")
     title = f"{judged.table.number} of {text.paper(judged.table.document)}: gains over the base, {of_run}"
     shown = _named(judged)
@@ -39,9 +39,11 @@ def _named(judged: JudgedTable) -> pd.DataFrame:
     models = {slug: f"{name}\n({ran[slug]} here)" if slug in ran else name for slug, name in named}
     columns = {cell.id: cell.column.label for cell in judged.cells}
     verdict = judged.gains["verdict"].replace({"not comparable (stand-in)": "stand-in"})
-    unequal = judged.gains["unequal_budgets"].map({True: ", unequal budgets", False: ""})
+    unequal = judged.gains["unequal_budgets"].map(lambda unequal: ", unequal budgets" if unequal else "")
     return judged.gains.assign(
-        model=judged.gains["model"].map(models), task=judged.gains["cell"].map(columns), verdict=verdict + unequal
+        model=judged.gains["model"].map(models.get),
+        task=judged.gains["cell"].map(columns.get),
+        verdict=verdict + unequal,
     )
 
 
@@ -53,7 +55,8 @@ def draw_power(power: pd.DataFrame, out: Path) -> None:
     method are independent.
     """
     once = power.drop_duplicates(["model", "method", "task", "score"])
-    tasks = once.groupby("task")["n"].max().sort_values().index
+    largest: pd.Series = once.groupby("task")["n"].max()  # type: ignore[assignment]
+    tasks = largest.sort_values().index
     figure = Figure(figsize=(8.2, 0.5 * len(tasks) + 1.9), layout="constrained")
     axis = figure.subplots()
     for y, task in enumerate(tasks):

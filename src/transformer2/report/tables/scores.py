@@ -203,7 +203,7 @@ def _footnotes(run: str, judged: JudgedTable) -> list[str]:
         [VERDICTS.format(margin=judged.margin), COMPARED] if any(not ours.standin for _, ours in measured) else []
     )
     gains = [GAINS] if any(ours.gain for _, ours in measured) else []
-    budgets = [BUDGETS] if judged.gains["unequal_budgets"].any() else []
+    budgets = [BUDGETS] if judged.gains["unequal_budgets"].to_numpy().any() else []
     counted = [UNPAIRED_COUNTS] if any(not ours.paired for _, ours in measured) else []
     origin = f"Run: {run}. Seeds: {by_method or 'none'}. n: test items, or seeds × test items."
     states = [STATES] if any(cell.other for cell in strict) else []

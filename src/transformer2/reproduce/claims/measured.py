@@ -168,7 +168,7 @@ def _measured_pair(test: Higher | Within, pair: Pair, measured: Measurements) ->
     known = measured.budgets
     unequal = are_unequal(known, (pair.entry.method, pair.other.method))
     spent = f"; unequal budgets: {known[pair.entry.method]}, {known[pair.other.method]}" if unequal else ""
-    side, says, p_value = _side(test, method, other)
+    side, says, p_value = _side(test, method, other)  # type: ignore[arg-type] # .loc of several rows is a frame
     states = {measured.state(entry, test.state) for entry in pair} - {""}
     of_state = "".join(f", {state} state" for state in sorted(states))
     says = f"{says}, n = {method.shape[1]}{of_state}{spent}"
