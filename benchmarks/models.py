@@ -46,7 +46,8 @@ def load(model: str, device: str, dtype: str) -> Any:
     if device == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("--device cuda: torch sees no GPU here; use --device cpu")
     if Path(model).is_dir():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).to(device)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+        loaded = loaded.to(device)
         for parameter in loaded.parameters():
             parameter.data = parameter.data.clone()  # out of the mapped file, whose pages are no memory until read
     elif model in SHAPES:

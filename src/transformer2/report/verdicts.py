@@ -120,8 +120,8 @@ def worth_the_hours(power: pd.DataFrame, rows: Collection[str] | None = None) ->
         "## Which cells are worth the hours",
         "Cells whose printed gain, if it is true, a replication on the paper's n items finds with a power of 80 %: "
         "“yes” however base and method are paired, “if paired” only if they are paired closely. Items needed for that "
-        "power, from maximal pairing to independence: where a run has fewer, it cannot tell. A number that several tables "
-        "print stands here once.",
+        "power, from maximal pairing to independence: where a run has fewer, it cannot tell. A number that several "
+        "tables print stands here once.",
         markdown(_worth(worth)) if len(worth) else "There is none.",
         "Not worth the hours for the sake of their gain on the paper's test set, however base and method are paired: "
         + ("; ".join(f"{document}/{table} {task} ({n})" for (document, table, task), n in hopeless.items()) or "none")

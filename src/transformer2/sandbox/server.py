@@ -39,8 +39,8 @@ class Server:
         self._control, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with inside:
             self._process = subprocess.Popen(
-                list(words), stdin=inside.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=folder,
-                start_new_session=True,
+                list(words), stdin=inside.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment,
+                cwd=folder, start_new_session=True,
             )  # fmt: skip
 
     def __enter__(self) -> "Server":
