@@ -210,7 +210,7 @@ def fit(model: Any, batches: Iterable[list[Example]], steps: int, name: str) -> 
         "steps": steps,
         "tokens": seen,
         "seconds": round(time.perf_counter() - started, 1),
-        "careful_loss": last_mean(losses[: int(CAREFUL_STEPS * steps)]),
+        "careful_loss": last_mean(losses[: max(1, int(CAREFUL_STEPS * steps))]),
         "loss": last_mean(losses),
     }
 
