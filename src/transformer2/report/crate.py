@@ -47,6 +47,9 @@ FRAMES = {
     "curves.csv.gz": "Learning curves of every expert",
     "spectra.csv": "What the top singular values of every matrix hold",
     "illustration.json": "What the schematic figures show",
+    "verdicts.csv": "The papers' gains beside ours, with the verdict on each",
+    "verdicts.md": "The same, to read",
+    "verdicts-pooled.csv": "The gain of every method over the cells of a table",
     "claims.csv": "The papers' claims, and whether they hold here",
     "claims.md": "The same, to read",
     "audit.csv": "The papers' numbers, checked against each other",
@@ -94,7 +97,10 @@ def write_crate(run: Run, folder: Path, contents: Contents, root: Path, snakemak
 
     Arguments and errors as `crate`.
     """
-    pages = ("audit.csv", "audit.md", "claims.csv", "claims.md", "report.html")
+    pages = (
+        "audit.csv", "audit.md", "claims.csv", "claims.md", "verdicts.csv", "verdicts.md", "verdicts-pooled.csv",
+        "report.html",
+    )  # fmt: skip
     shown = ["illustration.json"] if contents.reads("illustration") else []
     names = [*contents.frames, *shown, *contents.table_files(), *contents.figure_files(), *pages]
     out = folder / "run.crate.zip"
