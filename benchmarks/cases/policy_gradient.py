@@ -90,7 +90,7 @@ def rloo_trainer(
         BadParameter: TRL is not installed.
     """
     try:
-        from datasets import Dataset
+        from datasets import Dataset  # type: ignore[import-not-found]
         from trl import RLOOConfig, RLOOTrainer  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
         raise typer.BadParameter(
