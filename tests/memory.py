@@ -191,7 +191,7 @@ def training(chosen: Training, recomputes: bool) -> tuple[Callable[[Work], None]
 
     def formula(work: Work) -> float:
         adapted = Adapted(chosen.adapter, chosen.modules, work.size.layers)
-        trained = costs.trained_numbers(work.size, chosen, work.size.layers)
+        trained = costs.trained_numbers(work.size, chosen.model_dump(), work.size.layers)
         answered, kl = work.rows * work.answer, chosen.kl_coefficient > 0
         of_card = costs.training_gb(work.size, adapted, work.tokens, answered, trained, work.bytes, kl, recomputes)
         return of_card - costs.CONTEXT_GB

@@ -88,7 +88,8 @@ def test_an_expert_that_is_another_one_answers_with_what_that_one_said(tmp_path,
     for name in ("best", "last"):
         for file in ADAPTER_FILES:
             (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / file).write_text("z" if same or name == "best" else "another z")
+            said = "z" if same or name == "best" else "another z"
+            (tmp_path / name / file).write_text(json.dumps({"peft_type": "SVF", "says": said}))
     write_jsonl(tmp_path / "data.jsonl", [{"item": "gsm8k/test/0", "question": "?", "answer": "#### 1"}])
     said = [{"item": "gsm8k/test/0", "completion": "1", "token_ids": [4, 5], "seconds": 2.0}]
     write_jsonl(tmp_path / "best.jsonl", said)
