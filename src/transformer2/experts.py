@@ -28,13 +28,7 @@ def read_expert(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
     Raises:
         ValueError: there is no expert, one of its files cannot be read, or a number in it is not finite.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} holds no expert: there is no {name} in it")
-    intact(folder)
-    record = read_json(folder / CONFIG)
-    if not isinstance(record, dict) or "peft_type" not in record:
-        raise ValueError(f"{folder / CONFIG} is no configuration of an adapter: it has no peft_type")
+    record = _configuration(folder)
     try:
         config = PeftConfig.from_peft_type(**record)
     except (KeyError, TypeError, ValueError) as error:
@@ -49,6 +43,18 @@ def read_expert(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
             f"not finite, such as {broken[0]}; train it again"
         )
     return config, tensors
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """What the configuration of an expert says; ValueError as `read_expert`."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} holds no expert: there is no {name} in it")
+    intact(folder)
+    record = read_json(folder / CONFIG)
+    if not isinstance(record, dict) or "peft_type" not in record:
+        raise ValueError(f"{folder / CONFIG} is no configuration of an adapter: it has no peft_type")
+    return record
 
 
 def svf_vectors(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[SVFConfig, dict[str, Tensor]]:
@@ -117,8 +123,8 @@ KINDS = {"LORA": "LoRA", "IA3": "IA³", "VERA": "VeRA", "TINYLORA": "TinyLoRA"}
 
 
 def kind_of(expert: Path) -> str:
-    """What an expert is: SVF, LoRA, DoRA, ..."""
-    config = read_json(expert / CONFIG)
+    """What an expert is: SVF, LoRA, DoRA, ...; ValueError as `read_expert`."""
+    config = _configuration(expert)
     kind: str = config["peft_type"]
     return "DoRA" if config.get("use_dora") else KINDS.get(kind, kind)
 
