@@ -31,6 +31,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.mark.slow
 def test_processes_share_no_card_and_wait_until_enough_are_free(tmp_path: Path):
     first, second = holder(1, tmp_path), holder(1, tmp_path)
     third = None

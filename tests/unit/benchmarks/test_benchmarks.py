@@ -29,6 +29,7 @@ def run(*words: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch_tokens", [1, 40, 10**6])
 def test_a_step_moves_z_as_the_released_algorithm_does(micro_batch_tokens):
     report = step.measure(
@@ -57,11 +58,13 @@ def test_both_sides_of_a_token_train_the_same_matrices():
     assert names["svf"] == names["lora"] == set(models.MLP)
 
 
+@pytest.mark.slow
 def test_a_vector_costs_less_than_a_low_rank_product_where_matrices_are_large():
     report = token.measure(model="tiny", repeats=1, answers=2, prompt_tokens=6, answer_tokens=6, rank=64)
     assert report["ratios"]["lora/svf"]["flops"] > 1, "rank 64 on matrices of width 32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["search", "answers", "bases", "programs"])
 def test_a_case_writes_its_report_and_its_figure(case, tmp_path):
     sizes = {

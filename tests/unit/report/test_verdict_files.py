@@ -51,6 +51,7 @@ def test_every_cell_with_a_method_has_one_verdict(measured, ledger, tmp_path):
     assert "**cannot tell**: " in text and "reproduced, one seed, unequal budgets" in text
 
 
+@pytest.mark.slow
 def test_stand_ins_are_pooled_apart_and_not_compared(measured, ledger, tmp_path):
     write_gains(ledger, measured, tmp_path / "verdicts")
     pooled = pd.read_csv(tmp_path / "verdicts-pooled.csv").set_index(["table", "method", "standin"])

@@ -145,6 +145,7 @@ def test_a_file_that_is_none_of_scores_is_one_line(tmp_path, content, message):
             read(absent, "mine", TABLES)
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_ledger_takes_a_score(tmp_path):
     """One entry for each place: the frame fills every cell of every table."""
     entries: dict[tuple[str, ...], dict[str, Any]] = {}

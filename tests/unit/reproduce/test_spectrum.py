@@ -58,6 +58,7 @@ def test_equal_values_hold_their_share():
     assert cumulative(np.full(4, 3.0)).tolist() == [0.25, 0.5, 0.75, 1]
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_panel_a_type_of_matrix_twice_and_is_the_same_file_each_time(frame, tmp_path):
     for name in ("one", "two"):
         draw(frame, "toy", tmp_path / name)

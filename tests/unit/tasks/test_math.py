@@ -206,6 +206,7 @@ def fatal(gold: str, answer: str) -> bool:
     return latex.equal(gold, answer)
 
 
+@pytest.mark.slow
 def test_math_answer_that_breaks_the_judge_is_wrong_and_the_next_ones_are_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

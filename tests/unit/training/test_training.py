@@ -229,13 +229,13 @@ def test_what_is_trained_on_is_what_was_generated_token_for_token(words):
 
 def test_labels_are_drawn_by_their_likelihood_and_end_as_free_answers_would(words):
     engine = HFEngine(model(len(words)), words)
-    task_rows = [{"item": str(i), "text": "say yes", "class": "math"} for i in range(2000)]
+    task_rows = [{"item": str(i), "text": "say yes", "class": "math"} for i in range(400)]
     chosen = settings(rollout="labels")
     samples, seen = rollout(engine, words, classify.TASK, task_rows, chosen, seed=1)
     opening, firsts = classify.label_tokens(words)
     expected = engine.next_logprobs([[*samples[0].prompt_ids, *opening]], firsts)[0].softmax(-1)
     drawn = torch.tensor([[c.text == classify.ANSWER % name for name in classify.CLASSES] for c in seen.completions])
-    assert (drawn.float().mean(0) - expected).abs().max() < 4 * (0.25 / 2000) ** 0.5
+    assert (drawn.float().mean(0) - expected).abs().max() < 4 * (0.25 / 400) ** 0.5
     assert all(
         words.decode(s.completion_ids) == c.text + words.eos_token
         for s, c in zip(samples, seen.completions, strict=True)
