@@ -125,12 +125,13 @@ def layer_bytes(size: Size, adapted: Adapted, b: int) -> int:
 def basis_gb(size: Size, b: int, blocks: int = 1) -> float:
     """Peak memory of decomposing all decoder matrices, or those of one of several blocks of layers, in GB (of the CPU).
 
-    The bases, which are written once all are there; and of the largest matrix its weight, all else in float64: the
-    weight, its Gram matrix (r x r), the eigenvectors and LAPACK's workspace, twice as large.
+    The bases, which are written once all are there; the largest weight; and in float64 either the weight, its Gram matrix
+    (r x r) and a quarter of that again, or the Gram matrix, the eigenvectors and LAPACK's workspace, twice as large.
     """
     bases = basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
     m, n = largest(size, "all")
-    return (bases + (b + 8) * m * n + 4 * 8 * min(m, n) ** 2) / GB
+    square = 8 * min(m, n) ** 2
+    return (bases + b * m * n + max(8 * m * n + 1.25 * square, 4 * square)) / GB
 
 
 def merged_gb(size: Size, b: int) -> float:
