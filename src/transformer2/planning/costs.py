@@ -125,8 +125,9 @@ def layer_bytes(size: Size, adapted: Adapted, b: int) -> int:
 def basis_gb(size: Size, b: int, blocks: int = 1) -> float:
     """Peak memory of decomposing all decoder matrices, or those of one of several blocks of layers, in GB (of the CPU).
 
-    The bases, which are written once all are there; the largest weight; and in float64 either the weight, its Gram matrix
-    (r x r) and a quarter of that again, or the Gram matrix, the eigenvectors and LAPACK's workspace, twice as large.
+    The bases, which are written once all are there; the largest weight; and in float64 either the weight, its Gram
+    matrix (r x r) and a quarter of that again, or the Gram matrix, the eigenvectors and LAPACK's workspace, twice as
+    large.
     """
     bases = basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
     m, n = largest(size, "all")
