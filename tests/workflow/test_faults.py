@@ -37,7 +37,7 @@ STAGES = {
     "choose": (1, 0.1), "frames": (1, 0.1), "tables": (1, 2), "verdicts": (1, 1),
 }  # fmt: skip
 """Command, or stage -> how often a job of it is killed, and how many seconds after its start at most."""
-KILLS = 20
+KILLS = 16
 """At least; a job may have ended just before it is to be killed, and then there may be no other one of its stage."""
 CLOCKS = ("seconds", "generation_seconds", "tokens_per_second", "first_seconds", "second_seconds")
 PLACES = [
