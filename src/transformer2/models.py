@@ -32,7 +32,7 @@ from transformer2.config import MODULES, Training, unknown
 from transformer2.config.names import REHEARSAL
 from transformer2.experts import read_expert, svf_vectors
 from transformer2.provenance import atomic_path, read_json, write_json
-from transformer2.rollout import attention
+from transformer2.rollout.attention import group_heads
 from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 
@@ -176,11 +176,10 @@ def load_model(folder: Path, dtype: str = "float32", on_cpu: bool = False) -> An
     check_model(folder)
     options: dict[str, Any] = {"dtype": dtype_of(dtype), "local_files_only": True}
     several = {"device_map": "balanced"} if torch.cuda.device_count() > 1 and not on_cpu else {}
-    with_pictures = is_vision_model(intact(folder))
-    options["attn_implementation"] = {"text_config": attention.NAME} if with_pictures else attention.NAME
-    kind = AutoModelForImageTextToText if with_pictures else AutoModelForCausalLM
+    kind = AutoModelForImageTextToText if is_vision_model(intact(folder)) else AutoModelForCausalLM
     with reading(folder, *UNREADABLE):
         model: Any = kind.from_pretrained(folder, **options, **several)
+    group_heads(model)
     if several:
         return model.eval()
     return model.to("cuda" if torch.cuda.is_available() and not on_cpu else "cpu").eval()

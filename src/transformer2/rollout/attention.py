@@ -30,3 +30,11 @@ def grouped_attention(
 
 AttentionInterface.register(NAME, grouped_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def group_heads(model: Any) -> None:
+    """Lets a language model that attends by `sdpa` do so by `grouped_attention`. Classes of transformers that choose
+    their attention in another way stay as they are."""
+    decoder = model.get_decoder()
+    if decoder.config._attn_implementation == "sdpa":
+        decoder.set_attn_implementation(NAME)

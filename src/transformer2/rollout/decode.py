@@ -53,12 +53,12 @@ def common_prefix(prompts: Sequence[list[int]]) -> list[int]:
 def prefix_of(
     model: Any, prompts: Sequence[list[int]], experts: Sequence[str | None] | None, of_rows: OfRows
 ) -> Prefix:
-    """The shared prefix of prompts, computed once for each of their experts; empty where it saves nothing."""
-    ids = common_prefix(prompts)
+    """The shared prefix of prompts, computed once for each of their experts; empty where it saves nothing, and for
+    models that attend within a window: it would count the padding that comes between the prefix and shorter prompts."""
+    ids, cache = common_prefix(prompts), DynamicCache(config=model.config)
     names: list[str | None] = [None] if experts is None else sorted(set(experts), key=str)
-    if len(ids) < SHORTEST_PREFIX or len(names) == len(prompts):
-        return Prefix([], DynamicCache(config=model.config), dict.fromkeys(names, 0))
-    cache: Any = DynamicCache(config=model.config)
+    if len(ids) < SHORTEST_PREFIX or len(names) == len(prompts) or any(cache.is_sliding):
+        return Prefix([], cache, {})
     with of_rows(None if experts is None else names):
         model(input_ids=torch.tensor([ids] * len(names), device=model.device), past_key_values=cache, logits_to_keep=1)
     return Prefix(ids, cache, {name: row for row, name in enumerate(names)})
@@ -111,7 +111,7 @@ def decode(
                 ids, mask = tokens[:, None].to(ids), torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         keep = [i for i, row in enumerate(alive) if row in running]
         if keep:
-            cache.batch_select_indices(torch.tensor(keep, device=ids.device))
+            cache.batch_select_indices(torch.tensor(keep))  # on the CPU: layers may lie on several GPUs
             ids, mask = ids[keep], mask[keep]
         alive = [alive[i] for i in keep]
     if streamer:

@@ -50,11 +50,11 @@ class HFEngine:
             prefix = prefix_of(model, prompts, experts, self._rows)
             for batch in tqdm(batches, desc="generating", unit="batch", leave=False, disable=len(batches) < 2):
                 rows, names = [prompts[i] for i in batch], None if experts is None else [experts[i] for i in batch]
-                found = decode(
+                decoded = decode(
                     model, rows, names, prefix, self._rows, sampling.max_new_tokens, choose.of(len(batch)), ended,
                     self.tokenizer.pad_token_id, streamer,
                 )  # fmt: skip
-                for i, tokens in zip(batch, found, strict=True):
+                for i, tokens in zip(batch, decoded, strict=True):
                     reason = "stop" if ended(tokens) else "length"
                     answers[i] = Completion(tokens, text_of(self.tokenizer, tokens, sampling), reason)
         return [answers[i] for i in range(len(prompts))]

@@ -2,9 +2,19 @@
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTJConfig,
+    GPTJForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
-from helpers import WORDS, model, rows, settings, tokenizer
+from helpers import WORDS, model, rows, settings
 from transformer2.models import load_experts, load_model, new_expert, save_expert
 from transformer2.rollout.attention import NAME
 from transformer2.rollout.decode import common_prefix
@@ -13,16 +23,6 @@ from transformer2.rollout.hf import Ending, HFEngine
 
 START = [0, *range(10, 22)]
 PROMPTS = [[*START, 5, 6, 7], [*START, 8], [*START, *range(30, 41)], [*START, 9, 9], [*START, 8, 7], [*START, 7]] * 3
-
-
-@pytest.fixture(scope="module")
-def words():
-    return tokenizer()
-
-
-@pytest.fixture(scope="module")
-def llama(words):
-    return model(len(words))
 
 
 def of_transformers(llama, words, prompt: list[int], n: int) -> list[int]:
@@ -87,6 +87,29 @@ def test_draws_of_a_row_do_not_depend_on_which_rows_have_left(words, llama, monk
     ended = HFEngine(llama, words, 64).generate(prompts, Sampling(12, 1.0, seed=3))
     assert len({len(c.token_ids) for c in ended}) > 4
     assert all(a.token_ids[: len(b.token_ids)] == b.token_ids for a, b in zip(free, ended, strict=True))
+
+
+@pytest.mark.parametrize("family", [Gemma3ForCausalLM, MistralForCausalLM, GPT2LMHeadModel])
+def test_models_with_a_window_or_learnt_positions_answer_as_by_generate(words, family):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    kinds = {
+        Gemma3ForCausalLM: (Gemma3TextConfig, {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8} | sizes),
+        MistralForCausalLM: (MistralConfig, {"num_key_value_heads": 2, "sliding_window": 8} | sizes),
+        GPT2LMHeadModel: (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+    }
+    config, shape = kinds[family]
+    torch.manual_seed(0)
+    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    other = family(config(vocab_size=len(words), initializer_range=0.3, **special, **shape)).eval()
+    answers = HFEngine(other, words, 4).generate(PROMPTS, Sampling(8))
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        assert answer.token_ids == of_transformers(other, words, prompt, 8)[: len(answer.token_ids)]
+
+
+def test_a_model_that_chooses_its_attention_otherwise_is_loaded_as_it_is(words, tmp_path):
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 128}
+    GPTJForCausalLM(GPTJConfig(vocab_size=len(words), eos_token_id=1, **shape)).save_pretrained(tmp_path)
+    assert load_model(tmp_path).config._attn_implementation != NAME
 
 
 def test_query_heads_that_share_keys_attend_as_repeated_keys_would(words, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import WORDS, model, rows, settings, tokenizer
+from helpers import WORDS, model, rows, settings
 from transformer2.models import new_expert
 from transformer2.rollout import likelihood
 from transformer2.rollout.batching import by_length, by_tokens, pad
@@ -13,16 +13,6 @@ from transformer2.rollout.hf import HFEngine
 from transformer2.tasks import Prompt
 
 PROMPTS = [[0, 10, 11, 12], [0, 13], [0, 14, 15, 16, 17, 18, 19]]
-
-
-@pytest.fixture(scope="module")
-def words():
-    return tokenizer()
-
-
-@pytest.fixture(scope="module")
-def llama(words):
-    return model(len(words))
 
 
 def test_a_prompt_has_exactly_one_bos_whoever_writes_it(words):
