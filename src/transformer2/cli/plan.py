@@ -26,6 +26,7 @@ def plan(
     manifests, all else from formulas (docs/plan.md).
     """
     from transformer2.planning import plan
+    from transformer2.planning import text as words
     from transformer2.report.verdicts import worth_the_hours
     from transformer2.reproduce import ledger
     from transformer2.reproduce.power import power_table
@@ -39,7 +40,7 @@ def plan(
     jobs, seconds, loads = plan.jobs(Stages(run))
     lines = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
     memory = machine.memory if gpu_memory is None else gpu_memory
-    text = plan.page(lines, run, gpu, machine, loads) + plan.what_fits(lines, run, memory)
+    text = words.page(lines, run, gpu, machine, loads) + words.what_fits(lines, run, memory)
     text += "\n" + worth_the_hours(power_table(printed_gains(papers)), {model.row for model in run.models.values()})
     print(text)
     if out is not None:

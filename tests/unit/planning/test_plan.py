@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from conftest import ROOT
 from transformer2.config import Method, load
 from transformer2.models import new_expert
-from transformer2.planning import costs, plan
+from transformer2.planning import costs, plan, text
 from transformer2.planning.costs import Adapted, Size
 from transformer2.planning.machines import MACHINES
 from transformer2.provenance import write_json
@@ -180,7 +180,7 @@ def test_the_papers_run_loads_each_model_a_few_times(monkeypatch, tmp_path: Path
         (name, model.gpus) for name, model in run.models.items()
     }
     assert loads.steps > 500 and loads.processes < loads.steps / 3
-    assert f"{loads.processes} loads of a model ({loads.steps}, " in plan.page([], run, "h100", MACHINES["h100"], loads)
+    assert f"{loads.processes} loads of a model ({loads.steps}, " in text.page([], run, "h100", MACHINES["h100"], loads)
 
 
 def test_a_model_whose_sizes_are_not_known_yet_is_not_estimated():
@@ -188,7 +188,7 @@ def test_a_model_whose_sizes_are_not_known_yet_is_not_estimated():
     job = plan.Job("train", dict(TRAIN.of) | {"model": "pocket-llama"}, 1)
     (line,) = plan.lines([job], plan.Estimator(run, {}, MACHINES["h100"]), {})
     assert line.how == {plan.NOT_ESTIMATED} and line.gpu_hours == 0
-    assert plan.NOT_ESTIMATED in plan.page([line], run, "h100", MACHINES["h100"], NO_LOADS)
+    assert plan.NOT_ESTIMATED in text.page([line], run, "h100", MACHINES["h100"], NO_LOADS)
 
 
 def estimated(gpu_gb_of: str = "") -> Any:
@@ -226,7 +226,7 @@ def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_
 def test_what_fits_names_the_rows_and_the_jobs_that_do_not():
     run, _ = estimated()
     lines = [plan.Line("answer", "llama3-8b", 1, 1.0, 0, 20.0), plan.Line("train", "llama3-8b", 1, 1.0, 0, 60.0)]
-    said = plan.what_fits(lines, run, 24)
+    said = text.what_fits(lines, run, 24)
     assert "llama3-8b (llama3-8b): does not fit on 1 GPU: train (60 GB); answer would" in said
-    assert "llama3-8b (llama3-8b): every job fits on 1 GPU" in plan.what_fits(lines, run, 80)
+    assert "llama3-8b (llama3-8b): every job fits on 1 GPU" in text.what_fits(lines, run, 80)
     assert "mistral-7b (mistral-7b): no job of it that is still to run asks for a GPU" in said
