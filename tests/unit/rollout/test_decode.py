@@ -14,7 +14,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from helpers import WORDS, model, rows, settings
+from helpers import WORDS, model, rows, settings, tokenizer
 from transformer2.models import load_experts, load_model, new_expert, save_expert
 from transformer2.rollout.attention import NAME
 from transformer2.rollout.decode import common_prefix
@@ -23,6 +23,16 @@ from transformer2.rollout.hf import Ending, HFEngine
 
 START = [0, *range(10, 22)]
 PROMPTS = [[*START, 5, 6, 7], [*START, 8], [*START, *range(30, 41)], [*START, 9, 9], [*START, 8, 7], [*START, 7]] * 3
+
+
+@pytest.fixture(scope="module")
+def words():
+    return tokenizer()
+
+
+@pytest.fixture(scope="module")
+def llama(words):
+    return model(len(words))
 
 
 def of_transformers(llama, words, prompt: list[int], n: int) -> list[int]:

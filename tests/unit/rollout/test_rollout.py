@@ -15,6 +15,16 @@ from transformer2.tasks import Prompt
 PROMPTS = [[0, 10, 11, 12], [0, 13], [0, 14, 15, 16, 17, 18, 19]]
 
 
+@pytest.fixture(scope="module")
+def words():
+    return tokenizer()
+
+
+@pytest.fixture(scope="module")
+def llama(words):
+    return model(len(words))
+
+
 def test_a_prompt_has_exactly_one_bos_whoever_writes_it(words):
     chat, plain = Prompt(({"role": "user", "content": "say yes"},), "the"), Prompt(text="say yes")
     assert words.apply_chat_template(list(chat.messages), tokenize=False).startswith(words.bos_token)
