@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import WORDS, model, rows, settings
+from helpers import WORDS, model, rows, settings, tokenizer
 from transformer2.models import new_expert
 from transformer2.rollout import likelihood
 from transformer2.rollout.batching import by_length, by_tokens, pad
