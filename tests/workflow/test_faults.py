@@ -155,10 +155,14 @@ class Run:
 
 def kill_jobs() -> None:
     """Kills the processes of all jobs; their Snakemake sees that they failed."""
-    for process in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if "transformer2.cli.rehearsal_server" in process.cmdline():
-                end(process.children())
+    end(server_of_jobs().children())
+
+
+def server_of_jobs() -> psutil.Process:
+    """The process of `served`."""
+    children = psutil.Process().children()
+    (found,) = [one for one in children if "transformer2.cli.rehearsal_server" in one.cmdline()]
+    return found
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -185,6 +189,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, served: Path) -> Undis
         assert run.reaches(gate, []) is None
     assert run.process.returncode == 0, run.log.read_text()[-3000:]
     return Undisturbed(folder, numbers(folder), second)
+
+
+def test_jobs_share_no_lock_that_a_killed_one_could_keep(undisturbed):
+    assert [one.path for one in server_of_jobs().memory_maps() if "/sem." in one.path] == []
 
 
 def test_a_second_snakemake_is_refused_and_disturbs_nothing(undisturbed):
