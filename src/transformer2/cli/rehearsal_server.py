@@ -33,7 +33,7 @@ NOT_HERE = ("transformer2.rollout.vllm", "transformer2.rollout.vllm_worker", "tr
 def serve(address: Path) -> None:
     """Answers calls at the socket `address` until the process is ended; says "ready" on stdout once it does."""
     tqdm.monitor_interval = 0  # the monitor is a thread
-    tqdm.set_lock(RLock())  # tqdm's own is shared by all children: one that is killed while it draws would stop the others
+    tqdm.set_lock(RLock())  # all children share tqdm's own: one that is killed while it draws would stop the others
     import_everything()
     use_everything()
     gc.collect()
