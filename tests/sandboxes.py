@@ -15,9 +15,13 @@ def works(isolation: Isolation) -> bool:
 
 
 def _under(*isolations: Isolation) -> pytest.MarkDecorator:
+    """The first isolation that works here is tested with the fast tests, the others with the slow ones."""
+    working = [isolation for isolation in isolations if works(isolation)]
+
     def parameter(isolation: Isolation) -> Any:
-        skip = pytest.mark.skipif(not works(isolation), reason=f"{isolation} does not work here")
-        return pytest.param(isolation, marks=skip, id=isolation.value)
+        skip = pytest.mark.skipif(isolation not in working, reason=f"{isolation} does not work here")
+        marks = [skip, pytest.mark.slow] if isolation in working[1:] else [skip]
+        return pytest.param(isolation, marks=marks, id=isolation.value)
 
     return pytest.mark.parametrize("isolation", [parameter(isolation) for isolation in isolations])
 

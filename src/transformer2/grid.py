@@ -117,7 +117,7 @@ class Grid:
 
     def experts_to_mix(self, model: str, budget: str, seed: int | str) -> dict[str, str]:
         """Files of the experts of a few-shot adaptation: the model's own, in some budgets with another model's, which
-        are those of the run's first seed."""
+        are those of the first seed that is adapted."""
         own = self.experts_to_adapt(model, seed)
         if budget != CROSS:
             return own
@@ -256,14 +256,16 @@ class Grid:
         return list(dict.fromkeys(self._cells()))  # an expert may be compared, and scored besides
 
     def _cells(self) -> Iterator[Cell]:
-        run, first = self.run, self.run.seeds[0]
+        run, first, adapted = self.run, self.run.seeds[0], self.run.adaptation_seeds
         for model in run.models:
             own = [*run.tasks_of(model), *run.unseen_of(model)]
             yield from self._product([model], ["base"], [task for task in self.benchmarks if task in own], [first])
         for model, method, task in self.trained:
             also = [other for other in run.methods[method].also_on if other in run.unseen_of(model)]
             for state in run.states_of(method):
-                yield from self._product([model], [in_state(f"{method}-{task}", state)], [task, *also], run.seeds)
+                yield from self._product(
+                    [model], [in_state(f"{method}-{task}", state)], [task, *also], run.seeds_of(method)
+                )
         if self.search is None:
             return
         for method in self.search.compared:
@@ -271,20 +273,20 @@ class Grid:
                 choices = [in_state(f"{method}_on_{by}", state) for by in ("test", "shots")]
                 compared = [*choices, *self.adapters[choices[0]].candidates]
                 for model in run.models_of(method):
-                    yield from self._product([model], compared, self.unseen(model), run.seeds)
+                    yield from self._product([model], compared, self.unseen(model), adapted)
         for strategy in ("prompt", CLASSIFIER):
             for model in self.adaptive(strategy):
-                yield from self._product([model], [strategy, f"{strategy}_labels"], self.unseen(model), run.seeds)
+                yield from self._product([model], [strategy, f"{strategy}_labels"], self.unseen(model), adapted)
         yield from self._product(self.language_models, ["base"], ["classify"], [first])
         classifiers = [in_state(f"{CLASSIFIER}-classify", state) for state in run.states_of(CLASSIFIER)]
-        yield from self._product(self.adaptive(CLASSIFIER), classifiers, ["classify"], run.seeds)
+        yield from self._product(self.adaptive(CLASSIFIER), classifiers, ["classify"], adapted)
         for model, task, choice in self.trained_on_shots:
-            yield from self._product([model], [choice], [task], run.seeds)
+            yield from self._product([model], [choice], [task], adapted)
         for model, task, budget in self.searches:
             choices = [f"few_shot_{budget}", f"few_shot_{budget}_on_test"]
-            yield from self._product([model], choices, [task], run.seeds)
+            yield from self._product([model], choices, [task], adapted)
         for model in self.adaptive("few-shot"):
-            yield from self._product([model], ["uniform_mix"], self.unseen(model), run.seeds)
+            yield from self._product([model], ["uniform_mix"], self.unseen(model), adapted)
         for model in run.models:
             for method, seeds in run.transferred(model).items():
                 for trained_on in run.text_tasks:
@@ -341,18 +343,20 @@ class Grid:
         return [cell._replace(adapter=name) for name in self.adapters[cell.adapter].candidates]
 
     def decision_files(self) -> list[str]:
-        """Where every way of dispatch says which class each prompt was put into, for the first seed."""
+        """Where every way of dispatch says which class each prompt was put into, for the first seed that is adapted."""
         return [
-            paths.DECISIONS.of(run=self.run.run, model=model, adapter=name, task=task, seed=self.run.seeds[0])
+            paths.DECISIONS.of(
+                run=self.run.run, model=model, adapter=name, task=task, seed=self.run.adaptation_seeds[0]
+            )
             for name in self.of_kind("dispatch")
             for model in self.adaptive(STRATEGIES[name][0])
             for task in self.unseen(model)
         ]
 
     def search_folders(self) -> list[str]:
-        """The folder of every search, for the first seed."""
+        """The folder of every search, for the first seed that is adapted."""
         return [
-            self.mix_folder(Cell(model, f"few_shot_{budget}-{configuration}", task, self.run.seeds[0]))
+            self.mix_folder(Cell(model, f"few_shot_{budget}-{configuration}", task, self.run.adaptation_seeds[0]))
             for model, task, budget in self.searches
             for configuration in (self.search.configurations if self.search else ())
         ]

@@ -74,6 +74,7 @@ def facts(model: nn.Module) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recomputes", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_a_stripped_model_is_the_loaded_one_and_trains_the_next_adapter_to_the_same_numbers(

@@ -84,6 +84,7 @@ def test_an_edit_changes_the_steps_that_run_it_alone(source, file, old, new, ste
     assert changed_by(source, file, old, new) == steps
 
 
+@pytest.mark.slow
 def test_comments_docstrings_and_annotations_of_functions_do_not_count(source):
     before = digests()
     file = source / "training/objective.py"

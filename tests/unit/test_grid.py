@@ -10,6 +10,7 @@ from conftest import ROOT
 from transformer2 import config, paths
 from transformer2.grid import Cell, Grid
 from transformer2.reproduce.frames import IDENTITY
+from transformer2.stages.steps import Steps
 
 
 def grid(**changes) -> Grid:
@@ -38,6 +39,23 @@ def test_every_cell_is_an_adapter_of_the_run_on_a_task_of_the_model_once(file):
             files = one.files_to_answer(cell)
             assert ("expert" in files) == (adapter.kind != "base")
             assert one.method_of(cell.adapter) in (*run.trained, "base")
+
+
+def test_methods_and_the_adaptation_have_as_many_seeds_as_they_say(tiny):
+    methods = {name: method.model_dump() for name, method in tiny.run.methods.items()}
+    adaptation = tiny.run.adaptation.model_dump() | {"seeds": 1}
+    one = grid(seeds=[3, 0, 5], methods=methods | {"lora": methods["lora"] | {"seeds": 2}}, adaptation=adaptation)
+    seeds = {
+        adapter: sorted(cell.seed for cell in one.cells if cell[:3] == ("tiny-llama", adapter, task))
+        for adapter, task in (
+            ("base", "gsm8k"), ("svf-gsm8k", "gsm8k"), ("lora-gsm8k-last", "gsm8k"), ("cls-classify", "classify"),
+            ("few_shot_10", "math"), ("prompt", "math"),
+        )
+    }  # fmt: skip
+    assert seeds.pop("svf-gsm8k") == [0, 3, 5] and seeds.pop("lora-gsm8k-last") == [0, 3]
+    assert seeds == dict.fromkeys(("base", "cls-classify", "few_shot_10", "prompt"), [3])
+    trained = {step.of["seed"] for step in Steps(one.run).all["train", "tiny-llama"] if step.of["method"] == "svf"}
+    assert trained == {"3", "0", "5"}
 
 
 def test_an_expert_is_scored_in_both_states_of_its_training(tiny):

@@ -112,6 +112,7 @@ def test_lines_of_a_file_that_grows_end_before_one_that_is_not_whole(tmp_path):
         assert read_complete_lines(tmp_path / "some.jsonl") == [{"a": 1}, [2]]
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_the_lock_wait_for_each_other(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from transformer2.provenance import exclusive_lock\n"

@@ -285,6 +285,7 @@ def frame(tmp_path) -> Path:
     return write(rows, tmp_path / "scores.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["arxiv/table5", "arxiv/table9", "workshop/table3", "workshop/table7", "arxiv/section4"]
 )

@@ -95,10 +95,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("checkout"))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [pytest.param(path, marks=[] if path.name == "smoke.yaml" else pytest.mark.slow, id=path.name) for path in CONFIGS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_configuration_can_be_planned(checkout, config):
     result = snakemake(checkout, "-n", "--configfile", str(config.relative_to(ROOT)))
     jobs = planned(result)

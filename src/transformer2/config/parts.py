@@ -178,6 +178,8 @@ class TaskData(Section):
 class Adaptation(Section):
     """Self-adaptation on the unseen tasks (Section 3.2)."""
 
+    seeds: Count | None = None
+    """Of how many of the run's seeds the experts are adapted, from the first one on; null is all."""
     experts: str = "svf"
     """Method whose experts are picked and mixed."""
     compared: Several[str] = ["lora"]

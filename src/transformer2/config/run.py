@@ -21,6 +21,7 @@ from transformer2.config.names import (
 )
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
 from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Some, path, validated
+from transformer2.config.seeds import check_seeds
 from transformer2.config.sources import DataSource, check_folder
 from transformer2.config.training import Method, Training
 from transformer2.config.yaml_files import read_yaml
@@ -31,8 +32,8 @@ class Run(Section):
 
     run: Name = "pocket"
     """Name of the run: its results lie in results/<run>/."""
-    seeds: Some[Seed] = Field(default=[0], max_length=1000)
-    """Every expert is trained once for each."""
+    seeds: Some[Seed] = Field(default=default.SEEDS, max_length=1000)
+    """Every expert is trained once for each, but where a method or the adaptation names fewer."""
     data: DataSource = "pocket"
     """pocket | hub | dir:<folder laid out as <task>/<split>.jsonl[.gz]>"""
     models: dict[Name, Model] = default.MODELS
@@ -175,6 +176,7 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _methods_fit(self) -> "Run":
+        check_seeds(self)
         if self.reference is not None and self.reference not in self.methods:
             raise ValueError(f"reference: {unknown('method', self.reference, self.methods)}")
         for name, method in self.methods.items():
@@ -247,13 +249,13 @@ class Run(Section):
     def transferred(self, model: str) -> dict[str, list[int]]:
         """Methods of the experts that a model has from another one, with their seeds.
 
-        Ordered experts are those of the run's first seed; the seeds of shuffled ones are those of the shuffle.
+        Ordered experts are those of the first seed that is adapted; a shuffled one's seed is that of its shuffle.
         """
         transfer = self.models[model].transfer
         if transfer is None:
             return {}
         ordered = f"svf_from_{self.models[transfer.experts_of].row}"
-        return {ordered: self.seeds[:1], f"{ordered}_shuffled": list(range(transfer.shuffles))}
+        return {ordered: self.adaptation_seeds[:1], f"{ordered}_shuffled": list(range(transfer.shuffles))}
 
     def tasks_of(self, model: str) -> list[str]:
         """Tasks that experts of a model are trained on."""
@@ -275,6 +277,15 @@ class Run(Section):
         if self.adaptation is None:
             return self.methods
         return self.methods | {CLASSIFIER: self.adaptation.classifier} | self.adaptation.trained
+
+    @property
+    def adaptation_seeds(self) -> list[int]:
+        """Seeds whose experts are adapted."""
+        return self.seeds[: self.adaptation.seeds if self.adaptation else None]
+
+    def seeds_of(self, method: str) -> list[int]:
+        """Seeds that a method's experts are trained with."""
+        return self.seeds[: self.methods[method].seeds] if method in self.methods else self.adaptation_seeds
 
     def models_of(self, method: str) -> list[str]:
         """The models that a method is trained for."""

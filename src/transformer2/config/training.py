@@ -138,6 +138,8 @@ class Method(Section):
     """Rows of the paper's tables whose models are trained; null is all."""
     tasks: Some[str] | None = None
     """Training tasks; null is all."""
+    seeds: Count | None = None
+    """With how many of the run's seeds it is trained, from the first one on; null is all."""
     also_on: Several[str] = []
     """Unseen tasks that its experts are scored on as they are."""
 

@@ -120,6 +120,10 @@ def _items(task: TaskData, shots: int) -> TaskData:
     return task.model_copy(update=few)
 
 
+def _seeds(own: int | None) -> int | None:
+    return None if own is None else min(own, SEEDS)
+
+
 def _method(method: Method) -> Method:
     """The method with few steps, and two points of its sweep, which differ in the first setting that has two values."""
     sweep, points = {}, 1
@@ -127,7 +131,8 @@ def _method(method: Method) -> Method:
         if key not in SMALL:
             sweep[key] = values[: POINTS // points]
             points *= len(sweep[key])
-    return method.model_copy(update={"settings": method.settings | SMALL, "sweep": sweep})
+    changes = {"settings": method.settings | SMALL, "sweep": sweep, "seeds": _seeds(method.seeds)}
+    return method.model_copy(update=changes)
 
 
 def _on_shots(method: Method) -> Method:
@@ -139,6 +144,7 @@ def _on_shots(method: Method) -> Method:
 def _adaptation(adaptation: Adaptation) -> Adaptation:
     cem = adaptation.cem.model_copy(update={"population": BATCH, "elites": 2, "iterations": STEPS})
     changes = {
+        "seeds": _seeds(adaptation.seeds),
         "classifier": _method(adaptation.classifier),
         "prompts": adaptation.prompts.model_copy(
             update={"validation": PROMPTS, "test": PROMPTS, "max_new_tokens": TOKENS}

@@ -23,9 +23,9 @@ from transformer2.training.samples import references
 
 
 def of_run(run: Run, folder: Path) -> Any:
-    """The illustration of a run in its folder: of its model and experts of the first seed, and a sample of GSM8K."""
+    """The illustration of a run in its folder: of its model, the first seed's experts and a sample of GSM8K."""
     assert run.adaptation is not None
-    grid, root, name, seed = Grid(run), folder.parents[1], illustrated_model(run), run.seeds[0]
+    grid, root, name, seed = Grid(run), folder.parents[1], illustrated_model(run), run.adaptation_seeds[0]
     files = illustration_files(run)
     experts = {task: (root / file).parent for task, file in files.experts.items()}
     row = read_rows(TASKS[TASK], root / files.data)[0]

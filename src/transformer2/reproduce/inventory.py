@@ -28,7 +28,7 @@ def frame_files(run: Run) -> list[str]:
 def expert_folders(grid: Grid) -> Iterator[tuple[dict[str, str], int, str]]:
     """(model, method and task; seed; folder) of every expert of a training task."""
     for expert in grid.trained:
-        for seed in grid.run.seeds:
+        for seed in grid.run.seeds_of(expert.method):
             yield expert._asdict(), seed, paths.EXPERT.of(run=grid.run.run, seed=seed, **expert._asdict())
 
 
@@ -56,6 +56,6 @@ def illustration_files(run: Run) -> Illustration:
     model = illustrated_model(run)
     return Illustration(
         model=paths.BASE.of(model=model),
-        experts=Grid(run).experts_to_adapt(model, run.seeds[0]),
+        experts=Grid(run).experts_to_adapt(model, run.adaptation_seeds[0]),
         data=paths.DATA.of(run=run.run, task=ILLUSTRATED_TASK, split="train"),
     )

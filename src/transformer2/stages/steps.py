@@ -100,7 +100,7 @@ class Steps:
 
     def _train(self, model: str) -> Iterator[Step]:
         for method, task in self._trainings(model):
-            for seed in self.run.seeds:
+            for seed in self.run.seeds_of(method):
                 for point in self.run.trained[method].points():
                     yield self._training(model, method, task, seed, point)
 
@@ -131,7 +131,7 @@ class Steps:
 
     def _select(self, model: str) -> Iterator[Step]:
         for method, task in self._trainings(model):
-            for seed in self.run.seeds:
+            for seed in self.run.seeds_of(method):
                 points = [self._sweep(model, method, task, seed, point) for point in self.run.trained[method].points()]
                 out = self._expert(model, task, method, seed)
                 of = {"model": model, "task": task, "method": method, "seed": str(seed)}
@@ -151,7 +151,7 @@ class Steps:
                 for seed in seeds:
                     yield self._transfer(model, method, task, seed)
         of_model = self.run.models[model]
-        for seed in self.run.seeds:
+        for seed in self.run.adaptation_seeds:
             if model in self.grid.adaptive("few-shot"):
                 experts = _folders(self.grid.experts_to_adapt(model, seed))
                 out = Path(paths.UNIFORM_MIX.of(run=self.run.run, model=model, seed=seed))
@@ -179,7 +179,7 @@ class Steps:
         methods = [self.run.adaptation.experts, *(self.grid.adapters[cell.adapter].method for cell in compared)]
         for method in dict.fromkeys(methods):
             for task in self.grid.compared_tasks(method):
-                for seed in self.run.seeds:
+                for seed in self.run.adaptation_seeds:
                     for part in ("", LAST):
                         source = self._expert(backbone, task, method, seed) / part
                         out = self._expert(model, task, method, seed) / part
@@ -194,7 +194,9 @@ class Steps:
         transfer, search = self.run.models[model].transfer, self.run.adaptation
         assert transfer is not None and search is not None
         shuffled = self.grid.is_shuffled(method)
-        expert = self._expert(transfer.experts_of, task, search.experts, self.run.seeds[0] if shuffled else seed)
+        expert = self._expert(
+            transfer.experts_of, task, search.experts, self.run.adaptation_seeds[0] if shuffled else seed
+        )
         out = Path(paths.TRANSFER.of(run=self.run.run, model=model, task=task, method=method, seed=seed))
         source_basis = Path(paths.BASIS.of(model=transfer.experts_of))
         arguments = {
@@ -249,7 +251,7 @@ class Steps:
         for of_model, task, budget in self.grid.searches:
             if of_model == model and self.run.adaptation is not None:
                 for configuration in self.run.adaptation.configurations:
-                    for seed in self.run.seeds:
+                    for seed in self.run.adaptation_seeds:
                         yield self._search(model, task, budget, configuration, seed)
         for cell in self._cells(model, "on_shots"):
             yield self._on_shots(cell)

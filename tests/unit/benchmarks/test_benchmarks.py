@@ -86,6 +86,7 @@ def test_a_case_writes_its_report_and_its_figure(case, tmp_path):
     assert out.with_suffix(".svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_our_bases_are_more_exact_than_those_of_a_float32_decomposition(tmp_path):
     run("bases", "--model", "tiny", "--repeats", "1", "--out", str(tmp_path / "b.json"))
     sides = json.loads((tmp_path / "b.json").read_text())["sides"]

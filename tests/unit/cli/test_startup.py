@@ -94,6 +94,7 @@ def test_commands_without_tensors_load_modules_without_torch(tmp_path):
     assert together == CLEAN
 
 
+@pytest.mark.slow
 def test_a_command_with_tensors_would_be_noticed(tmp_path):
     (result,) = heavy_imports([{"modules": ["transformer2.rollout.batching"]}], tmp_path)
     assert result == CLEAN | {"heavy": ["torch"]}

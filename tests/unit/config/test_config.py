@@ -154,6 +154,22 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"unseen": {"gsm8k": {}}}, "unseen: gsm8k is a training task"),
         ({"unseen": {"humanevil": {}}}, "unseen: unknown task 'humanevil'; did you mean 'humaneval'?"),
         ({"seeds": ["one"]}, "seeds[0]: must be a valid integer (got 'one')"),
+        (
+            {"seeds": [4, 7], "methods": {"svf": {"seeds": 3}}, "adaptation": None},
+            "methods.svf.seeds: 3 seeds are asked for; the run has 2",
+        ),
+        (
+            {"seeds": [4, 7], "methods": {"svf": {}, "lora": {"seeds": 1}}, "adaptation": ADAPTATION},
+            "methods.lora.seeds: 1, but its experts are adapted with 2 seeds; set adaptation.seeds",
+        ),
+        (
+            {"adaptation": ADAPTATION | {"classifier": {"seeds": 1}}},
+            "adaptation.classifier.seeds: is for `methods`; here adaptation.seeds is for all",
+        ),
+        (
+            {"methods": {"svf": {}, "lora": {"seeds": 1}}, "adaptation": None, "reference": "svf"},
+            "methods.lora.seeds: must be as many as those of the reference svf",
+        ),
         ({"run": "a/b"}, "run: 'a/b' cannot name files: use letters"),
         (
             HUB | {"tasks": {"gsm8k": {"test": 2000}}, "adaptation": None},

@@ -35,6 +35,7 @@ def test_the_papers_run_takes_a_quarter_of_the_hours_of_transformers_own_generat
     assert all(line.gpu_gb is None or line.gpu_gb < 80 for line in lines)
 
 
+@pytest.mark.slow
 def test_no_language_method_of_the_papers_run_falls_back(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = load(ROOT / "config/paper.yaml")

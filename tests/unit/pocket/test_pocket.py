@@ -60,6 +60,7 @@ def test_splits_are_disjoint_large_enough_and_the_same_each_time(task):
     assert corpus.rows(task, "test", 400) == splits["test"] and corpus.rows(task, "test", 50) == splits["test"][:50]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_pretraining_never_sees_an_item_of_another_split(task):
     seen = {item.key for item, _ in zip(corpus.items(task, "pretraining", seed=3), range(3000), strict=False)}
@@ -67,6 +68,7 @@ def test_pretraining_never_sees_an_item_of_another_split(task):
         assert not seen & {item.key for item, _ in zip(corpus.items(task, split), range(3000), strict=False)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", BENCHMARKS)
 def test_a_pretraining_corpus_seldom_shows_the_rare_items_that_every_other_split_has(task):
     def share(split: str) -> float:

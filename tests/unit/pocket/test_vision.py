@@ -40,6 +40,7 @@ def prompts(llava):
 # Drawings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VISION)
 def test_splits_of_drawings_are_disjoint_large_enough_and_the_same_each_time(name):
     splits = {split: corpus.rows(name, split, n) for split, n in (("train", 600), ("validation", 300), ("test", 400))}
@@ -120,6 +121,7 @@ def test_the_real_pictures_go_through_the_real_processor(real_rows):
     assert len(real_rows) == 120 and len(shapes) > 5
 
 
+@pytest.mark.slow
 def test_real_pictures_of_many_shapes_are_answered_side_by_side(llava, real_rows):
     """As many tokens stand for a picture as the model makes of it; a batch gives what its rows give alone."""
     model, words = llava

@@ -55,6 +55,7 @@ def test_mistral_is_not_given_the_opening_and_learns_it():
     assert TASKS["humaneval"].for_family("mistral") is TASKS["humaneval"], "its prompt is text alone"
 
 
+@pytest.mark.slow
 def test_every_command_asks_each_family_in_its_way(bases, tmp_path, monkeypatch):
     asked: list[Prompt] = []
 

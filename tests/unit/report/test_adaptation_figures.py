@@ -94,6 +94,7 @@ def test_searches_without_the_shown_budget_are_refused(alphas, tmp_path):
         convergence(read_alphas(write(few, tmp_path / "alphas.csv")), tmp_path / "f")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "drawing"), [("decisions", confusion), ("alphas", weights), ("alphas", convergence)])
 def test_a_figure_is_the_same_file_each_time(name, drawing, request, tmp_path):
     read = {"decisions": read_decisions, "alphas": read_alphas}[name]

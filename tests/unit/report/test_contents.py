@@ -121,11 +121,13 @@ for module in sys.argv[2:]:
 """Imports modules one after the other in a process of their own, and names the first that imports too much."""
 
 
+@pytest.mark.slow
 def test_what_reports_a_run_imports_neither_torch_nor_transformers():
     modules = ["reproduce.collect", *(f"report.{name}" for name in REPORTING)]
     subprocess.run([sys.executable, "-c", IMPORT, "", *modules], check=True)
 
 
+@pytest.mark.slow
 def test_what_draws_needs_what_its_environment_has_alone():
     """envs/report.yaml names no safetensors."""
     modules = [f"report.{name}" for name in DRAWING]

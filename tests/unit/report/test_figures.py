@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 from test_tables import TABLES, rows, scores_of, write  # noqa: F401  (rows is a fixture)
 
 from rendering import draw
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_file_each_time(rows, tmp_path):  # noqa: F811
     scores = write(rows, tmp_path / "scores.csv.gz")
     for name in ("one", "two"):

@@ -15,7 +15,7 @@ from transformer2.reproduce.collect import curves
 from transformer2.reproduce.frames import read_curves, read_scores, write_frame
 
 RUN = Run(
-    run="toy", models={"toy": Model(source="pocket:llama", row="llama3-8b")}, methods={"svf": Method()},
+    run="toy", seeds=[0], models={"toy": Model(source="pocket:llama", row="llama3-8b")}, methods={"svf": Method()},
     tasks={"gsm8k": TaskData(train=1, validation=1, test=1)}, unseen={}, adaptation=None,
 )  # fmt: skip
 VALIDATION = {"learning_rate-0.002": (0.5, 0.7, 0.9), "learning_rate-0.02": (0.5, 0.4, 0.0)}
@@ -100,6 +100,7 @@ def test_where_the_last_state_is_the_expert_it_alone_is_marked(tmp_path):
     assert [text for text in words(tmp_path / "f.svg") if "state" in text] == ["last state, the expert"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawing", [learning, sweep])
 def test_a_figure_is_the_same_file_each_time(drawing, frames, tmp_path):
     for name in ("one", "two"):

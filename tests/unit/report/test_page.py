@@ -432,6 +432,7 @@ def shown(page, table: str = "cells-table") -> list[str]:
     return [row.get_attribute("id").split("/")[-1] for row in rows.all()]
 
 
+@pytest.mark.slow
 def test_columns_are_sorted_by_mouse_and_by_keyboard_and_what_is_missing_stays_last(opened):
     page = opened()
     header = page.locator("#cells-table th", has_text="Our score")

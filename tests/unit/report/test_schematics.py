@@ -75,6 +75,7 @@ def test_the_prompt_is_the_one_that_is_sent_and_the_sample_the_one_that_is_train
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drawing", DRAWN)
 def test_a_figure_is_the_same_file_each_time(drawing, facts, tmp_path):
     for name in ("one", "two"):

@@ -41,6 +41,7 @@ def measured(tmp_path) -> Measurements:
     return Measurements.read(Frames(tmp_path), ["scores.csv.gz"], BUDGETS)
 
 
+@pytest.mark.slow
 def test_every_cell_with_a_method_has_one_verdict(measured, ledger, tmp_path):
     n = write_gains(ledger, measured, tmp_path / "verdicts")
     frame = pd.read_csv(tmp_path / "verdicts.csv").set_index("cell")

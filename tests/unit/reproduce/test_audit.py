@@ -98,6 +98,7 @@ def test_what_is_right_is_not_found(place, found):
 # ---- what would be wrong if it were printed otherwise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "old", "new", "place", "rule"),
     [

@@ -117,6 +117,7 @@ def test_a_mistake_among_hyper_parameters_is_one_line_that_names_file_and_place(
 # ---- tables of which nothing was run, or what the default run has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCORES)
 def test_a_table_of_which_nothing_was_run_is_rendered_and_drawn(name, tmp_path):
     table = ledger.read(FILES[name])

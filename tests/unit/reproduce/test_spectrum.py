@@ -70,6 +70,7 @@ def test_the_picture_has_a_panel_a_type_of_matrix_twice_and_is_the_same_file_eac
     assert any("toy in place of llama3-8b" in line for line in words)
 
 
+@pytest.mark.slow
 def test_a_line_has_the_colour_of_its_r_in_every_panel(frame, tmp_path):
     draw(frame, "toy", tmp_path / "f")
     lines = re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: (?:1.2|2.4)", (tmp_path / "f.svg").read_text())

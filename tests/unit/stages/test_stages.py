@@ -21,6 +21,7 @@ from transformer2.training import loop
 TINY = load(ROOT / "tests/config/tiny.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [*CONFIGS, ROOT / "tests/config/tiny.yaml"], ids=lambda path: path.name)
 def test_steps_read_what_earlier_steps_of_the_stages_before_make(config):
     stages = Stages(load(config))
@@ -204,6 +205,7 @@ def count(run: Run) -> Counter[str]:
     return Counter("train_on_shots" if "budget" in step.of and step.work == "train" else step.work for step in steps)
 
 
+@pytest.mark.slow
 def test_the_papers_run_has_the_steps_that_its_grid_asks_for():
     """Two language models with all ways of adaptation, one with dispatch by prompt, one that takes pictures."""
     run = load(ROOT / "config/paper.yaml")
@@ -228,9 +230,9 @@ def test_the_papers_run_has_the_steps_that_its_grid_asks_for():
 def test_the_default_run_has_the_steps_that_its_grid_asks_for():
     steps = count(load(ROOT / "config.yaml"))
     # Three tasks and two methods for three language models, one task and these two for the vision-language model; six
-    # ablations of one expert each and four other methods for one model; a classification expert for the two models that
-    # dispatch by one.
-    everywhere, ablations, others, classifiers = 3 * 3 * 2 + 2, 6, 4 * 3, 2
+    # ablations of one expert each, all of these with three seeds; four other methods for one model; a classification
+    # expert for the two models that dispatch by one.
+    everywhere, ablations, others, classifiers = 3 * (3 * 3 * 2 + 2), 3 * 6, 4 * 3, 2
     assert steps["select"] == everywhere + ablations + others + classifiers
     assert steps["carry_over"] == 2 * 3 * 2, "its backbone's experts by these two, in both states, for the vision model"
     # Two passes: four ways for these two models, two for the third; ten shots for both and for the vision-language

@@ -227,6 +227,7 @@ def test_what_is_trained_on_is_what_was_generated_token_for_token(words):
     assert {1.0, -1.0} == {s.reward for s in samples}
 
 
+@pytest.mark.slow
 def test_labels_are_drawn_by_their_likelihood_and_end_as_free_answers_would(words):
     engine = HFEngine(model(len(words)), words)
     task_rows = [{"item": str(i), "text": "say yes", "class": "math"} for i in range(400)]
@@ -300,6 +301,7 @@ def lose_a_line(path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, harm, resumed",
     [
