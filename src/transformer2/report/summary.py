@@ -15,10 +15,16 @@ from transformer2.report.contents import Contents
 from transformer2.report.layout import markdown
 from transformer2.reproduce.cells import main_states
 from transformer2.reproduce.collect import selections
+from transformer2.reproduce.format_gain import format_gains
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.statistics import wilson
 
 UNTRAINED = " (untrained: no state was better on validation than the start)"
+FORM = (
+    "Base → expert on the test items, by the lenient score. A gain is split in two: points by items where one of both "
+    "answers cannot be read (its form), and points by items where both can be read, with their 95 % interval. A gain "
+    "by the form alone is no gain in knowledge or skill: a prompt may give it, too."
+)
 COST = "Seconds and memory of the jobs, by what they write (Snakemake's benchmarks)."
 
 
@@ -93,6 +99,7 @@ def sections(run: Path, frames: Sequence[str]) -> list[Section]:
     """
     parts = [
         Section("Experts", "Chosen on validation among the points of each sweep.", experts(run)),
+        Section("What the form of the answers adds", FORM, form(Frames(run).scores)),
         Section(
             "Classification of prompts",
             "Share of prompts that were given the class of their task, in percent, with Wilson's 95 % interval. "
@@ -106,6 +113,24 @@ def sections(run: Path, frames: Sequence[str]) -> list[Section]:
         ),
     ]
     return [section for section in parts if not section.table.empty]
+
+
+def form(scores: pd.DataFrame) -> pd.DataFrame:
+    """The gain of every expert on its own task, split by whether answers can be read, as text."""
+    gains = format_gains(main_states(scores))
+    if gains.empty:
+        return gains
+    gains = gains.loc[gains["trained_on"] == gains["task"]]
+    percent = {name: gains[name].map("{:.1f}".format) for name in ("base_read", "read", "base_of_read", "of_read")}
+    points = {name: gains[name].map("{:+.1f}".format) for name in ("gain", "form", "both", "low", "high")}
+    return pd.DataFrame({
+        **gains[["model", "method", "task"]],
+        "read, %": percent["base_read"] + " → " + percent["read"],
+        "right of these, %": percent["base_of_read"] + " → " + percent["of_read"],
+        "gain": points["gain"], "by form": points["form"],
+        "where both are read": points["both"] + " (" + points["low"] + " to " + points["high"] + ")",
+        "n": [f"{seeds} × {n}" if seeds > 1 else str(n) for seeds, n in gains[["seeds", "n"]].itertuples(index=False)],
+    })  # fmt: skip
 
 
 def experts(run: Path) -> pd.DataFrame:

@@ -219,7 +219,7 @@ def _select(scores: pd.DataFrame, method: str, trained_on: str, task: str) -> pd
     return scores.loc[of_expert & (scores["task"] == task)]
 
 
-def item_verdicts(samples: pd.DataFrame, which: Scoring) -> pd.DataFrame:
+def item_verdicts(samples: pd.DataFrame, which: Scoring | Literal["read"]) -> pd.DataFrame:
     """Which items of one cell are right, one row a seed, one column an item: booleans, or shares from 0 to 1."""
     verdicts = samples.pivot(index="seed", columns="item", values=which)
     if verdicts.isna().any(axis=None):

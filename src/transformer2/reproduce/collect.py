@@ -56,6 +56,7 @@ def scores(files: Iterable[Path]) -> pd.DataFrame:
     for file in files:
         record = read_json(file)
         items = pd.DataFrame(record["items"])
+        items["read"] = items["answer"].notna()
         parts.append(items.assign(**{key: record[key] for key in IDENTITY}))
     frame = pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
     for verdict in ("strict", "lenient"):

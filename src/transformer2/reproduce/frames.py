@@ -16,15 +16,17 @@ from transformer2.seals import intact
 IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "state", "task", "seed")
 """What a file of scores says of itself: columns of the tidy frame. `state` is that of the trainings behind it, best (on
 validation) or last; empty where no training is, or where several are mixed or dispatched to."""
-COLUMNS = (*IDENTITY, "item", "strict", "lenient", "new_tokens", "finish_reason")
+COLUMNS = (*IDENTITY, "item", "strict", "lenient", "read", "new_tokens", "finish_reason")
 """Of the frame of scores."""
 UNPAIRED = "/unpaired/"
 """Part of the name of an item of which only the count is known: it is the same item as no other."""
 ORIGIN: dict[Hashable, Any] = {"run": str, "model": str, "stands_in_for": str, "standin": bool, "task": str}
 SCORES: dict[Hashable, Any] = ORIGIN | {
     "method": str, "trained_on": str, "state": str, "seed": int, "item": str, "strict": None, "lenient": None,
+    "read": None,
 }  # fmt: skip
-"""One row is one scored sample. Verdicts are booleans or, in a run with a task that is scored by shares, numbers."""
+"""One row is one scored sample. Verdicts are booleans or, in a run with a task that is scored by shares, numbers.
+`read` says whether an answer was read from the completion; it is empty for scores that were measured elsewhere."""
 DECISIONS: dict[Hashable, Any] = ORIGIN | {"strategy": str, "domain": str, "item": str, "class": str}
 """One row is one prompt of one strategy."""
 TIMINGS: dict[Hashable, Any] = ORIGIN | {

@@ -288,5 +288,5 @@ def _frame(entry: Scores, run: str) -> pd.DataFrame:
     return verdicts.assign(
         run=run, model=entry.model, stands_in_for=entry.row, standin=entry.model != PAPER_MODELS.get(entry.row),
         method=entry.method, trained_on=entry.trained_on, state=entry.state, task=entry.task, seed=entry.seed,
-        new_tokens=None, finish_reason="",
+        read=None, new_tokens=None, finish_reason="",
     )  # fmt: skip

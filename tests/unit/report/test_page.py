@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from test_tables import scores_of
 
 from conftest import ROOT
 from transformer2.provenance import write_json
@@ -97,7 +98,8 @@ def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[d
         answers = run / file.replace("scores/", "generations/").replace(".json", ".jsonl")
         answers.parent.mkdir(parents=True)
         answers.write_text("{}\n")
-    pd.DataFrame({"model": [STANDIN], "run": ["toy"]}).to_csv(run / "scores.csv.gz", index=False)
+    scored = scores_of(STANDIN, "llama3-8b", "base", "gsm8k", 9) + scores_of(STANDIN, "llama3-8b", "svf", "gsm8k", 12)
+    pd.DataFrame(scored).to_csv(run / "scores.csv.gz", index=False)
     write_json(
         run / "data" / "gsm8k" / "test.manifest.json",
         {

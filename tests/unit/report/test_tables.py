@@ -41,7 +41,7 @@ def scores_of(
             "run": "toy", "model": model, "stands_in_for": row, "standin": standin, "method": method,
             "trained_on": "" if method == "base" else task, "state": state, "task": task, "seed": seed,
             "item": f"{task}/test/{i}", "strict": i < solved, "lenient": i < solved + 2,
-            "new_tokens": 5, "finish_reason": "stop",
+            "read": True, "new_tokens": 5, "finish_reason": "stop",
         }
         for i in items
     ]  # fmt: skip

@@ -155,7 +155,14 @@ def test_shares_survive_the_frame_and_sit_beside_booleans(tmp_path: Path) -> Non
     verdicts = {"textvqa": [1.0, 0.6, 0.0], "gsm8k": [True, False, True]}
     for task, of_task in verdicts.items():
         items = [
-            {"item": f"{task}/test/{i}", "strict": v, "lenient": v, "new_tokens": 1, "finish_reason": "stop"}
+            {
+                "item": f"{task}/test/{i}",
+                "strict": v,
+                "lenient": v,
+                "answer": "a",
+                "new_tokens": 1,
+                "finish_reason": "stop",
+            }  # fmt: skip
             for i, v in enumerate(of_task)
         ]
         write_json(tmp_path / f"{task}.json", identity | {"task": task, "items": items})
@@ -168,7 +175,8 @@ def test_shares_survive_the_frame_and_sit_beside_booleans(tmp_path: Path) -> Non
 
 def test_a_verdict_that_is_no_share_is_named(tmp_path: Path) -> None:
     row = {"run": "r", "model": "m", "stands_in_for": "x", "standin": True, "task": "t", "method": "base",
-           "trained_on": "", "state": "", "seed": 0, "item": "i", "strict": 1.5, "lenient": True}  # fmt: skip
+           "trained_on": "", "state": "", "seed": 0, "item": "i", "strict": 1.5, "lenient": True,
+           "read": True}  # fmt: skip
     pd.DataFrame([row]).to_csv(tmp_path / "scores.csv", index=False)
     with pytest.raises(ValueError, match="the column strict holds other values"):
         read_scores(tmp_path / "scores.csv")
@@ -185,7 +193,8 @@ def test_a_table_of_shares_has_their_mean_and_the_frame_their_sum(tmp_path: Path
     rows = [
         {"run": "r", "model": "m", "stands_in_for": "llava-next-8b", "standin": True, "method": method, "seed": 0,
          "trained_on": "textvqa" if method == "svf" else "", "state": "", "task": "textvqa",
-         "item": f"textvqa/test/{i}", "strict": share, "lenient": share, "new_tokens": 1, "finish_reason": "stop"}
+         "item": f"textvqa/test/{i}", "strict": share, "lenient": share, "read": True, "new_tokens": 1,
+         "finish_reason": "stop"}
         for method, of_method in shares.items() for i, share in enumerate(of_method)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "scores.csv", index=False)
