@@ -123,7 +123,7 @@ class Grid:
             return own
         transfer = self.run.models[model].transfer
         assert transfer is not None
-        row = self.run.models[transfer.experts_of].row
+        row = self.run.row_of(transfer.experts_of)
         ordered, (first, *_) = next(iter(self.run.transferred(model).items()))
         theirs = {task: self.transferred_expert(model, task, ordered, first) for task in self.run.text_tasks}
         return own | {f"{row}:{task}": file for task, file in theirs.items()}
@@ -227,7 +227,7 @@ class Grid:
             for name, budget in self.budgets.items()
             for task in self.unseen(model)
             if budget.tasks is None or task in budget.tasks
-            if budget.rows is None or self.run.models[model].row in budget.rows
+            if budget.rows is None or self.run.row_of(model) in budget.rows
         ]
 
     @cached_property
@@ -317,7 +317,7 @@ class Grid:
         return {
             "run": self.run.run,
             "model": model,
-            "stands_in_for": self.run.models[model].row,
+            "stands_in_for": self.run.models[model].row or "",
             "standin": self.run.standin(model),
             "task": task,
             "seed": seed,

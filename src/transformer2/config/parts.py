@@ -11,6 +11,7 @@ from transformer2.config.section import (
     Count,
     FreeName,
     Iterations,
+    Name,
     Real,
     Reward,
     Section,
@@ -55,7 +56,7 @@ class Blocks(Section):
 
 
 class Model(Section):
-    """A base model: where it comes from and which row of the paper's tables it fills."""
+    """A base model: where it comes from, and which row of the paper's tables it fills if it fills one."""
 
     source: ModelSource
     """pocket:<architecture> | hub:<id> | wheel:<package>==<version> | dir:<folder>"""
@@ -64,8 +65,9 @@ class Model(Section):
     backbone: str | None = None
     """Of a vision-language model: the model of this run that is its language model, or stands in for it. It is trained
     on the tasks about pictures, and adapted to the unseen one with the experts of its backbone."""
-    row: PaperModel
-    """The row that it fills; a model that is not that row's own is named as a stand-in everywhere."""
+    row: PaperModel | None = None
+    """The row that it fills; a model that is not that row's own is named as a stand-in everywhere. A model without it
+    is ours alone: every table that it has scores for shows it in rows of its own, beside no number of the paper."""
     seed: Seed = 0
     """Of the pretraining of a pocket model."""
     pretraining_steps: Count | None = None
@@ -111,6 +113,9 @@ class Model(Section):
 
     @property
     def standin(self) -> bool:
+        """Whether it fills the row of another model."""
+        if self.row is None:
+            return False
         real = self.source.split(":", 2)[-1] if self.source.startswith(REHEARSAL) else self.source
         return real != f"hub:{PAPER_MODELS[self.row]}"
 
@@ -154,8 +159,8 @@ class Budget(Section):
     shots: Whole = Field(ge=1, le=10**5)
     iterations: Iterations | None = None
     """Of the search; null is that of `cem`."""
-    rows: Some[PaperModel] | None = None
-    """Rows of the paper's tables whose models are adapted; null is all."""
+    rows: Some[Name] | None = None
+    """Rows whose models are adapted: the paper's, and models that have no `row` by their names; null is all."""
     tasks: Some[str] | None = None
     """Unseen tasks; null is all."""
 

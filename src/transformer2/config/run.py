@@ -15,9 +15,11 @@ from transformer2.config.names import (
     CONFIGURATIONS,
     CROSS,
     MODELS_FOLDER,
+    PAPER_MODELS,
     REHEARSAL,
     TASK_MODULES,
     VISION_TASKS,
+    reserved,
 )
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
 from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Some, path, validated
@@ -75,7 +77,9 @@ class Run(Section):
     def _one_model_a_row(cls, models: dict[str, Model]) -> dict[str, Model]:
         first: dict[str, str] = {}
         for name, model in models.items():
-            if (other := first.setdefault(model.row, name)) != name:
+            if model.row is None and name in PAPER_MODELS:
+                raise ValueError(f"{name} is a row of the paper: set `row: {name}`, or give the model another name")
+            if (other := first.setdefault(model.row or name, name)) != name:
                 raise ValueError(f"{other} and {name} both fill row {model.row}: one model a row")
         return models
 
@@ -92,6 +96,19 @@ class Run(Section):
             for name, task in tasks.items():
                 if task.revision and self.data != "hub":
                     raise ValueError(f"{part}.{name}.revision: is for `data: hub`; data is {self.data}")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_are_known(self) -> "Run":
+        known = [*PAPER_MODELS, *(name for name, model in self.models.items() if model.row is None)]
+        limited: dict[str, Method | Budget] = {f"methods.{name}": method for name, method in self.methods.items()}
+        if self.adaptation is not None:
+            limited |= {f"adaptation.trained.{name}": method for name, method in self.adaptation.trained.items()}
+            limited |= {f"adaptation.budgets.{name}": budget for name, budget in self.adaptation.budgets.items()}
+        for place, part in limited.items():
+            for row in part.rows or []:
+                if row not in known:
+                    raise ValueError(f"{place}.rows: {unknown('row', row, known)}")
         return self
 
     @model_validator(mode="after")
@@ -119,13 +136,13 @@ class Run(Section):
             for method in self.adaptation.compared if self.adaptation else []:
                 if method in self.methods and {name, model.backbone} & {*self.models_of(method)} == {name}:
                     raise ValueError(
-                        f"methods.{method}.rows: name {self.models[model.backbone].row}, too; on {name} the experts of "
+                        f"methods.{method}.rows: name {self.row_of(model.backbone)}, too; on {name} the experts of "
                         f"its backbone {model.backbone} are compared"
                     )
                 if method in self.methods and name in self.models_of(method) and not self._carries_over(method):
                     raise ValueError(
-                        f"methods.{method}.rows: name rows without {model.row}; of what is compared on {name}, the "
-                        "experts of its backbone, only svf and lora can be carried over"
+                        f"methods.{method}.rows: name rows without {self.row_of(name)}; of what is compared on {name}, "
+                        "the experts of its backbone, only svf and lora can be carried over"
                     )
         return self
 
@@ -213,6 +230,8 @@ class Run(Section):
                 raise ValueError(f"{place}.experts_of: {unknown('model', other, self.models)}")
             if other == name:
                 raise ValueError(f"{place}.experts_of: {name} already has its own experts; name another model")
+            if self.models[other].row is None and (user := reserved(other)):
+                raise ValueError(f"{place}.experts_of: {other!r} is a name of {user}; give that model another one")
             if model.backbone or self.models[other].backbone:
                 raise ValueError(f"{place}: only from one language model to another, without pictures")
             if self.adaptation is None:
@@ -241,7 +260,7 @@ class Run(Section):
     def budgets(self) -> dict[str, Budget]:
         """Few-shot adaptations by name: those of the configuration, and the main one over both models' experts."""
         assert self.adaptation is not None
-        rows = [model.row for model in self.models.values() if model.transfer]
+        rows = [self.row_of(name) for name, model in self.models.items() if model.transfer]
         main = self.adaptation.budgets["10"]
         cross = {CROSS: main.model_copy(update={"rows": rows})} if rows else {}
         return self.adaptation.budgets | cross
@@ -254,8 +273,12 @@ class Run(Section):
         transfer = self.models[model].transfer
         if transfer is None:
             return {}
-        ordered = f"svf_from_{self.models[transfer.experts_of].row}"
+        ordered = f"svf_from_{self.row_of(transfer.experts_of)}"
         return {ordered: self.adaptation_seeds[:1], f"{ordered}_shuffled": list(range(transfer.shuffles))}
+
+    def row_of(self, model: str) -> str:
+        """The row of the tables that a model fills: one of the paper's, or a row of its own, which has its name."""
+        return self.models[model].row or model
 
     def tasks_of(self, model: str) -> list[str]:
         """Tasks that experts of a model are trained on."""
@@ -290,7 +313,7 @@ class Run(Section):
     def models_of(self, method: str) -> list[str]:
         """The models that a method is trained for."""
         rows = self.trained[method].rows
-        return [name for name, model in self.models.items() if rows is None or model.row in rows]
+        return [name for name in self.models if rows is None or self.row_of(name) in rows]
 
     def states_of(self, method: str) -> list[str]:
         """The states of a method's trainings that are scored: the best and the last, or only the last where it is the
@@ -299,7 +322,9 @@ class Run(Section):
         return ["last"] if expert == "last" else ["best", "last"]
 
     def standin(self, model: str) -> bool:
-        """Whether what runs in the model's row is another model than the paper's, or is tested on other data."""
+        """Whether what runs in a row of the paper is another model than the paper's, or is tested on other data."""
+        if self.models[model].row is None:
+            return False
         return self.models[model].standin or self.data.removeprefix(REHEARSAL) == "pocket"
 
     @property

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from transformer2.config.mistakes import unknown
-from transformer2.config.names import PaperModel
-from transformer2.config.section import Batch, Count, Real, Reward, Section, Several, Some, Start, Whole
+from transformer2.config.section import Batch, Count, Name, Real, Reward, Section, Several, Some, Start, Whole
 
 
 class Training(Section):
@@ -134,8 +133,8 @@ class Method(Section):
     """Training settings that differ from the recipe's."""
     sweep: Annotated[dict[str, list[Any]], WithJsonSchema(_mapping(_SWEEPS))] = {}
     """Training settings with the values to try; every combination is trained, the best on validation is the expert."""
-    rows: Some[PaperModel] | None = None
-    """Rows of the paper's tables whose models are trained; null is all."""
+    rows: Some[Name] | None = None
+    """Rows whose models are trained: the paper's, and models that have no `row` by their names; null is all."""
     tasks: Some[str] | None = None
     """Training tasks; null is all."""
     seeds: Count | None = None

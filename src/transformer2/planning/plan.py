@@ -154,12 +154,13 @@ def sizes(run: Run, ledger: Ledger, folder: Path) -> dict[str, Size]:
     """Sizes of the run's models: of the papers' own by the ledger, of `SIZES`, of others by the config.json in
     `folder` (results/models) once they are there."""
     known = {}
+    of_papers = {f"hub:{id}": row for row, id in PAPER_MODELS.items()}
+    shapes = ledger.shapes | {"llava-next-8b": ledger.shapes["llama3-8b"]}  # its language model
     for name, model in run.models.items():
         file = folder / name / "base" / "config.json"
-        of_text = run.models[model.backbone] if model.backbone else model
-        if model.source == f"hub:{PAPER_MODELS[model.row]}":
+        if model.source in of_papers:
             tower = costs.VISION_TOWER if model.backbone else 0
-            known[name] = Size(**ledger.shapes[of_text.row].model_dump(), tower=tower)
+            known[name] = Size(**shapes[of_papers[model.source]].model_dump(), tower=tower)
         elif model.source in SIZES:
             known[name] = SIZES[model.source]
         elif file.is_file():

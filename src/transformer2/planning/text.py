@@ -16,18 +16,19 @@ def what_fits(planned: Iterable[Line], run: Run, memory: float) -> str:
     said = [f"\n## With {memory:.0f} GB a GPU\n"]
     planned = list(planned)
     for name, model in run.models.items():
+        place = model.row or "ours alone"
         on_gpus = [line for line in planned if line.model == name and line.gpu_gb is not None]
         too_big = {line.rule: line.gpu_gb for line in on_gpus if line.gpu_gb and line.gpu_gb > memory}
         asked = f"{model.gpus} GPU{'s' if model.gpus > 1 else ''}"
         if not on_gpus:
-            said.append(f"- {name} ({model.row}): no job of it that is still to run asks for a GPU")
+            said.append(f"- {name} ({place}): no job of it that is still to run asks for a GPU")
         elif not too_big:
-            said.append(f"- {name} ({model.row}): every job fits on {asked}")
+            said.append(f"- {name} ({place}): every job fits on {asked}")
         else:
             jobs = ", ".join(f"{rule} ({size:.0f} GB)" for rule, size in too_big.items())
             fitting = [line.rule for line in on_gpus if line.rule not in too_big]
             also = f"; {', '.join(fitting)} would" if fitting else ""
-            said.append(f"- {name} ({model.row}): does not fit on {asked}: {jobs}{also}")
+            said.append(f"- {name} ({place}): does not fit on {asked}: {jobs}{also}")
     return "\n".join(said) + "\n"
 
 

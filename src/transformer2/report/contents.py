@@ -165,8 +165,8 @@ def _of_models(run: Run) -> list[Figure]:
     """The singular values of every model."""
     numbers = {"llama3-8b": 10, "mistral-7b": 11}
     figures = []
-    for name, model in run.models.items():
-        number = numbers.get(model.row)
+    for name in run.models:
+        number = numbers.get(run.row_of(name))
         file, title = f"spectrum-{name}", f"Singular values, as Figure 10: {name}"
         if number:
             file, title = f"arxiv/figure{number}", f"Figure {number} (arxiv)"

@@ -14,6 +14,7 @@ from transformer2.reproduce.audit import SEVERITIES, audit
 from transformer2.reproduce.claims import read_claims
 from transformer2.reproduce.claims.measured import Measurements, judge_claims
 from transformer2.reproduce.ledger import Ledger, read_all
+from transformer2.reproduce.own_models import with_scored
 from transformer2.reproduce.pooled import pool_methods
 from transformer2.reproduce.power import Z, counts, power_table
 from transformer2.reproduce.printed import read_printed
@@ -26,6 +27,7 @@ SHOWN = ["quote", "reading", "printed", "printed_evidence", "verdict", "evidence
 def write_gains(ledger: Ledger, measured: Measurements, out: Path) -> int:
     """Writes the verdict on every cell with a method to `<out>.csv` and `<out>.md`, and the pooled gain of every method
     of a table to `<out>-pooled.csv`; returns the number of cells."""
+    ledger = with_scored(ledger, measured.scores)
     tables = [JudgedTable.of(table, ledger, measured.scores, measured.budgets) for table in ledger.scores]
     every = pd.concat([judged.gains for judged in tables], ignore_index=True)
     pooled = {judged.table.id: pool_methods(judged.gains) for judged in tables}

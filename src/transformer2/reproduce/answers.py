@@ -33,7 +33,7 @@ MEANING: dict[Verdict, str] = {
     "cannot tell": "the items are too few: the paper's gain and none at all both agree with what was measured",
     "not comparable (stand-in)": "another model, or other data, ran in the place of the paper's",
     "not run": "this run has no gain for the cell",
-    "ours alone": "the paper prints no gain for the cell",
+    "ours alone": "the paper prints no gain for the cell, or has no row for the model",
 }
 JUDGED: tuple[Verdict, ...] = ("reproduced", "same direction", "not reproduced", "cannot tell")
 """Verdicts by the table of rules, which only the papers' own models and data can get."""

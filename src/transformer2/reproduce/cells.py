@@ -129,7 +129,7 @@ def _both_states(entry: Entry, scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
 
 def _of_row(scores: pd.DataFrame, row: Row) -> pd.DataFrame:
     """The scores of the model that ran in the row."""
-    return scores.loc[scores["stands_in_for"] == row.model]
+    return scores.loc[scores["model" if row.own else "stands_in_for"] == row.model]
 
 
 def adapter(method: str, trained_on: str, state: str) -> str:

@@ -47,7 +47,7 @@ def import_scores(file: Path, run: str, out: Path, ledger: Path) -> int:
 
 def model_identity(run: Run, model: str, standin: bool) -> dict[str, Any]:
     """What a frame says of a model; `standin`: of its scores (`Run.standin`), or of its weights (`Model.standin`)."""
-    return {"run": run.run, "model": model, "stands_in_for": run.models[model].row, "standin": standin}
+    return {"run": run.run, "model": model, "stands_in_for": run.models[model].row or "", "standin": standin}
 
 
 def scores(files: Iterable[Path]) -> pd.DataFrame:

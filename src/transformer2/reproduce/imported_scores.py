@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 from transformer2.config import PAPER_MODELS, Run, explain, unknown
 from transformer2.reproduce import ledger
 from transformer2.reproduce.frames import COLUMNS, UNPAIRED
+from transformer2.reproduce.own_models import with_rows
 
 COMPUTED = ("data", "sweeps", "experts", "generations", "mixes", "scores")
 """Folders of a run that was computed here."""
@@ -31,8 +32,8 @@ class Scores(_Entry):
 
     model: Name
     """Its hub id, or a name."""
-    row: Name
-    """The row of the paper's tables that it fills."""
+    row: Name | None = None
+    """The row of the paper's tables that it fills; a model without it is ours alone, and has rows of its own."""
     method: Name
     trained_on: str = ""
     """The task that the expert learnt; empty for methods without a training task of their own."""
@@ -75,6 +76,11 @@ class Scores(_Entry):
             other = min(self.items_lenient.keys() ^ self.items.keys())
             raise ValueError(f"items_lenient: must have the items of items; {other!r} is in one of them alone")
         return self
+
+    @property
+    def place(self) -> str:
+        """The row of the tables that it fills: one of the paper's, or its model's own."""
+        return self.row or self.model
 
     def verdicts(self) -> list[tuple[str, bool, bool]]:
         """(item, strict, lenient) of every item; of counts alone, items without a name of which the first are right."""
@@ -190,47 +196,55 @@ def _refuse_twice(index: int, entry: Any) -> None:
 
 
 def _check(entries: list[Scores], tables: Path) -> None:
-    places = _places(tables)
+    own = {entry.model for entry in entries if entry.row is None}
+    places = _places(tables, own)
     for index, entry in enumerate(entries):
+        if entry.row in own:
+            raise _Mistake(index, "row", f"{entry.row!r} is a model without a row of the paper; leave its `row` out")
         _check_place(index, entry, places)
     seen: dict[tuple[Any, ...], int] = {}
     states: dict[tuple[Any, ...], int] = {}
     models: dict[str, tuple[int, str]] = {}
     rows: dict[str, tuple[int, str]] = {}
     for index, entry in enumerate(entries):
-        key = (entry.row, entry.method, entry.trained_on, entry.state, entry.task, entry.seed)
+        key = (entry.place, entry.method, entry.trained_on, entry.state, entry.task, entry.seed)
         if key in seen:
             raise _Mistake(index, "seed", f"the same row, method, task and seed as scores[{seen[key]}]")
         seen[key] = index
-        place = (entry.row, entry.method, entry.trained_on, entry.task)
+        place = (entry.place, entry.method, entry.trained_on, entry.task)
         first = states.setdefault((*place, bool(entry.state)), index)
         if (other := states.get((*place, not entry.state))) is not None:
             raise _Mistake(index, "state", f"is given in one of scores[{min(first, other)}] and scores[{index}] alone")
-        first, model = models.setdefault(entry.row, (index, entry.model))
+        first, model = models.setdefault(entry.place, (index, entry.model))
         if model != entry.model:
-            reason = f"{entry.model!r} fills row {entry.row}, as {model!r} does in scores[{first}]: one model a row"
+            reason = f"{entry.model!r} fills row {entry.place}, as {model!r} does in scores[{first}]: one model a row"
             raise _Mistake(index, "model", reason)
-        first, row = rows.setdefault(entry.model, (index, entry.row))
-        if row != entry.row:
-            reason = f"{entry.model!r} fills row {row} in scores[{first}]; give it another name for row {entry.row}"
+        first, row = rows.setdefault(entry.model, (index, entry.place))
+        if row != entry.place:
+            reason = f"{entry.model!r} fills row {row} in scores[{first}]; give it another name for row {entry.place}"
             raise _Mistake(index, "model", reason)
     _check_items(entries)
 
 
-def _places(tables: Path) -> dict[tuple[str, str, str, str], int]:
-    """(row, method, trained on, task) of every cell of the ledger -> items of the paper's test set."""
+def _places(tables: Path, own: set[str]) -> dict[tuple[str, str, str, str], int]:
+    """(row, method, trained on, task) of every cell of the ledger, and of models without a row of the paper -> items of
+    the paper's test set."""
+    beside = with_rows(ledger.read_all(tables), own)
     return {
         (entry.row.model, entry.method, entry.trained_on, entry.column.task): entry.column.n
-        for table in ledger.read_all(tables).scores
+        for table in beside.scores
         for entry in ledger.entries(table)
     }
 
 
 def _check_place(index: int, entry: Scores, places: dict[tuple[str, str, str, str], int]) -> None:
     """Whether some cell shows the entry; the first field that fits none is named."""
+    if entry.row is None and entry.model in PAPER_MODELS:
+        reason = f"missing; {entry.model} is a row of the paper: name it here, or give the model another name"
+        raise _Mistake(index, "row", reason)
     chosen: tuple[str, ...] = ()
     for field, position in (("row", 0), ("method", 1), ("task", 3), ("trained_on", 2)):
-        value = getattr(entry, field)
+        value = entry.place if field == "row" else getattr(entry, field)
         every = {place[position] for place in places}
         fitting = {place[position] for place in places if _fits(place, chosen)}
         if field != "trained_on" and value not in every:
@@ -240,7 +254,7 @@ def _check_place(index: int, entry: Scores, places: dict[tuple[str, str, str, st
             valid = ", ".join(repr(name) for name in sorted(fitting))
             raise _Mistake(index, field, f"no table has {where} with {field} {value!r}; it has {valid}")
         chosen += (value,)
-    n = places[(entry.row, entry.method, entry.trained_on, entry.task)]
+    n = places[(entry.place, entry.method, entry.trained_on, entry.task)]
     counted = entry.n if entry.items is None else len(entry.items)
     assert counted is not None
     if counted > n:
@@ -256,7 +270,7 @@ def _check_items(entries: list[Scores]) -> None:
     """Whether seeds have the same items, and a base model every item of the methods that are compared with it."""
     groups: dict[tuple[str, ...], list[tuple[int, Scores]]] = defaultdict(list)
     for index, entry in enumerate(entries):
-        groups[(entry.row, entry.method, entry.trained_on, entry.state, entry.task)].append((index, entry))
+        groups[(entry.place, entry.method, entry.trained_on, entry.state, entry.task)].append((index, entry))
     for (row, method, _, _, task), group in groups.items():
         first, items = group[0][0], _items(group[0][1])
         for index, entry in group[1:]:
@@ -284,9 +298,10 @@ def _field(entry: Scores) -> str:
 
 
 def _frame(entry: Scores, run: str) -> pd.DataFrame:
+    standin = entry.row is not None and entry.model != PAPER_MODELS.get(entry.row)
     verdicts = pd.DataFrame(entry.verdicts(), columns=["item", "strict", "lenient"])
     return verdicts.assign(
-        run=run, model=entry.model, stands_in_for=entry.row, standin=entry.model != PAPER_MODELS.get(entry.row),
+        run=run, model=entry.model, stands_in_for=entry.row or "", standin=standin,
         method=entry.method, trained_on=entry.trained_on, state=entry.state, task=entry.task, seed=entry.seed,
         read=None, new_tokens=None, finish_reason="",
     )  # fmt: skip

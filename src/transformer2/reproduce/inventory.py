@@ -48,7 +48,7 @@ class Illustration(NamedTuple):
 def illustrated_model(run: Run) -> str:
     """The model that the schematic figures show: the one in the place of the paper's main model, or the first."""
     models = Grid(run).language_models
-    return next((name for name in models if run.models[name].row == "llama3-8b"), models[0])
+    return next((name for name in models if run.row_of(name) == "llama3-8b"), models[0])
 
 
 def illustration_files(run: Run) -> Illustration:

@@ -70,7 +70,7 @@ State = Literal["best", "last"]
 
 class Row(_Entry):
     model: str
-    """Slug of the paper's model: a key of `LedgerTable.models`."""
+    """Slug of the paper's model, or name of an own one: a key of `LedgerTable.models`."""
     method: str
     label: str
     remark: str = ""
@@ -90,6 +90,8 @@ class Row(_Entry):
     one, where the row shows what a training led to."""
     cells: dict[str, Reported | None]
     """By name of the column; null where nothing can stand."""
+    own: bool = False
+    """Whether it is of a model of a run that stands for no row of the paper (`own_models`), not of the ledger."""
 
 
 class _Table(_Entry):

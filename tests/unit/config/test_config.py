@@ -56,7 +56,20 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ({"tasks": {"gsm8": {}}}, "tasks: unknown task 'gsm8'; did you mean 'gsm8k'?"),
         ({"tasks": {"gsm8k": {"tset": 3}}}, "tasks.gsm8k.tset: unknown key 'tset'; did you mean 'test'?"),
         ({"models": {"m": {"source": "dir:x", "row": "llama3-8b", "gpu": 1}}}, "did you mean 'gpus'?"),
-        ({"models": {"m": {"source": "dir:x"}}}, "models.m.row: missing"),
+        ({"models": {"m": {"row": "llama3-8b"}}}, "models.m.source: missing"),
+        (
+            {"models": {"llama3-8b": {"source": "dir:x"}}},
+            "models: llama3-8b is a row of the paper: set `row: llama3-8b`, or give the model another name",
+        ),
+        (
+            {
+                "models": {
+                    "m": {"source": "dir:x", "row": "mistral-7b", "transfer": {"experts_of": "my_shuffled"}},
+                    "my_shuffled": {"source": "dir:y"},
+                }
+            },
+            "models.m.transfer.experts_of: 'my_shuffled' is a name of shuffled experts; give that model another one",
+        ),
         ({"models": {}}, "models: needs at least one entry"),
         ({"methods": {"svf": {"sweep": {"kl_coeficient": [0]}}}}, "did you mean 'kl_coefficient'?"),
         ({"methods": {"svf": {"sweep": {"kl_coefficient": []}}}}, "methods.svf.sweep: kl_coefficient has no value"),
@@ -106,7 +119,14 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
             {"adaptation": None, "methods": {"svf": {"also_on": ["gsm8k"]}}},
             "methods.svf.also_on: unknown unseen task 'gsm8k'",
         ),
-        ({"methods": {"svf": {"rows": ["llama3-9b"]}}}, "methods.svf.rows[0]: must be"),
+        (
+            {"adaptation": None, "methods": {"svf": {"rows": ["llama3-9b"]}}},
+            "methods.svf.rows: unknown row 'llama3-9b'; did you mean 'llama3-8b'?",
+        ),
+        (
+            {"adaptation": ADAPTATION | {"budgets": {"10": {"shots": 10, "rows": ["pocket-llama"]}}}},
+            "adaptation.budgets.10.rows: unknown row 'pocket-llama'; valid are llama3-70b, llama3-8b, llava-next-8b",
+        ),
         ({"methods": {"svf": {"settings": {"adapter": "lorra"}}}}, "adapter"),
         (
             {"models": {"m": {"source": "pocket:llava-next", "row": "llava-next-8b"}}},

@@ -9,6 +9,7 @@ from transformer2.report.figures import adaptation, gains, learning, schematics,
 from transformer2.reproduce.budgets import budgets
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.ledger import Ledger
+from transformer2.reproduce.own_models import with_scored
 from transformer2.reproduce.power import power_table
 from transformer2.reproduce.printed import printed_gains
 from transformer2.reproduce.verdicts import JudgedTable
@@ -35,15 +36,18 @@ def write_figures(run: Run, folder: Path, ledger: Ledger, only: Sequence[str] = 
 
     Files as `drawing.save`. `only` names those that are wanted; all without it. Raises ValueError for an unknown name.
     """
-    frames, tables = Frames(folder), {table.id: table for table in ledger.scores}
-    figures = chosen("figure", figures_of(run, ledger), only)
+    frames, figures = Frames(folder), chosen("figure", figures_of(run, ledger), only)
+    beside = ledger
+    if any(figure.kind in ("table", "gains") for figure in figures):
+        beside = with_scored(ledger, frames.scores)
+    tables = {table.id: table for table in beside.scores}
     for figure in figures:
         out = folder / "figures" / figure.name
         if figure.kind == "table":
             scores.draw(tables[figure.name], frames.scores, out)
         elif figure.kind == "gains":
             of = tables[figure.name.removesuffix(GAINS)]
-            gains.draw(JudgedTable.of(of, ledger, frames.scores, budgets(run)), run.run, out)
+            gains.draw(JudgedTable.of(of, beside, frames.scores, budgets(run)), run.run, out)
         elif figure.kind == "power":
             gains.draw_power(power_table(printed_gains(ledger)), out)
         else:

@@ -37,6 +37,7 @@ def _named(judged: JudgedTable) -> pd.DataFrame:
     ran = {cell.row.model: cell.ours.model for cell in judged.cells if cell.ours and cell.ours.standin}
     named = judged.table.models.items()
     models = {slug: f"{name}\n({ran[slug]} here)" if slug in ran else name for slug, name in named}
+    models |= {row.model: f"{row.model}\n(ours alone)" for row in judged.table.rows if row.own}
     columns = {cell.id: cell.column.label for cell in judged.cells}
     verdict = judged.gains["verdict"].replace({"not comparable (stand-in)": "stand-in"})
     unequal = judged.gains["unequal_budgets"].map(lambda unequal: ", unequal budgets" if unequal else "")

@@ -82,4 +82,5 @@ def _row_name(row: Row, drawn: list[Cell]) -> str:
     """Label and remark, and in the first row of each model what ran in the place of the paper's model."""
     of_model = [cell for cell in drawn if cell.row.model == row.model]
     ran = next((cell.ours.model for cell in of_model if cell.ours), "nothing")
-    return "\n".join(filter(None, (row.label, row.remark, f"({ran} here)" if of_model[0].row == row else "")))
+    place = "(ours alone)" if row.own else f"({ran} here)"
+    return "\n".join(filter(None, (row.label, row.remark, place if of_model[0].row == row else "")))

@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 
 from transformer2.report import text
 from transformer2.report.page.marks import SEVERITY_MARKS
-from transformer2.report.page.records import Record
+from transformer2.report.page.records import Record, is_own
 from transformer2.reproduce.answers import JUDGED
 from transformer2.reproduce.claims.measured import BY_SHAPES, ON_STANDINS
+from transformer2.reproduce.statistics import LEVEL
 from transformer2.reproduce.verdicts import BASE, COMPARED
 
 
 def answer(cells: Sequence[Record], claims: Sequence[Record], findings: Sequence[Record]) -> dict[str, str]:
     """The page in a few sentences, each below what it is about."""
     answers = {"Gains": _answer_gains(Counter(cell["verdict"] for cell in cells))}
+    if own := [cell for cell in cells if is_own(cell) and cell["gain"]]:
+        answers["Ours alone"] = _answer_own(own)
     if compared := Counter(cell["score_comparison"] for cell in cells if cell["score_comparison"]):
         parts = [f"{compared[name]} {name}" for name in COMPARED if compared[name]]
         answers["Scores"] = f"Of {sum(compared.values())} scores beside the papers', {text.listed(parts)}."
@@ -51,6 +54,17 @@ def _answer_gains(verdicts: Mapping[str, int]) -> str:
     if absent := verdicts["not run"]:
         sentences.append(f"{absent} {text.were(absent)} not run.")
     return " ".join(sentences)
+
+
+def _answer_own(cells: Sequence[Record]) -> str:
+    """On the gains of models that stand for no row of the papers."""
+    beyond = [cell for cell in cells if cell["strict_p"] and float(cell["strict_p"]) < 1 - LEVEL]
+    above = sum(float(cell["gain"]) > 0 for cell in beyond)
+    models = text.listed(dict.fromkeys(cell["model"] for cell in cells))
+    return (
+        f"The papers have no row for {models}: of {text.counted(len(cells), 'gain')} over its own base, {above} "
+        f"{text.were(above)} above it and {len(beyond) - above} below it beyond chance."
+    )
 
 
 def _answer_sure(measured: Sequence[Record]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from transformer2.config import PAPER_MODELS
 from transformer2.report.page.marks import CELL_VERDICTS
 from transformer2.reproduce.answers import JUDGED
 from transformer2.reproduce.verdicts import COMPARED
@@ -64,6 +65,11 @@ def read_cells(files: Sequence[Path]) -> list[Record]:
 def standins(cells: Sequence[Record]) -> list[str]:
     """Which model stood in for which of the papers', in the order of the tables."""
     return list(dict.fromkeys(f"{cell['model_run']} for {cell['model']}" for cell in cells if is_standin(cell)))
+
+
+def is_own(cell: Record) -> bool:
+    """Whether it is of a model that stands for no row of the papers."""
+    return cell["model"] not in PAPER_MODELS
 
 
 def is_standin(cell: Record) -> bool:

@@ -11,7 +11,7 @@ from transformer2 import paths
 from transformer2.provenance import read_json
 from transformer2.report import places, text
 from transformer2.report.page.marks import CELL_VERDICTS, Mark
-from transformer2.report.page.records import Record, is_standin
+from transformer2.report.page.records import Record, is_own, is_standin
 from transformer2.reproduce.power import Z
 
 
@@ -60,7 +60,7 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
     return CellRow(
         id=cell["cell"],
         table=f"{cell['document']}/{cell['table']}",
-        ran=f"{cell['model_run']}, a stand-in" if is_standin(cell) else cell["model_run"] or "not run",
+        ran=_ran(cell),
         mark=CELL_VERDICTS[cell["verdict"]],
         rank=list(CELL_VERDICTS).index(cell["verdict"]),
         printed_gain=_printed_gain(cell),
@@ -74,6 +74,11 @@ def cell_row(cell: Record, run: Path, page: Path, command: str) -> CellRow:
         command=_again(files, run, command),
         links=links,
     )
+
+
+def _ran(cell: Record) -> str:
+    ran = cell["model_run"] or "not run"
+    return f"{ran}, a stand-in" if is_standin(cell) else f"{ran}, ours alone" if is_own(cell) else ran
 
 
 def _printed_gain(cell: Record) -> Number:

@@ -12,6 +12,7 @@ from transformer2.report.tables import scores, settings, times
 from transformer2.reproduce.budgets import budgets
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.ledger import Kind, Ledger
+from transformer2.reproduce.own_models import with_scored
 
 
 def write_tables(run: Run, folder: Path, ledger: Ledger, templates: Path, only: Sequence[str] = ()) -> list[str]:
@@ -20,6 +21,8 @@ def write_tables(run: Run, folder: Path, ledger: Ledger, templates: Path, only: 
     `only` names those that are wanted; all without it. Raises ValueError for an unknown name.
     """
     frames, tables = Frames(folder), chosen("table", tables_of(run, ledger), only)
+    if any(table.kind == "scores" for table in tables):
+        ledger = with_scored(ledger, frames.scores)
     for table in tables:
         page, numbers = _made(table, run, frames, ledger)
         write(page, numbers, templates, folder / "paper_tables")

@@ -31,12 +31,13 @@ class Experts:
 
     def parameters(self, row: Row, model: str | None) -> str:
         """How many a row trains: as the paper prints it, by the shapes of its model, and in this run."""
-        if not row.parameters:
+        if not row.parameters and not (row.own and row.trains):
             return ""
-        said = [f"paper: {row.parameters}M parameters"]
-        if row.trains:
+        said = [f"paper: {row.parameters}M parameters"] if row.parameters else []
+        if row.trains and not row.own:
             said.append(f"by shapes {ledger.parameters(row.trains, self._shapes[row.model]) / 1e6:.2f}M")
         if self._experts is not None:
             mine = (self._experts["model"] == model) & (self._experts["method"] == row.method)
-            said += [f"here {count:,}" for count in self._experts.loc[mine, "parameters"].unique()]
+            unit = " parameters" * row.own
+            said += [f"here {count:,}{unit}" for count in self._experts.loc[mine, "parameters"].unique()]
         return "; ".join(said)

@@ -8,6 +8,7 @@ from string import ascii_lowercase, ascii_uppercase
 import pandas as pd
 
 from transformer2.config import TASK_MODULES, VISION_TASKS
+from transformer2.report import text
 from transformer2.report.layout import Group, Page, TextCell, TextColumn, TextRow, item_counts
 from transformer2.report.tables.experts import Experts
 from transformer2.report.tables.lines import cell_lines
@@ -75,6 +76,10 @@ STATES = (
 )
 LAST_STATE = "ours: the last state"
 """Remark on a row."""
+OWN_MODELS = (
+    "Ours alone, for which the paper has no row and so no number: {}. What a method adds to such a model is measured "
+    "over its own base on the same items, and its p is adjusted for the number of its own tests."
+)
 STANDINS = (
     "A stand-in is another model than the paper's, or was tested on other data: its absolute numbers are not compared "
     "with the paper's, only what a method adds to its own base."
@@ -104,9 +109,21 @@ def table(
 
 
 def _holm(measured: list[Cell]) -> list[Cell]:
-    """The cells of one table, their p adjusted for its number of tests."""
-    adjusted = iter(holm([cell.ours.p_value for cell in measured if cell.ours]))
-    return [replace(cell, ours=replace(cell.ours, p_value=next(adjusted))) if cell.ours else cell for cell in measured]
+    """The cells of one table, their p adjusted for its number of tests: in the paper's rows, and in those of each own
+    model."""
+    adjusted = []
+    for _, of in groupby(measured, key=_family):
+        family = list(of)
+        p_values = iter(holm([cell.ours.p_value for cell in family if cell.ours]))
+        adjusted += [
+            replace(cell, ours=replace(cell.ours, p_value=next(p_values))) if cell.ours else cell for cell in family
+        ]
+    return adjusted
+
+
+def _family(cell: Cell) -> str:
+    """Of tests: the paper's rows are one, and each own model is one, so that it changes no number of others."""
+    return cell.row.model if cell.row.own else ""
 
 
 class _Notes:
@@ -166,6 +183,8 @@ def _group(
     name = table.models[of_model[0].row.model]
     ours = next((cell.ours for cell in of_model if cell.ours), None)
     ran = f"{name} (not run)" if ours is None else name
+    if of_model[0].row.own:
+        ran = f"{name} (ours alone)"
     if ours and ours.standin:
         ran = f"{ours.model} in place of {name}"
     rows = []
@@ -199,9 +218,10 @@ def _footnotes(run: str, judged: JudgedTable) -> list[str]:
         seeds.setdefault(method, set()).update(ours.seeds)
     by_method = "; ".join(f"{method} {', '.join(map(str, sorted(used)))}" for method, used in seeds.items())
     standins = [STANDINS] if any(ours.standin for _, ours in measured) else []
-    compared = (
-        [VERDICTS.format(margin=judged.margin), COMPARED] if any(not ours.standin for _, ours in measured) else []
-    )
+    own = list(dict.fromkeys(cell.row.model for cell in strict if cell.row.own))
+    alone = [OWN_MODELS.format(text.listed(own))] if own else []
+    of_paper = [cell.ours for cell in strict if cell.ours and not cell.row.own]
+    compared = [VERDICTS.format(margin=judged.margin), COMPARED] if any(not ours.standin for ours in of_paper) else []
     gains = [GAINS] if any(ours.gain for _, ours in measured) else []
     budgets = [BUDGETS] if judged.gains["unequal_budgets"].to_numpy().any() else []
     counted = [UNPAIRED_COUNTS] if any(not ours.paired for _, ours in measured) else []
@@ -209,7 +229,7 @@ def _footnotes(run: str, judged: JudgedTable) -> list[str]:
     states = [STATES] if any(cell.other for cell in strict) else []
     remainders = [REMAINDERS] if any(len(sizes) > 1 for sizes in _sizes(strict).values()) else []
     scored = scoring({cell.column.task for cell in strict})
-    return [origin, scored, INTERVALS, *states, *counted, *remainders, *gains, *compared, *budgets, *standins]
+    return [origin, scored, INTERVALS, *states, *counted, *remainders, *gains, *compared, *budgets, *standins, *alone]
 
 
 def scoring(tasks: Collection[str]) -> str:

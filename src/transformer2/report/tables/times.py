@@ -61,7 +61,8 @@ def _groups(table: TimeTable, timings: pd.DataFrame) -> list[Group]:
         for strategy, label in table.strategies.items():
             seconds = of_model.loc[of_model["strategy"] == strategy].set_index("task")
             if len(seconds):
-                groups.append(Group(f"{model}: {label}", [_measured(row, seconds) for row in table.rows]))
+                alone = "" if seconds["stands_in_for"].iloc[0] else " (ours alone)"
+                groups.append(Group(f"{model}{alone}: {label}", [_measured(row, seconds) for row in table.rows]))
     return groups
 
 

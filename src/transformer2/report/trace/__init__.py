@@ -18,6 +18,7 @@ from transformer2.reproduce.cells import Cell, cells
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.imported_scores import MANIFEST
 from transformer2.reproduce.ledger import LedgerTable, entries
+from transformer2.reproduce.own_models import own_models, with_rows
 
 
 def explain(cell_id: str, results: Path, folder: Path) -> str:
@@ -30,9 +31,9 @@ def explain(cell_id: str, results: Path, folder: Path) -> str:
 
     A missing or damaged link of the chain is named in its place. Raises ValueError for a cell that no table has.
     """
-    table = _table_of(cell_id, folder)
-    cell = next(Cell(entry, None) for entry in entries(table) if entry.id == cell_id)
     run_file, run = configuration_of(results.name)
+    table = _table_of(cell_id, folder, results, run)
+    cell = next(Cell(entry, None) for entry in entries(table) if entry.id == cell_id)
     parts = [[cell_id], ["The paper", *indented(_printed(table, cell))]]
     try:
         strict, lenient = _measured(table, cell, results)
@@ -66,21 +67,33 @@ def _text(parts: list[list[str]]) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _table_of(cell_id: str, folder: Path) -> LedgerTable:
-    """The table that has the cell; tables of seconds and of hyper-parameters have none.
+def _table_of(cell_id: str, folder: Path, results: Path, run: configuration.Run | None) -> LedgerTable:
+    """The table that has the cell, with rows for models of the run that have none in the paper; tables of seconds and
+    of hyper-parameters have no cells.
 
     Raises:
         ValueError: no table has it; names the nearest cell.
     """
     if not any(folder.glob("*/*.yaml")):
         raise ValueError(f"there is no table in {folder}: name the folder of the ledger with --ledger")
-    tables = {entry.id: table for table in ledger.read_all(folder).scores for entry in entries(table)}
+    beside = with_rows(ledger.read_all(folder), _own_models(results, run))
+    tables = {entry.id: table for table in beside.scores for entry in entries(table)}
     if cell_id not in tables:
         line = configuration.unknown("cell", cell_id, tables)
         if "did you mean" not in line:  # some hundred cells are no help
             line = f"unknown cell {cell_id!r}; a cell is <document>/<table>/<model>/<method>/<column>: {min(tables)}"
         raise ValueError(line)
     return tables[cell_id]
+
+
+def _own_models(results: Path, run: configuration.Run | None) -> list[str]:
+    """The models of a run that stand for no row of the paper, by its configuration and its scores."""
+    configured = [name for name, model in run.models.items() if model.row is None] if run else []
+    try:
+        measured = own_models(Frames(results).scores)
+    except (*UNREADABLE, EOFError, zlib.error):  # the trace says what is wrong with them
+        measured = []
+    return list(dict.fromkeys([*configured, *measured]))
 
 
 def _measured(table: LedgerTable, cell: Cell, results: Path) -> tuple[Cell, Cell]:
@@ -116,6 +129,8 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
     assert ours is not None and loose is not None
     place = table.models[strict.row.model]
     model = f"{ours.model}, a stand-in for {place}" if ours.standin else f"{ours.model}, which is {place}"
+    if strict.row.own:
+        model = f"{ours.model}, ours alone: the paper has no row for it"
     of = f"{ours.items} items" + (f" with each of {len(ours.seeds)} seeds" if len(ours.seeds) > 1 else "")
     lines = [
         f"model       {model}",

@@ -42,7 +42,7 @@ def not_run(cell: Cell, results: Path, run_file: Path | None, run: Run | None) -
     lines = [f"Not run: {results} has no score for it"]
     if (results / MANIFEST).is_file():
         fields = {
-            "row": cell.row.model,
+            "model" if cell.row.own else "row": cell.row.model,
             "method": cell.entry.method,
             "trained_on": cell.entry.trained_on,
             "task": cell.column.task,
@@ -63,7 +63,7 @@ def _cells_of(cell: Cell, run: Run) -> list[grid.Cell]:
     filling: dict[str, list[grid.Cell]] = {}
     for one in of_run.cells:
         adapter = of_run.adapters[one.adapter]
-        measured = (run.models[one.model].row, adapter.method, adapter.trained_on, one.task)
+        measured = (run.row_of(one.model), adapter.method, adapter.trained_on, one.task)
         if measured == (cell.row.model, cell.entry.method, cell.entry.trained_on, cell.column.task):
             filling.setdefault(adapter.state, []).append(one)
     states = (cell.row.state, "", *filling)
@@ -72,14 +72,16 @@ def _cells_of(cell: Cell, run: Run) -> list[grid.Cell]:
 
 def _needs(cell: Cell, run: Run) -> Iterator[str]:
     row, task, method = cell.row.model, cell.column.task, cell.entry.method
-    models = [model for model in run.models.values() if model.row == row]
-    if not models:
+    models = [model for name, model in run.models.items() if run.row_of(name) == row]
+    if not models and cell.row.own:
+        yield f"a model named {row}, without a `row`, under `models:`"
+    elif not models:
         own = configuration.PAPER_MODELS.get(row)
         yield f"a model with `row: {row}` under `models:`" + (f" (the paper's own is hub:{own})" if own else "")
     if task not in run.data_of:
         yield f"{task} under {'`tasks:`' if cell.row.trained_on == 'column task' else '`tasks:` or `unseen:`'}"
     adaptive = {} if run.adaptation is None else _of_adaptation(run)
-    transferred = {name for model in run.models if run.models[model].row == row for name in run.transferred(model)}
+    transferred = {name for model in run.models if run.row_of(model) == row for name in run.transferred(model)}
     if method in run.methods or method in transferred or method == "base":
         if method != "base" and cell.entry.trained_on not in run.tasks:
             yield f"an expert of {method} for {cell.entry.trained_on}, which is not under `tasks:`"

@@ -241,9 +241,12 @@ def _lowest_weight(test: LowestWeight, row: str, alphas: pd.DataFrame | None) ->
 
 
 def _first_passes(test: FirstPass, timings: pd.DataFrame | None) -> list[Compared]:
-    """For every model whose prompts were classified by prompt, as in the paper; measured once each."""
+    """For every model in the place of one of the paper's whose prompts were classified by prompt, as there; measured
+    once each."""
     passes = []
-    by_prompt = pd.DataFrame() if timings is None else timings.loc[timings["strategy"] == "prompt"]
+    by_prompt = pd.DataFrame()
+    if timings is not None:
+        by_prompt = timings.loc[(timings["strategy"] == "prompt") & (timings["stands_in_for"] != "")]
     for model, of_model in () if by_prompt.empty else by_prompt.groupby("model", sort=False):
         seconds = of_model.set_index("task")
         share = (seconds["first_seconds"] / seconds["second_seconds"]).to_dict()
