@@ -102,6 +102,19 @@ def test_methods_are_trained_on_the_shots_of_budgets_that_limit_no_search(tiny):
     assert tiny.method_of("ia3_2_10-all") == "ia3_2" and tiny.method_of("few_shot_10-vector") == "svf"
 
 
+def test_a_model_of_no_row_of_the_paper_says_so_in_its_scores_and_lends_its_experts_by_its_name(tiny):
+    identity = tiny.identity(Cell("tiny-next", "base", "math", 0))
+    assert (identity["model"], identity["stands_in_for"], identity["standin"]) == ("tiny-next", "", False)
+    models = {
+        "next": {"source": "pocket:llama"},
+        "m": {"source": "pocket:mistral", "row": "mistral-7b", "transfer": {"experts_of": "next"}},
+    }
+    one = grid(models=models, tasks={"gsm8k": tiny.run.tasks["gsm8k"].model_dump()}, unseen={"math": {"test": 20}})
+    assert one.transferred_methods == ["svf_from_next", "svf_from_next_shuffled"]
+    assert ("m", "math", "10_cross") in one.searches and ("next", "math", "10_cross") not in one.searches
+    assert {"gsm8k", "next:gsm8k"} == set(one.experts_to_mix("m", "10_cross", 0))
+
+
 def test_both_models_experts_are_mixed_across_a_transfer():
     one = Grid(config.load(ROOT / "config.yaml"))
     own = one.experts_to_mix("pocket-mistral", "10", 0)

@@ -1,4 +1,4 @@
-"""docs/extending.md, applied as it stands there: a model, two methods and a task are added to a checkout."""
+"""docs/extending.md, applied as it stands there: two models, two methods and a task are added to a checkout."""
 
 import json
 import os
@@ -33,10 +33,10 @@ def extended(checkout: Path):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_the_pages_model_methods_and_task_are_planned(extended):
+def test_the_pages_models_methods_and_task_are_planned(extended):
     jobs = planned(snakemake(extended, "-n", "--configfile", "mine.yaml"))
-    assert jobs["model"] == 1 and jobs["data"] == 3 + 1  # three splits of the task, one of the unseen one
-    assert jobs["train"] == jobs["select"] == jobs["answer"] == jobs["score"] == 1
+    assert jobs["model"] == 2 and jobs["data"] == 3 + 1  # three splits of the task, one of the unseen one
+    assert jobs["train"] == jobs["select"] == jobs["answer"] == jobs["score"] == 2
     program = (
         "from pathlib import Path\n"
         "from transformer2.config import load\n"
@@ -51,7 +51,7 @@ def test_the_pages_model_methods_and_task_are_planned(extended):
     )
     both_states = 2 * (3 + 1)  # each expert, one of them on MATH besides
     train, select, derive, answer, adapt, answer_adapted, score, choose = json.loads(said.stdout)
-    assert (train, select) == (1 + 1 + 2, 3) and answer == score == 2 + both_states
+    assert (train, select) == (2 * (1 + 1 + 2), 2 * 3) and answer == score == 2 * (2 + both_states)
     assert derive == adapt == answer_adapted == choose == 0
 
 

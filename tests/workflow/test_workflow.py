@@ -29,7 +29,10 @@ from transformer2.training.selection import LAST, same_expert
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "envs", "src", "paper_tables", "tests")
 GUIDE = ROOT / "docs" / "adapt.md"
 TINY = ("--configfile", "tests/config/tiny.yaml")
-SCORED = [f"results/tiny/stages/{name}/0-of-1.json" for name in ("score/tiny-llama", "score/tiny-llava", "choose/all")]
+SCORED = [
+    f"results/tiny/stages/{name}/0-of-1.json"
+    for name in ("score/tiny-llama", "score/tiny-llava", "score/tiny-next", "choose/all")
+]
 """Records of the last stages of the smallest run: what follows them is the report."""
 QUICK = json.dumps({"population": 4, "elites": 2, "iterations": 2})
 """A short search: a model that hardly learnt anything never ends an answer by itself."""
@@ -118,7 +121,7 @@ def test_a_run_without_adaptation_makes_what_the_rest_allows(checkout):
     short.write_text(text[: text.index("adaptation:")] + "adaptation: null\n")
     jobs = planned(snakemake(checkout, "-n", "--configfile", str(short)))
     assert not {"derive", "adapt", "answer_adapted", "choose"} & set(jobs)
-    assert jobs["train"] == jobs["answer"] == jobs["score"] == 2 and jobs["tables"] == 1
+    assert jobs["train"] == jobs["answer"] == jobs["score"] == 3 and jobs["tables"] == 1
 
 
 def test_a_mistake_in_the_configuration_ends_in_one_line_before_any_job(checkout):
@@ -233,11 +236,18 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout, served
             assert (tables / document / f"table1.{extension}").stat().st_size > 0
     assert "tiny-llama in place of" in (tables / "arxiv" / "table1.md").read_text()
     assert "tiny-llava in place of" in (tables / "arxiv" / "figure5.md").read_text()
+    assert "tiny-next (ours alone)" in (tables / "arxiv" / "table1.md").read_text()
+    alone = [row for row in csv_rows(tables / "arxiv" / "table1.csv") if row["model"] == "tiny-next"]
+    assert [row["method"] for row in alone] == ["base"] * 3 + ["svf"] * 3
+    assert {row["verdict"] for row in alone if row["gain"]} == {"ours alone"} and not any(
+        row["reported"] for row in alone
+    )
     with gzip.open(results / "scores.csv.gz", "rt") as file:
         lines = file.readlines()
     # The base models and two experts on each training task, both models of classes on theirs; on the unseen tasks the
     # base, three LoRAs and their two choices, four ways of dispatch, and two choices among the mixes of both budgets;
     # the vision-language model has one task of each kind and no dispatch.
+    # The model of no row of the paper has its base on all of these tasks and the classes, and SVF where it was trained.
     # Besides, LoRA by policy gradient on its own task and on MATH, IA3 on its own and on the unseen ones with its two
     # choices, and IA3 on the shots of one task.
     trained, classes = (9 + 1 + 1 + 3) * 12, 2 * 12
@@ -246,7 +256,8 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout, served
     unseen += (3 + 1) * 8  # the experts with equal weights, without the shots
     # The last state of every training, too: on the tasks that its best one is scored on, and in choices of its own.
     last = (6 + 2 + 2) * 12 + 12 + (3 + 1) * (3 * 12 + 12 + 8) + 12 + 3 * (12 + 12 + 8)
-    assert len(lines) == 1 + trained + classes + unseen + last
+    alone = (6 + 1) * 12 + 2 * 3 * 12
+    assert len(lines) == 1 + trained + classes + unseen + last + alone
     answered = [read_json(file) for file in results.glob("generations/tiny-llama/*-last/*/*.manifest.json")]
     assert len(answered) == 6 + 2 + 1 + 1 + 3 * (3 + 1)
     for found in answered:
@@ -257,7 +268,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout, served
     states = {(row["state"], row["other_state"]) for row in csv_rows(tables / "arxiv" / "table1.csv")}
     assert ("best", "last") in states and "untrained (step 0)" in (tables / "arxiv" / "table1.md").read_text()
     experts = csv_rows(results / "experts.csv")
-    assert {row["state"] for row in experts} == {"best", "last"} and len(experts) == 2 * (6 + 2 + 1 + 1)
+    assert {row["state"] for row in experts} == {"best", "last"} and len(experts) == 2 * (6 + 2 + 1 + 1 + 3)
     for figure in (
         "arxiv/figure6",
         "arxiv/figure7",
@@ -273,6 +284,7 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout, served
     assert "on stand-ins: " in claims and "reproduced" not in claims
     assert (results / "run.crate.zip").stat().st_size > 100_000
     page = (results / "report.html").read_text()
+    assert "tiny-next, ours alone" in page and "tiny-next for" not in page
     assert "tiny-llama for" in page and "seed0.jsonl &amp;&amp; snakemake --cores all --configfile tests/config" in page
     assert "one forward pass" in (tables / "arxiv" / "table3.md").read_text()
     held_out = shots(TASKS["math"], read_jsonl(results / "data/math/test.jsonl"), 4)
@@ -298,11 +310,11 @@ def test_the_smallest_run_goes_through_every_rule_and_is_cached(checkout, served
     text = (checkout / "tests/config/tiny.yaml").read_text()
     (checkout / "tests/config/tiny.yaml").write_text(text.replace("[0.0, 0.1]", "[0.0, 0.2]"))
     jobs = planned(snakemake(checkout, "-n", *TINY))
-    assert jobs["train"] == 2 and not {"model", "data", "basis"} & set(jobs)
+    assert jobs["train"] == 3 and not {"model", "data", "basis"} & set(jobs)
     changed = snakemake(checkout, *TINY, "--", *SCORED, python=served)
     assert changed.returncode == 0, changed.stderr[-3000:]
     works = [name.split()[0] for name in redone(before, results)]
-    assert works.count("train") == works.count("select") == 3 + 1, "the new point of four sweeps"
+    assert works.count("train") == works.count("select") == 3 + 1 + 3, "the new point of seven sweeps"
     assert not any(" lora" in name or " ia3" in name or " base " in name for name in redone(before, results))
 
 

@@ -285,6 +285,19 @@ def test_a_model_is_a_stand_in_unless_it_is_the_papers_own():
     assert parse({"models": {"m": own | {"row": "llama3-8b"}}}).models["m"].standin
 
 
+def test_a_model_without_a_row_is_no_stand_in_and_has_every_method_whose_rows_do_not_leave_it_out():
+    models = {"next": {"source": "pocket:mistral"}, "m": {"source": "pocket:llama", "row": "llama3-8b"}}
+    methods = {"svf": {}, "lora": {"rows": ["llama3-8b"]}, "dora": {"rows": ["llama3-8b", "next"]}}
+    run = parse({"models": models, "methods": methods, "adaptation": None, "unseen": {}})
+    assert run.row_of("next") == "next" and not run.standin("next") and run.standin("m")
+    assert {method: run.models_of(method) for method in methods} == {
+        "svf": ["next", "m"], "lora": ["m"], "dora": ["next", "m"],
+    }  # fmt: skip
+    assert run.tasks_of("next") == run.tasks_of("m")
+    alone = parse({"models": {"next": models["next"]}, "adaptation": None, "unseen": {}})
+    assert "svf" in alone.trained and alone.models_of("svf") == ["next"] and alone.models_of("svf_mlp_pg") == []
+
+
 def test_the_smoke_run_has_a_training_task_and_an_unseen_task_of_each_kind_and_what_tables_1_and_2_compare():
     run = load(ROOT / "config" / "smoke.yaml")
     kinds = {"math", "code", "reasoning"}

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from conftest import ROOT
-from transformer2.config import Method, load
+from transformer2.config import Method, load, parse
 from transformer2.models import new_expert
 from transformer2.planning import costs, plan, text
 from transformer2.planning.costs import Adapted, Size
@@ -221,6 +221,21 @@ def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_
     assert cost["answer"].gpu_gb < cost["svf"].gpu_gb
     weights, basis = estimator.cost(job("model", model="llama3-8b")), estimator.cost(job("basis", model="llama3-8b"))
     assert weights.disk == pytest.approx(16.06e9, rel=0.01) and basis.disk == pytest.approx(5.5e9, rel=0.01)
+
+
+def test_sizes_of_a_model_of_no_row_are_known_by_its_source():
+    llama, llava = "hub:meta-llama/Meta-Llama-3-8B-Instruct", "hub:llava-hf/llama3-llava-next-8b-hf"
+    models = {
+        "next": {"source": llama},
+        "seeing": {"source": llava, "backbone": "next", "strategies": ["few-shot"]},
+        "unknown": {"source": "hub:somebody/else"},
+    }
+    run = parse({"models": models, "adaptation": None, "unseen": {}})
+    known = plan.sizes(run, ledger.read_all(ROOT / "paper_tables"), ROOT / "results" / "models")
+    assert known.keys() == {"next", "seeing"} and known["next"].layers == known["seeing"].layers == 32
+    assert known["seeing"].tower > known["next"].tower == 0
+    said = text.what_fits([plan.Line("train", "next", 1, 1.0, 0, 60.0)], run, 24)
+    assert "next (ours alone): does not fit on 0 GPU" in said
 
 
 def test_what_fits_names_the_rows_and_the_jobs_that_do_not():

@@ -55,7 +55,7 @@ def test_a_run_that_does_everything_has_every_table_and_figure(tiny, ledger):
     schematics = {f"arxiv/figure{n}" for n in (1, 2, 3, 8)}
     others = {"arxiv/figure4", "arxiv/figure6", "arxiv/figure7", "arxiv/figure9", "arxiv/figure10", "convergence"}
     of_scores = of_tables(ledger)
-    own = {"spectrum-tiny-llava", "learning-tiny-llava"}
+    own = {f"{kind}-{model}" for kind in ("spectrum", "learning") for model in ("tiny-llava", "tiny-next")}
     assert names(figures_of(tiny, ledger)) == of_scores | schematics | others | own
 
 

@@ -140,6 +140,18 @@ def own_run(folder: Path) -> Path:
     return write_run(folder / "results" / "toy", cells, claims, [finding(name) for name in (*SEVERITY_MARKS, "error")])
 
 
+def run_with_another(folder: Path) -> Path:
+    """A stand-in, and a model that the papers have no row for, with a gain, a loss by chance, and a base."""
+    mine = {"model": "next", "model_run": "next", "standin": "False", "reported": "", "reported_normalised": ""}
+    cells = [
+        cell("c0", "not comparable (stand-in)"),
+        cell("c1", "ours alone", **mine),
+        cell("c2", "ours alone", **mine | {"gain": "-2", "gain_low": "-9", "gain_high": "5", "strict_p": "0.6"}),
+        cell("c3", "base", "base", **mine | {"gain": "", "gain_low": "", "gain_high": "", "strict_p": ""}),
+    ]  # fmt: skip
+    return write_run(folder / "results" / "toy", cells, [claim("not run")], [finding("note")])
+
+
 def standin_run(folder: Path) -> Path:
     names = ("not comparable (stand-in)", "not comparable (stand-in)", "not run", "ours alone")
     cells = [cell(f"c{i}", name, **({"standin": True} if name == "ours alone" else {})) for i, name in enumerate(names)]
@@ -178,6 +190,13 @@ class _Page(HTMLParser):
 
 
 # ---- what it says
+
+
+def test_a_model_of_no_row_of_the_papers_is_ours_alone_and_no_stand_in(tmp_path):
+    page = _Page(page_of(run_with_another(tmp_path)))
+    assert "The papers have no row for next. Of 2 gains over their own base, 1 was positive and 0 negative" in page.text
+    assert "None of the 1 gains" in page.text and "toy-llama for llama3-8b." in page.text
+    assert page.text.count("next, ours alone") == 3 and "next for" not in page.text
 
 
 def test_every_verdict_is_counted_and_explained_first_beside_a_forest_plot(tmp_path):

@@ -143,6 +143,20 @@ def test_the_base_model_has_no_expert(results):
     assert "expert   none: the base model answered" in explained("arxiv/table1/llama3-8b/base/gsm8k", results)
 
 
+def test_a_cell_of_a_model_of_no_row_of_the_paper_is_followed_likewise(results):
+    who = {"stands_in_for": "", "standin": False}
+    files = [scored(results, "base", "", "gsm8k", 3, **who), scored(results, "svf", "gsm8k", "gsm8k", 5, **who)]
+    write_frame(scores(files), results / "scores.csv.gz")
+    text = explained("arxiv/table1/toy/svf/gsm8k", results)
+    assert "prints  nothing: only this project has the row" in text and "row     toy: + SVF (Ours)" in text
+    assert "toy, ours alone: the paper has no row for it" in text and "5 right of 8 items" in text
+    assert "missing" not in text and "damaged" not in text
+    needs = explained("arxiv/table1/toy/lora/gsm8k", results)
+    assert "Not run" in needs and "needs a model named toy, without a `row`, under `models:`" in needs
+    with pytest.raises(ValueError, match="unknown cell 'arxiv/table1/toyy/svf/gsm8k'; did you mean"):
+        explained("arxiv/table1/toyy/svf/gsm8k", results)
+
+
 def test_a_choice_is_followed_to_the_mix_that_was_chosen(results):
     text = explained(FEW_SHOT, results)
     assert "prints  nothing: only this project has the row" in text

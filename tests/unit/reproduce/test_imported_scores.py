@@ -17,6 +17,7 @@ from transformer2.reproduce import ledger
 from transformer2.reproduce.cells import cells
 from transformer2.reproduce.frames import COLUMNS, read_scores, write_frame
 from transformer2.reproduce.imported_scores import check_folder, read
+from transformer2.reproduce.own_models import with_scored
 
 DOCUMENT = (ROOT / "docs" / "own-scores.md").read_text()
 TABLES = ROOT / "paper_tables"
@@ -31,6 +32,7 @@ def block(kind: str) -> str:
 
 BASE = {"model": "a", "row": "llama3-8b", "method": "base", "task": "gsm8k", "correct": 5, "n": 10}
 SVF = BASE | {"method": "svf", "trained_on": "gsm8k"}
+OWN = {"model": "next", "method": "base", "task": "gsm8k", "correct": 5, "n": 10}
 LISTED = {key: value for key, value in BASE.items() if key not in ("correct", "n")}
 ITEMS = {"gsm8k/test/0": True, "gsm8k/test/1": False}
 
@@ -109,6 +111,13 @@ def test_only_the_model_of_the_row_is_no_standin(tmp_path, row):
             "scores[1].items: the base model, scores[0], has no 'gsm8k/test/0'",
         ),
         ([SVF | {"state": "first"}], "scores[0].state: must be '', 'best' or 'last' (got 'first')"),
+        (
+            [OWN | {"model": "llama3-8b"}],
+            "scores[0].row: missing; llama3-8b is a row of the paper: name it here, or give the model another name",
+        ),
+        ([OWN, OWN | {"row": "llama3-8b", "method": "prompt"}], "scores[1].model: 'next' fills row next in scores[0]"),
+        ([OWN, BASE | {"row": "next"}], "scores[1].row: 'next' is a model without a row of the paper; leave its `row`"),
+        ([OWN | {"method": "svff"}], "scores[0].method: unknown method 'svff'; did you mean 'svf'?"),
         ([SVF, SVF | {"state": "last"}], "scores[1].state: is given in one of scores[0] and scores[1] alone"),
         ([BASE, BASE | {"seed": 1}, SVF], "scores[2].seed: seeds [0], but its base model has [0, 1]"),
     ],
@@ -157,6 +166,17 @@ def test_every_cell_of_the_ledger_takes_a_score(tmp_path):
     scores = read_scores(_written(frame(tmp_path, *entries.values()), tmp_path))
     for table in tables:
         assert all(cell.ours for cell in cells(table, scores, "strict"))
+
+
+def test_a_model_without_a_row_has_scores_in_rows_of_its_own(tmp_path):
+    listed = frame(tmp_path, BASE, OWN, OWN | {"method": "svf", "trained_on": "gsm8k", "correct": 8})
+    scores = read_scores(_written(listed, tmp_path))
+    who = scores[["model", "stands_in_for", "standin"]].drop_duplicates().to_numpy().tolist()
+    assert who == [["a", "llama3-8b", True], ["next", "", False]]
+    beside = with_scored(ledger.read_all(TABLES), scores)
+    measured = {cell.id: cell.ours for cell in cells(beside.scores[2], scores, "strict") if cell.ours}
+    assert list(measured) == [f"arxiv/table1/{name}/gsm8k" for name in ("llama3-8b/base", "next/base", "next/svf")]
+    assert measured["arxiv/table1/next/svf/gsm8k"].gain.value == pytest.approx(30)
 
 
 def _written(scores, folder: Path) -> Path:
