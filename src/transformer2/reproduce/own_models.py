@@ -18,20 +18,27 @@ def own_models(scores: pd.DataFrame) -> list[str]:
 
 
 def with_scored(ledger: Ledger, scores: pd.DataFrame) -> Ledger:
-    """The ledger with a row for every method of a table that such a model has a score for, below the paper's rows."""
+    """The ledger with a row for every method of a table that such a model has a score for, below the paper's rows.
+
+    Its base has a row above those of its methods, and by itself only where the run tried no method on the model.
+    """
     alone = scores.loc[scores["stands_in_for"] == ""]
     scored = set(alone[["model", "method", "trained_on", "task"]].drop_duplicates().itertuples(index=False, name=None))
     if not scored:
         return ledger
-
-    def shown(entry: Entry) -> bool:
-        return (entry.row.model, entry.method, entry.trained_on, entry.column.task) in scored
-
+    with_method = {model for model, method, *_ in scored if method != "base"}
     tables = []
     for table in with_rows(ledger, own_models(scores)).scores:
-        filled = {(entry.row.model, entry.row.method) for entry in entries(table) if shown(entry)}
-        tables.append(_of_rows(table, [row for row in table.rows if not row.own or (row.model, row.method) in filled]))
+        filled = {(entry.row.model, entry.row.method) for entry in entries(table) if _place(entry) in scored}
+        shown = {model for model, method in filled if method != "base" or model not in with_method}
+        rows = [row for row in table.rows if not row.own or (row.model in shown and (row.model, row.method) in filled)]
+        tables.append(_of_rows(table, rows))
     return replace(ledger, scores=tuple(tables))
+
+
+def _place(entry: Entry) -> tuple[str, str, str, str]:
+    """Which scores of an own model fill a cell."""
+    return entry.row.model, entry.method, entry.trained_on, entry.column.task
 
 
 def with_rows(ledger: Ledger, models: Iterable[str]) -> Ledger:

@@ -194,7 +194,10 @@ class _Page(HTMLParser):
 
 def test_a_model_of_no_row_of_the_papers_is_ours_alone_and_no_stand_in(tmp_path):
     page = _Page(page_of(run_with_another(tmp_path)))
-    assert "The papers have no row for next. Of 2 gains over their own base, 1 was positive and 0 negative" in page.text
+    assert (
+        "The papers have no row for next. Of 2 gains over their own base in all tables, 1 was positive and 0 negative"
+        in page.text
+    )
     assert "None of the 1 gains" in page.text and "toy-llama for llama3-8b." in page.text
     assert page.text.count("next, ours alone") == 3 and "next for" not in page.text
 

@@ -12,7 +12,7 @@ from transformer2.reproduce.verdicts import JudgedTable, ScoreComparison
 
 def cell_lines(cell: Cell, lenient: Cell, judged: JudgedTable, experts: Experts) -> dict[str, str]:
     """The lines of a cell; `lenient` is the same cell, scored leniently."""
-    lines, ours = {"paper": _reported(cell.reported)}, cell.ours
+    lines, ours = {} if cell.row.own else {"paper": _reported(cell.reported)}, cell.ours
     if ours is None or lenient.ours is None:
         return lines | {"ours": "not run"}
     of_score, of_factor = (text.span(estimate.low, estimate.high) for estimate in (ours.score, ours.normalised))
