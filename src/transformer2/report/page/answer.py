@@ -62,8 +62,8 @@ def _answer_own(cells: Sequence[Record]) -> str:
     above = sum(float(cell["gain"]) > 0 for cell in beyond)
     models = text.listed(dict.fromkeys(cell["model"] for cell in cells))
     return (
-        f"The papers have no row for {models}. Of {text.counted(len(cells), 'gain')} over their own base in all tables, "
-        f"{above} {text.were(above)} positive and {len(beyond) - above} negative beyond chance."
+        f"The papers have no row for {models}. Of {text.counted(len(cells), 'gain')} over their own base in all "
+        f"tables, {above} {text.were(above)} positive and {len(beyond) - above} negative beyond chance."
     )
 
 
