@@ -109,7 +109,8 @@ def test_a_model_of_no_row_of_the_paper_says_so_in_its_scores_and_lends_its_expe
         "next": {"source": "pocket:llama"},
         "m": {"source": "pocket:mistral", "row": "mistral-7b", "transfer": {"experts_of": "next"}},
     }
-    one = grid(models=models, tasks={"gsm8k": tiny.run.tasks["gsm8k"].model_dump()}, unseen={"math": {"test": 20}})
+    unseen = {task: tiny.run.unseen[task].model_dump() for task in ("math", "arc_challenge")}
+    one = grid(models=models, tasks={"gsm8k": tiny.run.tasks["gsm8k"].model_dump()}, unseen=unseen)
     assert one.transferred_methods == ["svf_from_next", "svf_from_next_shuffled"]
     assert ("m", "math", "10_cross") in one.searches and ("next", "math", "10_cross") not in one.searches
     assert {"gsm8k", "next:gsm8k"} == set(one.experts_to_mix("m", "10_cross", 0))

@@ -28,11 +28,11 @@ def with_scored(ledger: Ledger, scores: pd.DataFrame) -> Ledger:
         return ledger
     with_method = {model for model, method, *_ in scored if method != "base"}
     tables = []
-    for table in with_rows(ledger, own_models(scores)).scores:
+    for printed, table in zip(ledger.scores, with_rows(ledger, own_models(scores)).scores, strict=True):
         filled = {(entry.row.model, entry.row.method) for entry in entries(table) if _place(entry) in scored}
         shown = {model for model, method in filled if method != "base" or model not in with_method}
         rows = [row for row in table.rows if not row.own or (row.model in shown and (row.model, row.method) in filled)]
-        tables.append(_of_rows(table, rows))
+        tables.append(_of_rows(printed, rows))
     return replace(ledger, scores=tuple(tables))
 
 
@@ -49,7 +49,7 @@ def with_rows(ledger: Ledger, models: Iterable[str]) -> Ledger:
 
 
 def _of_rows(table: LedgerTable, rows: list[Row]) -> LedgerTable:
-    """The table with these rows, and the names of their models."""
+    """The table with these rows, and the names of the own models among them."""
     own = {row.model: row.model for row in rows if row.own}
     return table.model_copy(update={"rows": tuple(rows), "models": table.models | own})
 

@@ -149,7 +149,7 @@ def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_p
     assert seconds == {}
     assert {"model", "basis", "data", "train", "answer", "score", "choose", "html_report"} <= set(rules)
     with_model = [job for job in jobs if job.rule in plan.WITH_MODEL_RULES]
-    assert loads == plan.Loads(len(with_model), 10, 0, 0), "five stages of two models"
+    assert loads == plan.Loads(len(with_model), 12, 0, 0), "five stages of two models, two of another"
     step = stages.steps("select", "tiny-llama")[0]
     for path in (*step.inputs, *step.outputs):
         write_json(path, path.name)
@@ -230,7 +230,7 @@ def test_sizes_of_a_model_of_no_row_are_known_by_its_source():
         "seeing": {"source": llava, "backbone": "next", "strategies": ["few-shot"]},
         "unknown": {"source": "hub:somebody/else"},
     }
-    run = parse({"models": models, "adaptation": None, "unseen": {}})
+    run = parse({"models": models, "methods": {"svf": {}}, "adaptation": None, "unseen": {}})
     known = plan.sizes(run, ledger.read_all(ROOT / "paper_tables"), ROOT / "results" / "models")
     assert known.keys() == {"next", "seeing"} and known["next"].layers == known["seeing"].layers == 32
     assert known["seeing"].tower > known["next"].tower == 0

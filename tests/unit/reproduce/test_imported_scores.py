@@ -115,7 +115,7 @@ def test_only_the_model_of_the_row_is_no_standin(tmp_path, row):
             [OWN | {"model": "llama3-8b"}],
             "scores[0].row: missing; llama3-8b is a row of the paper: name it here, or give the model another name",
         ),
-        ([OWN, OWN | {"row": "llama3-8b", "method": "prompt"}], "scores[1].model: 'next' fills row next in scores[0]"),
+        ([OWN, SVF | {"model": "next"}], "scores[1].model: 'next' fills row next in scores[0]"),
         ([OWN, BASE | {"row": "next"}], "scores[1].row: 'next' is a model without a row of the paper; leave its `row`"),
         ([OWN | {"method": "svff"}], "scores[0].method: unknown method 'svff'; did you mean 'svf'?"),
         ([SVF, SVF | {"state": "last"}], "scores[1].state: is given in one of scores[0] and scores[1] alone"),

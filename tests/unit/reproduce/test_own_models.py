@@ -158,8 +158,8 @@ def test_the_numbers_of_a_table_have_its_rows_and_the_papers_as_they_were(shown,
     write_frame(pd.DataFrame(paper()), tmp_path / "scores.csv.gz")
     run = parse({"run": "toy", "scores": "scores.json"})
     write_tables(run, tmp_path, LEDGER, ROOT / "paper_tables" / "templates", ["arxiv/table1"])
-    before = pd.read_csv(tmp_path / "paper_tables" / "arxiv" / "table1.csv").set_index("cell")
-    pd.testing.assert_frame_equal(numbers.drop(mine.index), before, check_dtype=False)
+    lines = [(of / "paper_tables" / "arxiv" / "table1.csv").read_text().splitlines() for of in (shown, tmp_path)]
+    assert [line for line in lines[0] if "/next/" not in line] == lines[1]
 
 
 def test_the_pictures_have_its_rows(shown):

@@ -257,7 +257,7 @@ def test_the_default_run_has_the_steps_that_its_grid_asks_for():
 def test_a_run_without_adaptation_has_base_models_and_both_states_of_every_expert():
     without = {key: value for key, value in TINY.model_dump().items() if key != "adaptation"} | {"adaptation": None}
     steps = count(Run.model_validate(without))
-    assert set(steps) == {"train", "select", "answer", "score"} and steps["score"] == 5 + 2 * (6 + 2 + 2 + 1)
+    assert set(steps) == {"train", "select", "answer", "score"} and steps["score"] == 5 + 4 + 2 * (6 + 2 + 2 + 1 + 3)
 
 
 def test_a_method_whose_last_state_is_the_expert_is_answered_in_that_state_alone():
