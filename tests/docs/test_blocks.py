@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from transformer2.cli.options import app
-from transformer2.config import load
+from transformer2.config import load, parse
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -84,6 +84,15 @@ def test_the_first_run_of_the_tutorial_is_a_right_configuration(tmp_path):
     (text,) = [text for _, text in blocks([ROOT / "docs/train.md"], "yaml")]
     (tmp_path / "first.yaml").write_text(text)
     assert load(tmp_path / "first.yaml").run == "first"
+
+
+def test_the_models_of_the_page_on_extending_are_one_in_the_place_of_the_papers_and_one_of_ours_alone():
+    text = next(text for _, text in blocks([ROOT / "docs/extending.md"], "yaml"))
+    run = parse(yaml.safe_load(text))
+    assert {name: (model.row, run.row_of(name)) for name, model in run.models.items()} == {
+        "my-llama": ("llama3-8b", "llama3-8b"), "next-model": (None, "next-model"),
+    }  # fmt: skip
+    assert {"my-llama", "next-model"} == set(run.models_of("svf")) and run.models_of("dora") == ["my-llama"]
 
 
 def python(text: str, folder: Path) -> str:
