@@ -21,8 +21,8 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
         "transfer",
     }),
     ("models and what is done with them", {"adaptation", "evaluation", "models", "training"}),
-    ("what is reported and given away", {
-        "export", "model_card", "report", "reproduce",
+    ("what is reported, served and given away", {
+        "export", "model_card", "report", "reproduce", "serving",
     }),
     ("the steps of a run, and what they cost", {"planning", "stages"}),
     ("commands", {"__main__", "cli"}),

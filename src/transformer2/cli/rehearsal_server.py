@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from transformer2.rehearsal.client import ENVIRONMENT
 
-NOT_HERE = ("transformer2.rollout.vllm", "transformer2.rollout.vllm_worker", "transformer2.__main__")
-"""Modules that are not imported ahead: they need vLLM, or run something."""
+NOT_HERE = ("transformer2.rollout.vllm", "transformer2.serving", "transformer2.__main__", "transformer2.cli.")
+"""Beginnings of the names of modules that are not imported ahead: they need vLLM or FastAPI, or run something."""
 
 
 def serve(address: Path) -> None:
@@ -61,7 +61,7 @@ def import_everything() -> None:
     import transformer2
 
     for module in pkgutil.walk_packages(transformer2.__path__, "transformer2."):
-        if module.name not in NOT_HERE and not module.name.startswith("transformer2.cli."):
+        if not module.name.startswith(NOT_HERE):
             importlib.import_module(module.name)
     importlib.import_module("transformer2.cli")
 

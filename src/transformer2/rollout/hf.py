@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -15,6 +15,9 @@ from .batching import by_length
 from .decode import decode, prefix_of
 from .engine import Completion, Sampling, text_of
 from .likelihood import completion_states, token_logprobs
+
+Receive = Callable[[int, int, Literal["stop", "length"] | None], bool]
+"""Takes a row, its newest token, and why its answer ends with it (None: it goes on); says whether to go on."""
 
 
 class HFEngine:
@@ -41,12 +44,11 @@ class HFEngine:
     ) -> list[Completion]:  # fmt: skip
         if not prompts:
             return []
-        self.model.eval()
         self._check_lengths(prompts)
-        model, answers = self._causal_model(), dict[int, Completion]()
+        answers: dict[int, Completion] = {}
         ended, choose = Ending(self.tokenizer, self._eos(), sampling.stop), Choice(sampling, self._placeholders())
         batches = list(by_length([len(prompt) for prompt in prompts], self.batch_rows))
-        with self._weights(experts), self._held(experts), _contiguous_states(model.get_output_embeddings()):
+        with self._decoding(experts) as model:
             prefix = prefix_of(model, prompts, experts, self._rows)
             for batch in tqdm(batches, desc="generating", unit="batch", leave=False, disable=len(batches) < 2):
                 rows, names = [prompts[i] for i in batch], None if experts is None else [experts[i] for i in batch]
@@ -58,6 +60,47 @@ class HFEngine:
                     reason = "stop" if ended(tokens) else "length"
                     answers[i] = Completion(tokens, text_of(self.tokenizer, tokens, sampling), reason)
         return [answers[i] for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def stream(
+        self, prompts: Sequence[list[int]], samplings: Sequence[Sampling], experts: Sequence[str | None] | None,
+        receive: Receive,
+    ) -> None:  # fmt: skip
+        """Continues the prompts of one batch, each with its own sampling, and hands over every token as it is chosen.
+
+        An answer ends at EOS, at `max_new_tokens`, or where `receive` says so: stop strings are the receiver's matter.
+        The tokens are those of `generate` for each prompt alone.
+        """
+        self._check_lengths(prompts)
+        eos, never, counts, over = self._eos(), self._placeholders(), [0] * len(prompts), [False] * len(prompts)
+        if not eos:
+            raise ValueError(
+                "the model names no token that ends its answers: set eos_token_id in its generation config"
+            )
+        end, greedy = min(eos), Choice(Sampling(1), never).of(len(prompts))
+        drawn = {row: Choice(one, never).of(1) for row, one in enumerate(samplings) if one.temperature}
+
+        def choose(logits: Tensor, alive: list[int]) -> Tensor:
+            best = greedy(logits, alive).tolist()
+            for i, row in enumerate(alive):
+                if not over[row]:
+                    token = int(drawn[row](logits[i : i + 1], [0])) if row in drawn else best[i]
+                    counts[row] += 1
+                    full = counts[row] == samplings[row].max_new_tokens
+                    reason = "stop" if token in eos else "length" if full else None
+                    over[row] = not receive(row, token, reason) or reason is not None
+                    best[i] = token
+                if over[row]:
+                    best[i] = end
+            return torch.tensor(best, device=logits.device)
+
+        longest = max(one.max_new_tokens for one in samplings)
+        with self._decoding(experts) as model:
+            prefix = prefix_of(model, prompts, experts, self._rows)
+            decode(
+                model, prompts, experts, prefix, self._rows, longest, choose, lambda tokens: tokens[-1] == end,
+                self.tokenizer.pad_token_id,
+            )  # fmt: skip
 
     @torch.no_grad()
     def logprobs(
@@ -101,6 +144,14 @@ class HFEngine:
 
     def _causal_model(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @contextmanager
+    def _decoding(self, experts: Sequence[str | None] | None) -> Iterator[Any]:
+        """The causal model, ready for many forward passes with these experts."""
+        self.model.eval()
+        model = self._causal_model()
+        with self._weights(experts), self._held(experts), _contiguous_states(model.get_output_embeddings()):
+            yield model
 
     def _placeholders(self) -> list[int]:
         """Tokens that stand for pieces of a picture: answers have none, as no piece would belong to them."""
