@@ -1,5 +1,6 @@
-"""A server that answers as the hub does, for models and data sets: the list of files, and each file."""
+"""A server that answers as the hub does, for models and data sets: the list of files, each file, and commits."""
 
+import base64
 import json
 import os
 import shutil
@@ -15,13 +16,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The part of the hub's interface that a download uses. Models lie in <root>/<owner>/<name>, data sets in
-    <root>/datasets/<owner>/<name>."""
+    """The part of the hub's interface that downloads and commits use. Models lie in <root>/<owner>/<name>, data sets in
+    <root>/datasets/<owner>/<name>, another branch than main in <root>/branches/<branch>/..."""
 
     root: Path
     log: list[str]
     breaks: bool
     """Whether the connection ends in the middle of each file."""
+    token: str
+    """That writers must show."""
+    refuses: str
+    """Path whose requests are refused with status 500, as by a hub that breaks down."""
 
     def do_HEAD(self) -> None:
         self.do_GET(body=False)
@@ -29,14 +34,16 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self, body: bool = True) -> None:
         path = self.path.partition("?")[0].removeprefix("/")
         self.log.append(f"{self.command} {path}")
+        if path == "api/whoami-v2":
+            return self._answer(b'{"name": "somebody"}', body) if self._may_write() else self._fail(401, "")
         if path.startswith("api/"):
             path = path.removeprefix("api/").removeprefix("models/")
             kind, path = ("datasets", path.removeprefix("datasets/")) if path.startswith("datasets/") else ("", path)
             owner, name, *rest = path.split("/")
-            folder, revision = self.root / kind / owner / name, rest[1] if rest else "main"
-            if not folder.is_dir():
+            if not (self.root / kind / owner / name).is_dir():
                 return self._fail(401, "RepoNotFound")
-            if revision not in ("main", COMMIT):
+            folder = self._folder(f"{kind}/{owner}/{name}", rest[1] if rest else "main")
+            if not folder.is_dir():
                 return self._fail(404, "RevisionNotFound")
             files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
             names = {str(file.relative_to(folder)): file.stat().st_size for file in files}
@@ -46,16 +53,90 @@ class Hub(BaseHTTPRequestHandler):
             facts = {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
             return self._answer(json.dumps(facts).encode(), body)
         kind, path = ("datasets", path.removeprefix("datasets/")) if path.startswith("datasets/") else ("", path)
-        owner, name, _, _, name_of_file = path.split("/", 4)
+        owner, name, _, revision, name_of_file = path.split("/", 4)
         if name == "gated":
             return self._fail(401, "GatedRepo")
-        self._send(self.root / kind / owner / name / name_of_file, body)
+        if not (self.root / kind / owner / name).is_dir():
+            return self._fail(401, "RepoNotFound")
+        file = self._folder(f"{kind}/{owner}/{name}", revision) / name_of_file
+        self._send(file, body) if file.is_file() else self._fail(404, "EntryNotFound")
+
+    def _folder(self, repository: str, revision: str) -> Path:
+        """Where the files of a revision lie, if there is such a revision."""
+        return self.root / ("" if revision in ("main", COMMIT) else f"branches/{revision}") / repository.lstrip("/")
+
+    def _may_write(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {self.token}"
+
+    def do_POST(self) -> None:
+        path, sent = self.path.partition("?")[0].removeprefix("/"), self._read()
+        self.log.append(f"POST {path}")
+        if path == self.refuses:
+            return self._fail(500, "")
+        if not self._may_write():
+            return self._fail(403 if "Authorization" in self.headers else 401, "")
+        if path == "api/validate-yaml":
+            return self._answer(b"{}", True)
+        if path == "api/repos/create":
+            return self._create(json.loads(sent))
+        if path.endswith(".git/info/lfs/objects/batch"):
+            address = f"http://{self.headers['Host']}/lfs/"
+            wanted = [
+                {**one, "actions": {"upload": {"href": address + one["oid"]}}} for one in json.loads(sent)["objects"]
+            ]
+            return self._answer(json.dumps({"transfer": "basic", "objects": wanted}).encode(), True)
+        repository, action, revision = path.removeprefix("api/models/").rsplit("/", 2)
+        if action == "branch":
+            if (self.root / "branches" / revision / repository).is_dir():
+                return self._fail(409, "")
+            shutil.copytree(self.root / repository, self.root / "branches" / revision / repository)
+            return self._answer(b"{}", True)
+        if action == "preupload":
+            large = {one["path"]: one["path"].endswith(".safetensors") for one in json.loads(sent)["files"]}
+            modes = [
+                {"path": name, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+                for name, lfs in large.items()
+            ]
+            return self._answer(json.dumps({"files": modes}).encode(), True)
+        self._commit(repository, revision, [json.loads(line) for line in sent.splitlines()])
+
+    def do_PUT(self) -> None:
+        (self.root / "lfs").mkdir(exist_ok=True)
+        (self.root / self.path.removeprefix("/")).write_bytes(self._read())
+        self._answer(b"", True)
+
+    def _read(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        name = f"{wanted['organization']}/{wanted['name']}"
+        there = (self.root / name).is_dir()
+        if not there:
+            (self.root / name).mkdir(parents=True)
+            self.log.append(f"made {name}, {wanted['visibility']}")
+        self._answer(json.dumps({"url": f"http://{self.headers['Host']}/{name}"}).encode(), True, 409 if there else 200)
+
+    def _commit(self, repository: str, revision: str, lines: list[dict[str, Any]]) -> None:
+        folder = self._folder(repository, revision)
+        for line in lines:
+            what, value = line["key"], line["value"]
+            if what == "header":
+                continue
+            file = folder / value["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if what == "deletedFile":
+                file.unlink()
+            else:
+                lfs = self.root / "lfs" / value.get("oid", "")
+                file.write_bytes(lfs.read_bytes() if what == "lfsFile" else base64.b64decode(value["content"]))
+        address = f"http://{self.headers['Host']}/{repository}/commit/{COMMIT}"
+        self._answer(json.dumps({"commitUrl": address, "commitOid": COMMIT}).encode(), True)
 
     def _fail(self, status: int, code: str) -> None:
         self._head(status, {"X-Error-Code": code}, 0)
 
-    def _answer(self, data: bytes, body: bool) -> None:
-        self._head(200, {}, len(data))
+    def _answer(self, data: bytes, body: bool, status: int = 200) -> None:
+        self._head(status, {}, len(data))
         if body:
             self.wfile.write(data)
 
@@ -82,9 +163,10 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(root: Path, breaks: bool = False) -> Iterator[tuple[str, list[str]]]:
+def serve(root: Path, breaks: bool = False, token: str = "", refuses: str = "") -> Iterator[tuple[str, list[str]]]:
     """Address of a hub that serves a folder, and the list of what it is asked for."""
-    handler: Any = type("OfTest", (Hub,), {"root": root, "log": [], "breaks": breaks})
+    of_test = {"root": root, "log": [], "breaks": breaks, "token": token, "refuses": refuses}
+    handler: Any = type("OfTest", (Hub,), of_test)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -6,7 +6,7 @@ Numbers are formatted here; the template lays them out. Cards hold no paths of a
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import yaml
@@ -54,6 +54,18 @@ class Base:
         return cls(name, said, kind == "pocket", is_vision_model(model), sums, dtype)
 
 
+class Place(NamedTuple):
+    """An expert in the files of its run."""
+
+    run: Path
+    """Folder of the run."""
+    model: str
+    task: str
+    method: str
+    seed: str
+    """As its folder is called, such as seed0."""
+
+
 def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:
     """(id, revision) on the hub of the base model in a folder; `hub_id` is the id that the user gives."""
     facts = _read(model / "manifest.json") or {}
@@ -86,7 +98,7 @@ def write(expert: Path, base: Base, form: str, facts: Mapping[str, Any], card: j
         card: `template`.
     """
     training, kind = training_of(expert), kind_of(expert)
-    manifest = _read(_made_in(expert) / "manifest.json")
+    manifest = _read(made_in(expert) / "manifest.json")
     page = {
         "front": front(kind, base, form, training),
         "title": f"{kind} expert" + (f" for {training['task']}" if training else ""),
@@ -132,7 +144,7 @@ def settings(of_training: Mapping[str, Any]) -> dict[str, str]:
 
 def validation(expert: Path) -> dict[str, str] | None:
     """Accuracy of the expert on the validation half that it was chosen on; None if it is not on record."""
-    training, log = training_of(expert), _made_in(expert) / "validation.jsonl"
+    training, log = training_of(expert), made_in(expert) / "validation.jsonl"
     if training is None or not log.is_file():
         return None
     evaluated = read_jsonl(log)
@@ -147,13 +159,12 @@ def _best(evaluated: list[dict[str, Any]]) -> dict[str, Any]:
 def scores(expert: Path) -> list[dict[str, str]]:
     """Test scores of both states of an expert in its run, its own first, one row a state and task, each beside its base
     model's on the same items."""
-    if (place := _place(expert)) is None:
+    if (place := place_of(expert)) is None:
         return []
-    run, model, task, method, seed = place
+    run, model, *_, seed = place
     rows = []
     states = sorted(("best", "last"), key=lambda state: state != state_of(expert))
-    folders = [(state, run / "scores" / model / adapter(method, task, state)) for state in states]
-    for state, file in ((state, file) for state, folder in folders for file in sorted(folder.glob(f"*/{seed}.json"))):
+    for state, file in ((one, file) for one in states for file in score_files(place, one)):
         record = read_json(file)
         items = record["items"]
         row = {"task": record["task"], "state": state, "data": _data(run, record["task"])}
@@ -165,6 +176,12 @@ def scores(expert: Path) -> list[dict[str, str]]:
                 row["base"] = percent(sum(same.values()) / len(same))
         rows.append(row)
     return rows
+
+
+def score_files(place: Place, state: str) -> list[Path]:
+    """Files with the test scores of a state of an expert, one a task."""
+    run, model, task, method, seed = place
+    return sorted((run / "scores" / model / adapter(method, task, state)).glob(f"*/{seed}.json"))
 
 
 def hardware(manifest: Mapping[str, Any]) -> str:
@@ -192,18 +209,17 @@ def _data(run: Path, task: str) -> str:
     return names.get(source.partition(":")[0], source)
 
 
-def _place(expert: Path) -> tuple[Path, str, str, str, str] | None:
-    """(folder of the run, model, task, method, seed) of an expert, or of its last state, that was chosen in a run; None
-    for another one."""
+def place_of(expert: Path) -> Place | None:
+    """Where an expert, or its last state, lies in the run that chose it; None for another one."""
     folder = expert.resolve().parent if expert.resolve().name == LAST else expert.resolve()
     *_, experts, model, task, method, seed = ("", "", "", "", *folder.parts)
     chosen = experts == "experts" and (expert / "selection.json").is_file()
-    return (folder.parents[4], model, task, method, seed) if chosen else None
+    return Place(folder.parents[4], model, task, method, seed) if chosen else None
 
 
-def _made_in(expert: Path) -> Path:
+def made_in(expert: Path) -> Path:
     """Folder of the sweep's point that an expert was chosen from; of an expert without a choice its own."""
-    if (place := _place(expert)) is None:
+    if (place := place_of(expert)) is None:
         return expert
     run, *where = place
     return run / "sweeps" / Path(*where) / read_json(expert / "selection.json")["chosen"]

@@ -17,12 +17,12 @@ LAYERS: tuple[tuple[str, set[str]], ...] = (
     }),
     ("the configuration of a run", {"config"}),
     ("tasks, answers and experts", {
-        "adapters", "data", "experts", "grid", "pocket", "rehearsal", "rollout", "rows", "scoring", "tasks",
+        "adapters", "data", "experts", "grid", "harness", "pocket", "rehearsal", "rollout", "rows", "scoring", "tasks",
         "transfer",
     }),
     ("models and what is done with them", {"adaptation", "evaluation", "models", "training"}),
     ("what is reported, served and given away", {
-        "export", "model_card", "report", "reproduce", "serving",
+        "eval_results", "export", "model_card", "push", "report", "reproduce", "serving",
     }),
     ("the steps of a run, and what they cost", {"planning", "stages"}),
     ("commands", {"__main__", "cli"}),

@@ -57,6 +57,7 @@ def do(step: Step, key: str) -> None:
     remove_manifest(step)
     with manifest(step.manifest, step=step.name, key=key) as facts:
         facts["arguments"] = json.loads(json.dumps(step.arguments, default=str))  # paths as text
+        facts["read"] = contents(step)
         facts |= getattr(work, step.work)(**step.arguments)
 
 
@@ -67,14 +68,18 @@ def remove_manifest(step: Step) -> None:
 
 
 def key_of(step: Step) -> str:
-    """What a step would be made of now: 64 hexadecimal digits.
+    """What a step would be made of now: 64 hexadecimal digits. Raises as `contents`."""
+    return _digest([step.work, step.code, step.arguments, contents(step)])
+
+
+def contents(step: Step) -> dict[str, Any]:
+    """Checksums of the inputs of a step, by path.
 
     Raises:
         FileNotFoundError: an input is missing.
         ValueError: an input is damaged.
     """
-    inputs = {str(path): _content(path) for path in step.inputs}
-    return _digest([step.work, step.code, step.arguments, inputs])
+    return {str(path): _content(path) for path in step.inputs}
 
 
 def settings_digest(steps: Sequence[Step]) -> str:
