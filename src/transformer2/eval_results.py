@@ -125,15 +125,10 @@ def _checked(one: Measured) -> Measured:
 
 def answered_by(expert: Path, one: Measured) -> bool | None:
     """Whether the answers behind scores are those of the adapter in a folder; None if their manifest does not say."""
-    sums = one.manifests["answers"].get("read")
-    if sums is None:
+    answers = one.manifests["answers"]
+    if "read" not in answers:
         return None
-    place = model_card.place_of(expert)
-    assert place is not None
-    *_, model, task, method, seed = place
-    last = [LAST] if expert.resolve().name == LAST else []
-    ending = "/".join(["experts", model, task, method, seed, *last, WEIGHTS])
-    return sha256(expert / WEIGHTS) in [value for path, value in sums.items() if path.endswith(ending)]
+    return answers["read"].get(f"{answers['expert']}/{WEIGHTS}") == sha256(expert / WEIGHTS)
 
 
 def left_out(one: Measured) -> str | None:

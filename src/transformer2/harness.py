@@ -1,8 +1,8 @@
 """The tasks as task files for lm-eval, which then asks and scores exactly as this package does.
 
-A task file names functions of this module, so lm-eval runs where this package is installed. Each document is a row
-with its prompt written out; both scores of an answer come from the task's own scorer. Programs that a model wrote run in this
-package's sandbox, never in the harness.
+A task file names functions of this module, so lm-eval runs where this package is installed. Each document is a row with
+its prompt written out; both scores of an answer come from the task's own scorer. Programs that a model wrote run in the
+sandbox of this package, never in the harness.
 """
 
 import json

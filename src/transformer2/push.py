@@ -29,10 +29,8 @@ RESULTS = constants.EVAL_RESULTS_FOLDER
 OURS = (f"{RESULTS}/", "scores/")
 """Folders of a repository that hold what was pushed last, and nothing else."""
 LOGIN = "run `hf auth login`, or set HF_TOKEN to a token that may write"
-POINTER = """
-Scores of all items are in `scores/`. `manifest.json` leads from each of them to its answers, their data, this adapter
-and its training, by checksums.
-"""
+EVIDENCE = "\n`manifest.json` says by checksums how this adapter was trained"
+OF_SCORES = ", and leads from each score to its answers and their data. Scores of all items are in `scores/`"
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def gather(
         (out / RESULTS / f"{one.task}.yaml").write_text(yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
     write_json(out / "manifest.json", eval_results.evidence(expert, scores))
     with open(out / "README.md", "a", encoding="utf-8") as card:
-        card.write(POINTER)
+        card.write(f"{EVIDENCE}{OF_SCORES if scores else ''}.\n")
     for mark in out.rglob(".*.sha256"):  # seals are for the files of runs
         mark.unlink()
     return reasons

@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,9 @@ import sys
 import torch, transformer2.svf
 from huggingface_hub import snapshot_download
 from peft import PeftModel
-from transformer2.models import load_model
+from transformers import AutoModelForCausalLM
 folder = snapshot_download("me/expert")
-model = PeftModel.from_pretrained(load_model(sys.argv[1]), "me/expert").eval()
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[1]), folder).eval()
 with torch.no_grad():
     torch.save(model(torch.arange(24).reshape(2, 12)).logits, sys.argv[2])
 """
@@ -182,7 +182,7 @@ def test_a_score_on_the_hub_leads_back_to_the_answers_and_the_training(run, base
     assert manifest["training"]["git"] == "c0ffee" and manifest["selection"]["chosen"] == "single"
     card = ModelCard.load(pushed / "README.md")
     assert card.data.to_dict()["base_model"] == "someone/tiny"
-    assert f"| gsm8k, test | {ITEMS:,} |" in card.text and "`manifest.json` leads from each" in card.text
+    assert f"| gsm8k, test | {ITEMS:,} |" in card.text and "leads from each score to its answers" in card.text
     for file in pushed.rglob("*"):
         assert file.is_dir() or str(run.parents[1]).encode() not in file.read_bytes(), (
             f"{file} has a place on this disk"
@@ -251,12 +251,9 @@ def test_what_the_hub_refuses_is_one_line_and_nothing_is_half_pushed(run, base, 
 
 
 @pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Iterator[Path]:
+def copied(run: Path, tmp_path: Path) -> Path:
     """The run, for a test to change."""
-    import shutil
-
-    shutil.copytree(run, tmp_path / "results/r")
-    yield tmp_path / "results/r"
+    return shutil.copytree(run, tmp_path / "results/r")
 
 
 def change(file: Path, **facts: Any) -> None:
@@ -277,7 +274,7 @@ POINT = "sweeps/tiny/gsm8k/svf/seed0/single"
         (ANSWERS, {"sha256": "0"}, "they are of other answers than those that are there"),
         (ANSWERS, {"data_sha256": "0"}, "they were counted on other items than were answered"),
         ("data/arc_easy/test.manifest.json", {"sha256": "0"}, "the items have changed since"),
-        (ANSWERS, {"read": {"experts/tiny/gsm8k/svf/seed0/adapter_model.safetensors": "0"}}, "of another adapter than"),
+        (ANSWERS, {"read": {"elsewhere/adapter_model.safetensors": "0"}}, "of another adapter than"),
         (f"{POINT}/manifest.json", {"seed": 3}, "its seed is 3, and that of the expert 0"),
         (f"{POINT}/manifest.json", {"task": "math"}, "its task is 'math', and that of the expert 'gsm8k'"),
     ],
@@ -289,8 +286,8 @@ def test_scores_and_manifests_that_do_not_fit_the_expert_are_refused(file, facts
     assert not (tmp_path / "out").exists()
 
 
-def test_another_adapter_than_the_one_of_the_sweep_is_refused(copied, base):
-    expert_folder(expert_of(copied), base, init_std=0.5, init_mean=0.5)
+def test_another_adapter_than_the_one_of_the_sweep_is_refused(copied, base, tmp_path):
+    copy_expert(expert_folder(tmp_path / "other", base, init_std=0.5, init_mean=0.5), expert_of(copied))
     with pytest.raises(ValueError, match=r"holds another adapter than .*single, where it was chosen"):
         place_in_run(expert_of(copied))
 
@@ -304,6 +301,16 @@ def test_an_expert_of_no_run_and_missing_manifests_are_named(copied, base, tmp_p
     (copied / ANSWERS).unlink()
     with pytest.raises(ValueError, match=r"there is no .*seed0\.manifest\.json to say where the scores in"):
         list(measured(expert_of(copied), place_in_run(expert_of(copied))))
+
+
+def test_a_manifest_that_does_not_say_which_adapter_answered_gives_no_entry(copied, base, tmp_path):
+    file = copied / "generations/tiny/lora-gsm8k/arc_easy/seed0.manifest.json"
+    write_json(file, {key: value for key, value in read_json(file).items() if key != "read"})
+    expert = expert_of(copied, "lora")
+    reasons = gather(expert, base, Repository("me/x"), tmp_path / "out", None, None, "float32", TEMPLATES)
+    assert (
+        "does not say which adapter gave them" in reasons["arc_easy"] and not (tmp_path / "out/.eval_results").exists()
+    )
 
 
 def test_scores_on_made_up_items_are_no_entry(copied):

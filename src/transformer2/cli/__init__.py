@@ -2,7 +2,15 @@
 
 import sys
 
-from transformer2.cli import adaptation, plan, rehearse, run, serving, sharing, tables  # noqa: F401  (they hold the commands)
+from transformer2.cli import (  # noqa: F401  (they hold the commands)
+    adaptation,
+    plan,
+    rehearse,
+    run,
+    serving,
+    sharing,
+    tables,
+)
 from transformer2.cli.debugging import DEBUG
 from transformer2.cli.options import app
 from transformer2.mistakes import StepsFailed, mistake

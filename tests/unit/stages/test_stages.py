@@ -12,6 +12,7 @@ from transformer2.config import Run, load
 from transformer2.config.parts import Blocks
 from transformer2.mistakes import StepsFailed
 from transformer2.provenance import read_json, write_json
+from transformer2.seals import sha256
 from transformer2.stages import work
 from transformer2.stages.blocks import Stages
 from transformer2.stages.runner import key_in_manifest, key_of, run_stage, settings_digest
@@ -184,6 +185,7 @@ def test_a_step_that_is_killed_while_it_writes_is_done_again(copied, tmp_path, m
     assert key_in_manifest(step) is None
     run_stage([step], record)
     assert read_json(tmp_path / "a.json") == "a" and key_in_manifest(step) == key_of(step)
+    assert read_json(step.manifest)["read"] == {str(path): sha256(path) for path in step.inputs}
 
 
 def test_the_key_of_a_step_is_that_of_the_contents_of_its_inputs(copied, tmp_path):
