@@ -4,7 +4,7 @@ An entry is a score on a benchmark of the hub, so it must be of all test items o
 evidence is what the manifests of its run say: the expert's training, and for each score the answers and the data.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def left_out(one: Measured) -> str | None:
     return None
 
 
-def task_of_benchmark(task: str, tasks: list[Mapping[str, Any]]) -> str | None:
+def task_of_benchmark(task: str, tasks: Sequence[Mapping[str, Any]]) -> str | None:
     """The id under which a benchmark of the hub counts scores of our task.
 
     Args:

@@ -43,29 +43,31 @@ metric_list:
 PICTURES = "doc_to_image: !function transformer2.harness.pictures\n"
 
 
-def documents(
-    task: str, file: str | None = None, source: str = "hub", split: str = "test", family: str = "", **_: Any
-) -> dict[str, Any]:
-    """The rows of a task as lm-eval's documents, under the name of their split.
+def documents(**given: Any) -> dict[str, Any]:
+    """The test rows of a task as lm-eval takes them: `rows` as a `datasets.Dataset`, under the name of their split."""
+    from datasets import Dataset  # lm-eval's own; this package needs none
 
-    Everything but `task` comes from `lm_eval run --metadata '{...}'`, where other keys may stand, too.
+    return {"test": Dataset.from_list(rows(**given))}
+
+
+def rows(task: str, file: str | None = None, source: str = "hub", family: str = "", **_: Any) -> list[dict[str, Any]]:
+    """The test rows of a task, each as a `document`.
+
+    Everything but `task` comes from `lm_eval run --metadata '{...}'`, where other keys stand, too.
 
     Args:
         task: name of the task.
-        file: rows of a run, such as results/<run>/data/gsm8k/test.jsonl; None: all of the split from `source`.
+        file: rows of a run, such as results/<run>/data/gsm8k/test.jsonl; None: all test rows from `source`.
         source: as `data.choose_rows` takes it: hub or dir:<folder>.
-        split: of the rows.
         family: of the model (its `model_type`), for tasks that ask families differently.
 
     Raises:
         ValueError: as `rows.read_rows` and `data.choose_rows`.
         SandboxError: the task runs code, and no isolation works here; said before anything is answered.
     """
-    from datasets import Dataset
-
     of = scored(task).for_family(family)
-    rows = read_rows(of, Path(file)) if file else read_split(of, source, split)
-    return {split: Dataset.from_list([document(of, row) for row in rows])}
+    chosen = read_rows(of, Path(file)) if file else read_split(of, source, "test")
+    return [document(of, row) for row in chosen]
 
 
 def document(task: Task, row: Row) -> dict[str, Any]:

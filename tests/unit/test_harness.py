@@ -73,8 +73,9 @@ def test_the_files_are_those_that_the_command_writes():
 def test_a_task_file_asks_as_the_task_does(name, rows_of):
     task, facts = TASKS[name], read(name)
     file = rows_of(task)
-    docs = facts["custom_dataset"](file=str(file), version=1, pretrained="x", **facts["dataset_kwargs"])
-    for row, doc in zip(read_rows(task, file), docs[facts["test_split"]], strict=True):
+    assert (facts["custom_dataset"], facts["test_split"]) == (harness.documents, "test")
+    docs = harness.rows(file=str(file), version=1, pretrained="x", **facts["dataset_kwargs"])
+    for row, doc in zip(read_rows(task, file), docs, strict=True):
         prompt, said = task.prompt(row), asked(doc, facts)
         assert (said.messages, said.text) == (prompt.messages, prompt.text)
         assert (doc["item"], doc[facts["doc_to_target"]]) == (row["item"], task.solution(row))
@@ -92,7 +93,7 @@ def test_a_task_file_scores_as_the_task_does(name, rows_of, trusted_programs, mo
     task, facts = TASKS[name], read(name)
     monkeypatch.setattr(harness, "scored", TASKS.__getitem__)
     file = rows_of(task)
-    rows, docs = read_rows(task, file), facts["custom_dataset"](file=str(file), task=name)["test"]
+    rows, docs = read_rows(task, file), harness.rows(file=str(file), task=name)
     right = [task.solution(row) for row in rows]
     verdicts = set()
     for answers in (right, right[:1] * len(rows), [""] * len(rows)):
@@ -118,8 +119,8 @@ def test_real_rows_are_asked_and_scored_the_same(name, real_data):
 
 def test_a_family_is_asked_in_its_own_way(rows_of):
     file = str(rows_of(TASKS["arc_easy"]))
-    (others, mistral) = (harness.documents("arc_easy", file, family=family)["test"] for family in ("llama", "mistral"))
-    assert others["opening"][0] == "Let's think step by step" and mistral["opening"][0] == ""
+    (others, mistral) = (harness.rows("arc_easy", file, family=family) for family in ("llama", "mistral"))
+    assert others[0]["opening"] == "Let's think step by step" and mistral[0]["opening"] == ""
 
 
 def test_without_isolation_a_code_task_is_refused_before_anything_is_answered(rows_of, monkeypatch):
@@ -129,7 +130,7 @@ def test_without_isolation_a_code_task_is_refused_before_anything_is_answered(ro
     harness.scored.cache_clear()
     monkeypatch.setattr("transformer2.scoring.detect", refuse)
     with pytest.raises(SandboxError):
-        harness.documents("humaneval", str(rows_of(TASKS["humaneval"])))
+        harness.rows("humaneval", str(rows_of(TASKS["humaneval"])))
 
 
 @pytest.mark.slow

@@ -172,7 +172,12 @@ def test_a_score_on_the_hub_leads_back_to_the_answers_and_the_training(run, base
     assert len(items) == ITEMS and entry.value == round(100 * sum(item["strict"] for item in items) / ITEMS, 2)
     assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("openai/gsm8k", "gsm8k", COMMIT)
     assert entry.source_url == f"{address}/me/expert/blob/main/scores/gsm8k.json"
-    assert "n = 1319" in entry.notes and "at most 1 new tokens" in entry.notes and "someone/tiny" in entry.notes
+    assert (
+        entry.notes
+        and "n = 1319" in entry.notes
+        and "at most 1 new tokens" in entry.notes
+        and "someone/tiny" in entry.notes
+    )
     assert "no .eval_results for arc_easy: 12 items are not the whole test set of 2376" in said
     manifest = read_json(pushed / "manifest.json")
     of_scores, of_answers, of_data = (manifest["scores"]["gsm8k"][name] for name in ("scores", "answers", "data"))
@@ -288,7 +293,7 @@ def test_scores_and_manifests_that_do_not_fit_the_expert_are_refused(file, facts
 
 def test_another_adapter_than_the_one_of_the_sweep_is_refused(copied, base, tmp_path):
     copy_expert(expert_folder(tmp_path / "other", base, init_std=0.5, init_mean=0.5), expert_of(copied))
-    with pytest.raises(ValueError, match=r"holds another adapter than .*single, where it was chosen"):
+    with pytest.raises(ValueError, match=r"holds another adapter than .*single, which it was chosen from"):
         place_in_run(expert_of(copied))
 
 
