@@ -17,9 +17,11 @@ from symtable import SymbolTable, symtable
 PACKAGE = "transformer2"
 ROOT = Path(__file__).parent
 BOOKKEEPING = frozenset(
-    f"{PACKAGE}.{name}" for name in ("gpus", "cli.debugging", "mistakes", "provenance", "rehearsal", "seals")
+    f"{PACKAGE}.{name}"
+    for name in ("gpus", "cli.debugging", "mistakes", "provenance", "rehearsal", "seals", "trackers")
 )
-"""Modules that reserve GPUs, show errors, write files and check them, or rehearse: none decides what is in a result."""
+"""Modules that reserve GPUs, show errors and curves, write files and check them, or rehearse: none decides what is in
+a result."""
 COMMANDS = ("adaptation", "plan", "rehearse", "run", "tables")
 """Modules of the command line, in which commands are looked up."""
 

@@ -13,7 +13,7 @@ import transformer2
 PACKAGE = Path(transformer2.__file__).parent
 LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("files, programs and machines", {
-        "gpus", "code_digest", "hub", "mistakes", "paths", "provenance", "sandbox", "seals", "svf",
+        "gpus", "code_digest", "hub", "mistakes", "paths", "provenance", "sandbox", "seals", "svf", "trackers",
     }),
     ("the configuration of a run", {"config"}),
     ("tasks, answers and experts", {

@@ -4,19 +4,51 @@ import re
 import shlex
 import sys
 from functools import cache
-from os import environ, pathsep
+from os import PathLike, environ, pathsep
 from os.path import relpath
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.current_basedir).parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-# Jobs use the package from src/ and the Python that runs Snakemake, or with --use-conda that of their environment. For
+# The project, where the workflow lies in a folder: beside its results, or elsewhere and used as a module. Of a module
+# that Snakemake takes from a repository (github(...)) there are single files in its cache, and the package is the
+# installed one.
+SOURCE = workflow.current_basedir
+IN_FOLDER = isinstance(SOURCE, PathLike)
+if IN_FOLDER:
+    sys.path.insert(0, str(Path(SOURCE).parents[1] / "src"))
+try:
+    import transformer2
+except ModuleNotFoundError as error:
+    if error.name != "transformer2":
+        raise
+    raise WorkflowError(
+        f"the package of the workflow is not installed beside Snakemake: pip install"
+        f" 'transformer2 @ git+https://{SOURCE.host}/{SOURCE.repo}@{SOURCE.ref}'"
+    )
+PACKAGE = Path(transformer2.__file__).parent
+ROOT = Path(SOURCE).parents[1] if IN_FOLDER else Path()
+"""The project; without one the folder of the results, whose Snakefile names the repository."""
+
+
+def package_folder():
+    """A folder with the package alone: src/, or one with a link to an installed package, whose neighbours are none of
+    the business of jobs in environments of conda."""
+    if IN_FOLDER:
+        return PACKAGE.parent
+    link = Path(".snakemake/transformer2/transformer2").absolute()
+    if not link.exists() or not link.samefile(PACKAGE):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(PACKAGE)
+    return link.parent
+
+
+# Jobs use the package from there and the Python that runs Snakemake, or with --use-conda that of their environment. For
 # them Snakemake drops PYTHONPATH, so every command says it anew, before what else it names (`pip install --target`). And
 # while an environment is active, conda puts another one in its place in PATH, which may be behind the launcher's: so
 # none is. Snakemake formats the prefix: braces are doubled.
-_source = shlex.quote(str(ROOT / "src")).replace("{", "{{").replace("}", "}}")
+_source = shlex.quote(str(package_folder())).replace("{", "{{").replace("}", "}}")
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={_source}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
 )
@@ -30,8 +62,8 @@ environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its la
 
 # Not its names: Snakemake has a `parse` of its own.
 from transformer2 import config as configuration
-from transformer2 import code_digest, paths
-from transformer2.provenance import atomic_write
+from transformer2 import code_digest, paths, trackers
+from transformer2.provenance import read_json
 from transformer2.report.contents import Contents
 from transformer2.reproduce import imported_scores, ledger
 from transformer2.reproduce.inventory import illustrated_model, illustration_files
@@ -41,11 +73,12 @@ from transformer2.stages.blocks import Stages
 from transformer2.stages.steps import ALL_MODELS
 from transformer2.tasks import TASKS
 
-# ---- The configuration: config.yaml, or the files of --configfile, which stand alone
+# ---- The configuration: of the caller of a module, or config.yaml, or the files of --configfile, which stand alone
 
+IS_MODULE = workflow.modifier.skip_configfile
 CONFIG_FILES = workflow.overwrite_configfiles or ["config.yaml"]
 try:
-    for given in CONFIG_FILES:  # Snakemake takes the last of two equal keys
+    for given in [] if IS_MODULE else CONFIG_FILES:  # Snakemake takes the last of two equal keys
         configuration.read_yaml(Path(given))
 except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
@@ -58,36 +91,59 @@ if not workflow.overwrite_configfiles:
 try:
     if "run" not in config:
         raise configuration.ConfigError(
-            f"{relpath(CONFIG_FILES[0])}: {configuration.NO_RUN}"
+            "`run` is missing in the config of the module"
+            if IS_MODULE
+            else f"{relpath(CONFIG_FILES[0])}: {configuration.NO_RUN}"
         )
     RUN = configuration.parse(config)
     configuration.check_folders(RUN)
-except configuration.ConfigError as error:
+    trackers.check(RUN.report_to)
+except (configuration.ConfigError, trackers.MissingLibrary) as error:
     raise WorkflowError(f"configuration: {error}")
+
+PAPER_TABLES = (PACKAGE / "paper_tables").resolve()
+"""The ledger and its templates, of the project or of the installed package."""
 
 # Here and not in a job: Snakemake deletes the outputs of a job before it runs.
 try:
-    imported_scores.check(RUN, Path("results") / RUN.run, ROOT / "paper_tables")
+    imported_scores.check(RUN, Path("results") / RUN.run, PAPER_TABLES)
 except ValueError as error:
     raise WorkflowError(f"scores: {error}")
 try:
-    LEDGER = ledger.read_all(ROOT / "paper_tables")
+    LEDGER = ledger.read_all(PAPER_TABLES)
 except ValueError as error:
     raise WorkflowError(f"ledger: {error}")
-LEDGER_FILES = sorted(map(relpath, (ROOT / "paper_tables").rglob("*.yaml")))
+LEDGER_FILES = sorted(map(relpath, PAPER_TABLES.rglob("*.yaml")))
 
 STAGES = Stages(RUN)
 CONTENTS = Contents.of(RUN, LEDGER)
 ENGINE_ENV = f"../../envs/{'vllm' if RUN.engine == 'vllm' else 'core'}.yaml"
 """Environment of the rules that an engine of one's choice answers in."""
-SETTINGS = RUN.model_dump_json(indent=1)
+SETTINGS = RUN.model_dump_json()
 """The resolved configuration."""
+SETTINGS_OF_RESULTS = RUN.settings_of_results()
+"""The same without what decides nothing of any result."""
 RUN_FILE = paths.RUN.of(run=RUN.run)
 
 
 def one_of(names):
     """The expression that matches these names, and nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def image():
+    """The image of the containers that --sdm apptainer runs jobs in: the one of the configuration, or the one that is
+    published with the release that a module was deployed from. None where nobody knows any."""
+    cuda = "-cuda" if any(model.gpus for model in RUN.models.values()) else ""
+    known = None if IN_FOLDER else SOURCE.tag
+    published = f"docker://ghcr.io/{SOURCE.repo.lower()}:{known}{cuda}" if known else None
+    found = RUN.container or published
+    wanted = [one.name for one in workflow.deployment_settings.deployment_method]
+    if found is None and "APPTAINER" in wanted:
+        raise WorkflowError(
+            "configuration: container is missing: --sdm apptainer needs an image (docs/containers.md)"
+        )
+    return found
 
 
 wildcard_constraints:
@@ -99,11 +155,9 @@ wildcard_constraints:
     blocks=r"\d+",
 
 
-# Commands read the configuration from a file. It is no input of theirs: a stage looks itself at what a change of it means,
-# and the settings that other rules depend on are their parameters.
-onstart:
-    if not Path(RUN_FILE).is_file() or Path(RUN_FILE).read_text() != SETTINGS:
-        atomic_write(Path(RUN_FILE), SETTINGS)
+# Commands read the configuration from a file, and are not done again when it is written anew: a stage looks itself at what
+# a change means, and the settings that other rules depend on are their parameters.
+RUN_INPUT = ancient(paths.RUN.pattern)
 
 
 # ---- What jobs are given
@@ -221,6 +275,19 @@ def redo_damaged(wildcards):
     return []
 
 
+def redo_stale_settings(wildcards):
+    """No input of `resolve`, but work for it, also where Snakemake is told not to look at parameters."""
+    try:
+        stale = read_json(RUN_FILE) != json.loads(SETTINGS)
+    except FileNotFoundError:
+        stale = False
+    except ValueError:  # damaged
+        stale = True
+    if stale:
+        redo(RUN_FILE)
+    return []
+
+
 def redo(*files):
     """Has files made again. Snakemake offers no other way to ask for that while it reads the rules."""
     workflow.dag.forcefiles.update(map(str, files))
@@ -249,9 +316,15 @@ def illustrated(wildcards):
     ]
 
 
+def workflow_files():
+    """The Snakefile and what it includes."""
+    patterns = ("Snakefile", "workflow/Snakefile", "workflow/**/*.smk")
+    return sorted(relpath(file) for pattern in patterns for file in ROOT.glob(pattern))
+
+
 def templates(name):
     """The templates of this name, and what they include."""
-    return sorted(map(relpath, ROOT.glob(f"paper_tables/templates/{name}.*")))
+    return sorted(map(relpath, PAPER_TABLES.glob(f"templates/{name}.*")))
 
 
 def command():

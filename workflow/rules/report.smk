@@ -7,6 +7,7 @@ FRAMES = [f"results/{{run}}/{name}" for name in CONTENTS.frames]
 
 rule frames:
     input:
+        run=RUN_INPUT,
         sources=(
             [*STAGES.all_records(), *collect(paths.BASIS.pattern, model=RUN.models)]
             if RUN.scores is None
@@ -29,14 +30,14 @@ rule frames:
         gpu=0,
     params:
         code=code("frames"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 frames --run {params.run:q} > {log:q} 2>&1"
+        "python -m transformer2 frames --run {input.run:q} > {log:q} 2>&1"
 
 
 rule illustrate:
     input:
+        run=RUN_INPUT,
         files=illustrated if CONTENTS.reads("illustration") else [],
     output:
         "results/{run}/illustration.json",
@@ -53,14 +54,14 @@ rule illustrate:
         gpu=0,
     params:
         code=code("illustrate"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 illustrate --run {params.run:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 illustrate --run {input.run:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule tables:
     input:
+        run=RUN_INPUT,
         frames=FRAMES,
         ledger=LEDGER_FILES,
         templates=templates("table"),
@@ -89,14 +90,14 @@ rule tables:
         gpu=0,
     params:
         code=code("tables"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 tables --run {params.run:q} > {log:q} 2>&1"
+        "python -m transformer2 tables --run {input.run:q} > {log:q} 2>&1"
 
 
 rule figures:
     input:
+        run=RUN_INPUT,
         frames=FRAMES,
         illustration=(rules.illustrate.output if CONTENTS.reads("illustration") else []),
         ledger=LEDGER_FILES,
@@ -129,15 +130,15 @@ rule figures:
         gpu=0,
     params:
         code=code("figures"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 figures --run {params.run:q} > {log:q} 2>&1"
+        "python -m transformer2 figures --run {input.run:q} > {log:q} 2>&1"
 
 
 rule verdicts:
     # On the papers' gains and claims, by the frames; and on the papers themselves.
     input:
+        run=RUN_INPUT,
         frames=FRAMES,
         ledger=LEDGER_FILES,
     output:
@@ -172,14 +173,14 @@ rule verdicts:
         gpu=0,
     params:
         code=code("verdicts"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 verdicts --run {params.run:q} > {log:q} 2>&1"
+        "python -m transformer2 verdicts --run {input.run:q} > {log:q} 2>&1"
 
 
 rule html_report:
     input:
+        run=RUN_INPUT,
         frames=FRAMES,
         tables=rules.tables.output,
         figures=rules.figures.output,
@@ -201,19 +202,17 @@ rule html_report:
         gpu=0,
     params:
         code=code("report"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
         command=command(),
     shell:
-        "python -m transformer2 report --run {params.run:q} --command {params.command:q} > {log:q} 2>&1"
+        "python -m transformer2 report --run {input.run:q} --command {params.command:q} > {log:q} 2>&1"
 
 
 rule crate:
     # What the rest of the workflow made of this run, for repositories and registries.
     input:
-        workflow=sorted(
-            map(relpath, [ROOT / "Snakefile", *ROOT.glob("workflow/**/*.smk")])
-        ),
+        run=RUN_INPUT,
+        workflow=workflow_files(),
         page=rules.html_report.output,
     output:
         "results/{run}/run.crate.zip",
@@ -231,8 +230,9 @@ rule crate:
         gpu=0,
     params:
         code=code("crate"),
-        run=RUN_FILE,
-        settings=SETTINGS,
+        settings=SETTINGS_OF_RESULTS,
+        root=relpath(ROOT),
         snakemake=metadata.version("snakemake"),
     shell:
-        "python -m transformer2 crate --run {params.run:q} --snakemake {params.snakemake:q} > {log:q} 2>&1"
+        "python -m transformer2 crate --run {input.run:q} --root {params.root:q} --snakemake {params.snakemake:q}"
+        " > {log:q} 2>&1"

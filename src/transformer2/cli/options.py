@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -24,6 +24,7 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads of torch.")]
 Rows = Annotated[int, typer.Option(min=1, help="prompts that are answered side by side")]
 Tokens = Annotated[int | None, typer.Option(min=1, help="of an answer at most; the task's own number without it")]
 ENGINES = ("hf", "vllm")
+TRACKERS: tuple[str, ...] = get_args(configuration.Tracker)
 EngineName = Annotated[str, typer.Option(help="hf | vllm: who answers (docs/vllm.md)")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to take of those that are free; all without it")]
 RiskyCode = Annotated[

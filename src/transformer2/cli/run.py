@@ -10,6 +10,7 @@ from transformer2 import config as configuration
 from transformer2.cli.options import (
     ENGINES,
     PAPER_TABLES,
+    TRACKERS,
     EngineName,
     Experts,
     File,
@@ -111,16 +112,19 @@ def train(
     shots: Annotated[int | None, typer.Option(min=1, help="take the task's own choice of n rows of each file")] = None,
     engine: EngineName = "hf", gpus: Gpus = None, allow_unsandboxed_code: RiskyCode = False,
     gradient_checkpointing: Annotated[bool, typer.Option(help="keep less for the backward pass, compute more")] = False,
+    report_to: Annotated[list[str], typer.Option(help=f"send curves to {' | '.join(TRACKERS)}; repeated")] = [],  # noqa: B006
 ) -> None:  # fmt: skip
     """Train one expert; `settings` is JSON: the keys of `config.Training`, `layers` and `max_new_tokens`."""
     start_torch(threads, gpus)
     one_of("engine", engine, ENGINES)
+    for tracker in report_to:
+        one_of("tracker", tracker, TRACKERS)
     with manifest(out / "manifest.json") as facts:
         facts |= work.train(
             model=model, task=task, train=train, validation=validation, settings=json_option("--settings", settings),
             out=out, basis=basis, dtype=dtype, seed=seed, batch_rows=batch_rows, shots=shots, engine=engine,
             gpus=gpus or 1, gradient_checkpointing=gradient_checkpointing,
-            allow_unsandboxed_code=allow_unsandboxed_code,
+            allow_unsandboxed_code=allow_unsandboxed_code, report_to=report_to,
         )  # fmt: skip
 
 

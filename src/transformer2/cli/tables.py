@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from transformer2 import config as configuration
-from transformer2.cli.options import PAPER_TABLES, File, Text, app
+from transformer2 import trackers
+from transformer2.cli.options import PAPER_TABLES, File, Text, app, json_option
 from transformer2.provenance import atomic_write, write_json
 from transformer2.seals import seal_of
 
@@ -25,6 +26,12 @@ def run_of(file: Path) -> tuple[configuration.Run, Path]:
     if (folder.parent.name, folder.name) != ("results", run.run):
         raise ValueError(f"{file} is of run {run.run}: it must lie in results/{run.run}/")
     return run, folder
+
+
+@app.command()
+def resolve(settings: Text, out: File) -> None:
+    """Write the resolved configuration of a run, with every default; `settings` is JSON: the keys of config.yaml."""
+    write_json(out, configuration.parse(json_option("--settings", settings)).model_dump(mode="json"))
 
 
 @app.command()
@@ -137,7 +144,7 @@ def crate(run: RunFile, snakemake: Text, root: Path = Path(), ledger: Path = PAP
     from transformer2.reproduce.ledger import read_all
 
     of_run, folder = run_of(run)
-    write_crate(of_run, folder, Contents.of(of_run, read_all(ledger)), root, snakemake)
+    write_crate(of_run, folder, Contents.of(of_run, read_all(ledger)), root, ledger, snakemake)
 
 
 @app.command()
@@ -153,6 +160,7 @@ def check(configfile: Path = Path("config.yaml")) -> None:
     """Say whether a configuration is right; a mistake is named with its key, and one of YAML with its line."""
     run = configuration.load(configfile)
     configuration.check_folders(run)
+    trackers.check(run.report_to)
     print(f"{configfile}: run {run.run} is right: {len(run.models)} models, {len(run.trained)} methods")
 
 

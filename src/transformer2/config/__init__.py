@@ -18,13 +18,13 @@ from transformer2.config.names import (
     PaperModel,
 )
 from transformer2.config.parts import CEM, Adaptation, Budget, Model, Search, TaskData, Transfer
-from transformer2.config.run import NO_RUN, Run, check_folders, load, parse, parse_search, parse_training
+from transformer2.config.run import NO_RUN, Run, Tracker, check_folders, load, parse, parse_search, parse_training
 from transformer2.config.training import RECIPES, Method, TaskTraining, Training
 from transformer2.config.yaml_files import read_yaml
 
 __all__ = [
     "CEM", "CLASSIFIER", "CONFIGURATIONS", "CROSS", "MODULES", "NO_RUN", "PAPER_MODELS", "RECIPES", "STRATEGIES",
     "TASK_MODULES", "VISION_TASKS", "Adaptation", "Budget", "ConfigError", "Method", "Model", "PaperModel", "Run",
-    "Search", "TaskData", "TaskTraining", "Training", "Transfer", "check_folders", "default_yaml", "explain",
+    "Search", "TaskData", "TaskTraining", "Tracker", "Training", "Transfer", "check_folders", "default_yaml", "explain",
     "json_schema", "load", "parse", "parse_search", "parse_training", "read_yaml", "shown", "unknown",
 ]  # fmt: skip

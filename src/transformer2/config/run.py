@@ -22,11 +22,15 @@ from transformer2.config.names import (
     reserved,
 )
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
-from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Some, path, validated
+from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Several, Some, path, validated
 from transformer2.config.seeds import check_seeds
-from transformer2.config.sources import DataSource, check_folder
+from transformer2.config.sources import DataSource, check_folder, container
 from transformer2.config.training import Method, Training
 from transformer2.config.yaml_files import read_yaml
+
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+"""A library that shows training curves."""
+Container = Annotated[str, AfterValidator(container)]
 
 
 class Run(Section):
@@ -56,6 +60,10 @@ class Run(Section):
     """Accept the risk of running model-written code with resource limits only where no isolation works."""
     scores: Annotated[str, AfterValidator(path)] | None = None
     """A file of scores measured elsewhere (docs/own-scores.md): tables are rendered from it, and no model is run."""
+    report_to: Several[Tracker] = []
+    """tensorboard | trackio | wandb: where the curves of trainings are sent while they run (docs/train.md)."""
+    container: Container | None = None
+    """Image for `--sdm apptainer` (docs/containers.md); null takes the published one, where that is known."""
 
     @field_validator("tasks", "unseen")
     @classmethod
@@ -349,6 +357,10 @@ class Run(Section):
         tokens = self.data_of[task].max_new_tokens
         chosen |= {} if tokens is None else {"max_new_tokens": tokens}
         return self.adaptation.cem.model_dump() | {"iterations": iterations} | chosen
+
+    def settings_of_results(self) -> str:
+        """The settings without those that decide nothing of any result, as JSON."""
+        return self.model_dump_json(exclude={"report_to", "container"})
 
     def engine_for(self, model: str, methods: Iterable[str]) -> str:
         """The engine that answers with experts of these methods (none: without an expert).

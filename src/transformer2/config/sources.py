@@ -14,6 +14,7 @@ MODELS_FROM = "pocket:<architecture>, hub:<id>, wheel:<package>==<version> or di
 DATA_FROM = "pocket, hub or dir:<folder>"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 WHEEL = re.compile(r"[A-Za-z0-9][\w.-]{0,99}==[A-Za-z0-9][\w.!+-]{0,99}", re.ASCII)
+CONTAINER = re.compile(r"(?:docker|oras|library|shub)://[\w./:@-]+|[^{}\s:]+\.si[fm]g?", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./-]{0,99}", re.ASCII)
 
 
@@ -51,6 +52,13 @@ def data_source(text: str) -> str:
         path(rest)
     elif real not in ("pocket", "hub"):
         raise ValueError(f"{shown(text)} is not {DATA_FROM}{meant(text, ['pocket', 'hub', 'dir:'])}")
+    return text
+
+
+def container(text: str) -> str:
+    """The text, if it may be the image of a container, by address or file; ValueError as `model_source`."""
+    if not CONTAINER.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no docker://<host>/<name>:<tag>, oras://..., library://... or <file>.sif")
     return text
 
 

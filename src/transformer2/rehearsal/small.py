@@ -46,6 +46,7 @@ def small_run(run: Run) -> Run:
         "methods": {name: _method(method) for name, method in run.methods.items()},
         "adaptation": _adaptation(run.adaptation) if run.adaptation else None,
         "engine": "hf",
+        "report_to": [],
     }
     return Run.model_validate(run.model_copy(update=changes).model_dump())
 

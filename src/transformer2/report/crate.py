@@ -92,7 +92,7 @@ class _Crate:
         return _describe(entity, **properties)
 
 
-def write_crate(run: Run, folder: Path, contents: Contents, root: Path, snakemake: str) -> Path:
+def write_crate(run: Run, folder: Path, contents: Contents, root: Path, ledger: Path, snakemake: str) -> Path:
     """Writes the crate of the run in `folder` to `run.crate.zip` there, with all that it has to show; returns its path.
 
     Arguments and errors as `crate`.
@@ -104,12 +104,12 @@ def write_crate(run: Run, folder: Path, contents: Contents, root: Path, snakemak
     shown = ["illustration.json"] if contents.reads("illustration") else []
     names = [*contents.frames, *shown, *contents.table_files(), *contents.figure_files(), *pages]
     out = folder / "run.crate.zip"
-    crate(folder, [folder / name for name in names], run.model_dump(mode="json"), root, snakemake, out)
+    crate(folder, [folder / name for name in names], run.model_dump(mode="json"), root, ledger, snakemake, out)
     return out
 
 
 def crate(
-    results: Path, files: Sequence[Path], settings: dict[str, Any], root: Path, snakemake: str, out: Path
+    results: Path, files: Sequence[Path], settings: dict[str, Any], root: Path, ledger: Path, snakemake: str, out: Path
 ) -> None:
     """Writes the crate of the run in `results/<run>` to `out`, a zip archive.
 
@@ -117,7 +117,8 @@ def crate(
         results: of the run; base models lie beside it, in `models`.
         files: tables, figures, frames and pages that the run has now.
         settings: the resolved configuration of the run.
-        root: the project, with the Snakefile.
+        root: the project, with the Snakefile; or the folder that a module of it was deployed into.
+        ledger: what the papers report.
         snakemake: its version.
 
     The same run gives the same bytes; its times are those of its manifests. Raises ValueError if the run has no
@@ -131,7 +132,7 @@ def crate(
         "to the tables of the papers",
         actionStatus="http://schema.org/CompletedActionStatus",
         instrument=_workflow(made, manifests, root, snakemake),
-        object=_inputs(made, results, settings, root), result=_outputs(made, results, files),
+        object=_inputs(made, results, settings, ledger), result=_outputs(made, results, files),
     )  # fmt: skip
     made.file("README.md", README.format(run=results.name).encode(), "About this crate", about={"@id": "./"})
     contributors = made.thing("#contributors", "Organization", name="The Transformer² reproduction contributors")
@@ -153,7 +154,8 @@ def crate(
 
 def _workflow(made: _Crate, manifests: list[dict[str, Any]], root: Path, snakemake: str) -> Any:
     """The Snakefile with the files that it includes, and what the jobs ran with."""
-    content = made.contents["Snakefile"] = (root / "Snakefile").read_bytes()
+    main = next(file for file in (root / "Snakefile", root / "workflow" / "Snakefile") if file.is_file())
+    content = made.contents["Snakefile"] = main.read_bytes()
     workflow: Any = made.crate.add_workflow(
         BytesIO(content), "Snakefile", main=True, lang="snakemake", lang_version=snakemake
     )
@@ -174,12 +176,12 @@ def _workflow(made: _Crate, manifests: list[dict[str, Any]], root: Path, snakema
     )  # fmt: skip
 
 
-def _inputs(made: _Crate, results: Path, settings: dict[str, Any], root: Path) -> list[Any]:
+def _inputs(made: _Crate, results: Path, settings: dict[str, Any], ledger: Path) -> list[Any]:
     """The configuration, the ledger, and manifests of base models and data."""
     inputs = [made.file("config.yaml", _yaml(settings), "Configuration of the run, with every default")]
-    for path in sorted((root / "paper_tables").glob("*/*.yaml")):
+    for path in sorted(ledger.glob("*/*.yaml")):
         title = f"What {text.paper(path.parent.name)} reports: {path.stem}"
-        inputs.append(made.file(_name(path, root), path.read_bytes(), title))
+        inputs.append(made.file(f"paper_tables/{_name(path, ledger)}", path.read_bytes(), title))
     models = [] if settings.get("scores") else settings["models"]
     inputs += [_base_model(made, model, results.parent / "models" / model / "base") for model in models]
     for path in sorted([*results.glob("data/*/*.manifest.json"), *results.glob("scores.manifest.json")]):

@@ -58,7 +58,7 @@ def do(step: Step, key: str) -> None:
     with manifest(step.manifest, step=step.name, key=key) as facts:
         facts["arguments"] = json.loads(json.dumps(step.arguments, default=str))  # paths as text
         facts["read"] = contents(step)
-        facts |= getattr(work, step.work)(**step.arguments)
+        facts |= getattr(work, step.work)(**step.arguments, **step.besides)
 
 
 def remove_manifest(step: Step) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformer2 import code_digest, paths
@@ -37,6 +38,8 @@ class Step:
     together: str = ""
     """Steps with the same word here follow each other in one block."""
     modules_unused: tuple[str, ...] = field(default=(), compare=False)
+    besides: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """More arguments, which decide nothing of the result: the step is not done again when they change."""
 
     @property
     def name(self) -> str:
@@ -122,6 +125,7 @@ class Steps:
         return self._step(
             "train", of, arguments, out / "manifest.json", [*made, *(out / name for name in ("training.json", *LOGS))],
             self._weights(model, settings["adapter"] == "svf"), [*data.values(), *self._pictures(task, *data)],
+            besides=self._reporting,
         )  # fmt: skip
 
     def _of_training(self, model: str, task: str) -> dict[str, Any]:
@@ -301,7 +305,8 @@ class Steps:
         of = {"model": cell.model, "task": cell.task, "budget": adapter.budget, "configuration": method}
         made = [out / name for name in (*ADAPTER_FILES, "training.json", *LOGS)]
         read = self._weights(cell.model, settings["adapter"] == "svf") + [data, *self._pictures(cell.task, "test")]
-        return self._step("train", of | {"seed": str(cell.seed)}, arguments, out / "manifest.json", made, read)
+        manifest, of = out / "manifest.json", of | {"seed": str(cell.seed)}
+        return self._step("train", of, arguments, manifest, made, read, besides=self._reporting)
 
     def _score(self, model: str) -> Iterator[Step]:
         for cell in self._cells(model, "base", "expert", "transferred", "uniform", "mix", "on_shots", "dispatch"):
@@ -335,13 +340,18 @@ class Steps:
 
     def _step(
         self, work: str, of: Mapping[str, str], arguments: Mapping[str, Any], manifest: Path, outputs: Sequence[Path],
-        *inputs: Sequence[Path], together: str = "",
+        *inputs: Sequence[Path], together: str = "", besides: Mapping[str, Any] = MappingProxyType({}),
     ) -> Step:  # fmt: skip
         unused = [] if self.run.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker", "rollout.merged"]
         if "task" in of and not TASKS[of["task"]].runs_code:
             unused.append("sandbox")
         read = tuple(path for part in inputs for path in part)
-        return Step(work, of, arguments, manifest, read, tuple(outputs), together, tuple(unused))
+        return Step(work, of, arguments, manifest, read, tuple(outputs), together, tuple(unused), besides)
+
+    @property
+    def _reporting(self) -> dict[str, Any]:
+        """Where the curves of trainings are sent."""
+        return {"report_to": self.run.report_to} if self.run.report_to else {}
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
         identity = self.grid.identity(cell)

@@ -1,7 +1,7 @@
 """The training of one expert from files, in this process or in one process a GPU."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformer2.provenance import read_json
 from transformer2.rows import read_rows
 from transformer2.scoring import scored_task
 from transformer2.stages.loaded import lend_base, release, training_engine
+from transformer2.trackers import curves
 from transformer2.training.loop import Progress, Trainer
 from transformer2.training.recompute import recompute_layers
 from transformer2.training.team import ALONE, Team, join, shard_layers
@@ -25,7 +26,7 @@ from transformer2.training.team import ALONE, Team, join, shard_layers
 def train_expert(
     team: Team = ALONE, *, model: Path, task: str, train: Path, validation: Path, settings: TaskTraining, out: Path,
     inputs: Any, basis: Path | None, dtype: str, seed: int, batch_rows: int, shots: int | None, engine: str, gpus: int,
-    gradient_checkpointing: bool, allow_unsandboxed_code: bool,
+    gradient_checkpointing: bool, allow_unsandboxed_code: bool, report_to: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Trains one expert, alone or as one process of a team; returns how it went (`training.loop.Progress`).
 
@@ -46,10 +47,13 @@ def train_expert(
         answering: Any = None
         if team.first:
             answering = training_engine(engine, expert, model, tokenizer, basis, dtype, gpus, batch_rows)
-        trainer = Trainer(
-            expert, answering, tokenizer, the_task, train_rows, validation_rows, settings, seed, out, inputs, team
-        )
-        progress = asdict(trainer.run())
+        facts = settings.model_dump() | {"model": str(model), "task": task, "seed": seed}
+        with curves(report_to if team.first else (), out, facts) as report:
+            trainer = Trainer(
+                expert, answering, tokenizer, the_task, train_rows, validation_rows, settings, seed, out, inputs, team,
+                report,
+            )  # fmt: skip
+            progress = asdict(trainer.run())
         trainer.save()
     return progress
 

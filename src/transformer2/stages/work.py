@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2 import config as configuration
+from transformer2 import trackers
 from transformer2.provenance import exclusive_lock, read_json, read_jsonl, write_json, write_jsonl
 from transformer2.scoring import scored_task, task_of
 from transformer2.seals import remove, sha256
@@ -22,6 +23,7 @@ def train(
     *, model: Path, task: str, train: Path, validation: Path, settings: Mapping[str, Any], out: Path,
     basis: Path | None = None, dtype: str = "float32", seed: int = 0, batch_rows: int = 64, shots: int | None = None,
     engine: str = "hf", gpus: int = 1, gradient_checkpointing: bool = False, allow_unsandboxed_code: bool = False,
+    report_to: Sequence[str] = (),
 ) -> Facts:  # fmt: skip
     """Trains one expert: at one point of a sweep, or on `shots` few shots of each file.
 
@@ -41,13 +43,15 @@ def train(
         gpus: of vLLM; where it has several, they train together, too, in one process each.
         gradient_checkpointing: keep less for the backward pass, compute more.
         allow_unsandboxed_code: run model-written code where no isolation works.
+        report_to: libraries that the curves are sent to (`trackers.curves`).
 
     Raises:
-        ValueError: a setting is unknown or cannot be, a file cannot be read.
+        ValueError: a setting is unknown or cannot be, a file cannot be read, a library is not installed.
     """
     from transformer2.models import family
     from transformer2.stages.training import train_expert, train_in_team
 
+    trackers.check(report_to)
     the_task = scored_task(task, allow_unsandboxed_code).for_family(family(model))
     chosen = training_settings(settings, the_task.max_new_tokens)
     out.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,7 @@ def train(
         "model": model, "task": task, "train": train, "validation": validation, "settings": chosen, "out": out,
         "inputs": inputs | {"shots": shots}, "basis": basis, "dtype": dtype, "seed": seed, "batch_rows": batch_rows,
         "shots": shots, "engine": engine, "gpus": gpus, "gradient_checkpointing": gradient_checkpointing,
-        "allow_unsandboxed_code": allow_unsandboxed_code,
+        "allow_unsandboxed_code": allow_unsandboxed_code, "report_to": list(report_to),
     }  # fmt: skip
     together = engine == "vllm" and gpus > 1
     with exclusive_lock(out / ".lock"):

@@ -28,6 +28,7 @@ from transformer2.provenance import read_complete_lines, write_json
 from transformer2.rollout.engine import Engine
 from transformer2.seals import damage, remove, seal
 from transformer2.tasks import Row, Task
+from transformer2.trackers import Report, silent
 
 from . import checkpoint
 from .baseline import leave_one_out
@@ -79,17 +80,17 @@ class Trainer:
 
     `inputs` identifies base model and data (any
     JSON value, such as checksums). Checkpoints and logs of other settings or inputs are discarded. In a `team`, only
-    the first process answers (it alone needs an engine) and writes.
+    the first process answers (it alone needs an engine) and writes. `report` gets what the logs get.
     """
 
     def __init__(
         self, model: PeftModel, engine: Engine, tokenizer: PreTrainedTokenizerBase, task: Task,
         train: Sequence[Row], validation: Sequence[Row], settings: TaskTraining, seed: int, out: Path,
-        inputs: Any = None, team: Team = ALONE,
+        inputs: Any = None, team: Team = ALONE, report: Report = silent,
     ):  # fmt: skip
         self.model, self.engine, self.tokenizer, self.task = model, engine, tokenizer, task
         self.train, self.validation, self.settings, self.seed = train, validation, settings, seed
-        self.out, self.inputs, self.team = Path(out), inputs, team
+        self.out, self.inputs, self.team, self.report = Path(out), inputs, team, report
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.best = self.last = self._copy()
         self.base_state = {name: base_values(name, p, settings) for name, p in self.parameters.items()}
@@ -266,10 +267,11 @@ class Trainer:
             checkpoint.restore_optimizer(self.optimizer, self.parameters, tensors)
             tqdm.write(f"resuming from step {self.progress.step}")
         self.team.from_first(lambda: None)  # all have read
-        for name, key in LOGS.items() if self.team.first else ():
-            kept = [line for line in logs[name] if facts and line["step"] < self.progress.step + key]
-            remove(self.out / name)
-            self._log(name, kept)
+        if self.team.first:
+            self._rewrite({
+                name: [line for line in logs[name] if facts and line["step"] < self.progress.step + key]
+                for name, key in LOGS.items()
+            })  # fmt: skip
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
@@ -283,10 +285,23 @@ class Trainer:
             parameter.copy_(tensors[name])
 
     def _log(self, name: str, lines: list[dict[str, Any]]) -> None:
-        if not self.team.first:
-            return
+        if self.team.first:
+            self._write(name, lines)
+            self.report(name, lines)
+
+    def _write(self, name: str, lines: list[dict[str, Any]]) -> None:
         with open(self.out / name, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+    def _rewrite(self, logs: dict[str, list[dict[str, Any]]]) -> None:
+        """Leaves these lines in the logs, and reports them in the order in which they came: of a step, its evaluation
+        first, which is of the state before it."""
+        for name, lines in logs.items():
+            remove(self.out / name)
+            self._write(name, lines)
+        lines = [(line["step"], LOGS[name] == 0, name, line) for name in logs for line in logs[name]]
+        for _, _, name, line in sorted(lines, key=lambda one: one[:2]):
+            self.report(name, [line])
 
     def save(self) -> None:
         """Writes the adapters of the selected state and of the last one (in `last/`), and `training.json`, the summary

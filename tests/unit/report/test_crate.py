@@ -58,7 +58,7 @@ def packed(results: Path) -> list[Path]:
 
 def made(results: Path, **changes: Any) -> Path:
     out = results / "run.crate.zip"
-    crate(results, packed(results), Run(**changes).model_dump(mode="json"), ROOT, "9.27.1", out)
+    crate(results, packed(results), Run(**changes).model_dump(mode="json"), ROOT, ROOT / "paper_tables", "9.27.1", out)
     return out
 
 
