@@ -78,7 +78,9 @@ from transformer2.tasks import TASKS
 IS_MODULE = workflow.modifier.skip_configfile
 CONFIG_FILES = workflow.overwrite_configfiles or ["config.yaml"]
 try:
-    for given in [] if IS_MODULE else CONFIG_FILES:  # Snakemake takes the last of two equal keys
+    for given in (
+        [] if IS_MODULE else CONFIG_FILES
+    ):  # Snakemake takes the last of two equal keys
         configuration.read_yaml(Path(given))
 except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
@@ -133,10 +135,13 @@ def one_of(names):
 
 def image():
     """The image of the containers that --sdm apptainer runs jobs in: the one of the configuration, or the one that is
-    published with the release that a module was deployed from. None where nobody knows any."""
+    published with the release that a module was deployed from. None where nobody knows any.
+    """
     cuda = "-cuda" if any(model.gpus for model in RUN.models.values()) else ""
     known = None if IN_FOLDER else SOURCE.tag
-    published = f"docker://ghcr.io/{SOURCE.repo.lower()}:{known}{cuda}" if known else None
+    published = (
+        f"docker://ghcr.io/{SOURCE.repo.lower()}:{known}{cuda}" if known else None
+    )
     found = RUN.container or published
     wanted = [one.name for one in workflow.deployment_settings.deployment_method]
     if found is None and "APPTAINER" in wanted:

@@ -11,7 +11,9 @@ from transformer2.config import RECIPES, ConfigError, Method, Run, Training, def
 from transformer2.provenance import write_json
 from transformer2.tasks import TASKS
 
-CONFIGS = sorted([ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml"), *(ROOT / "tests" / "config").glob("*.yaml")])
+CONFIGS = sorted(
+    {path.resolve() for folder in (ROOT, ROOT / "config", ROOT / "tests/config") for path in folder.glob("*.yaml")}
+)
 
 
 def test_generated_files_are_not_stale():
