@@ -146,7 +146,7 @@ def image():
     wanted = [one.name for one in workflow.deployment_settings.deployment_method]
     if found is None and "APPTAINER" in wanted:
         raise WorkflowError(
-            "configuration: container is missing: --sdm apptainer needs an image (docs/containers.md)"
+            "configuration: container is missing: --sdm apptainer needs an image (docs/deploy.md)"
         )
     return found
 

@@ -63,7 +63,7 @@ class Run(Section):
     report_to: Several[Tracker] = []
     """tensorboard | trackio | wandb: where the curves of trainings are sent while they run (docs/train.md)."""
     container: Container | None = None
-    """Image for `--sdm apptainer` (docs/containers.md); null takes the published one, where that is known."""
+    """Image for `--sdm apptainer` (docs/deploy.md); null takes the published one, where that is known."""
 
     @field_validator("tasks", "unseen")
     @classmethod
