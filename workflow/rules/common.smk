@@ -15,8 +15,10 @@ from snakemake.exceptions import WorkflowError
 # installed one.
 SOURCE = workflow.current_basedir
 IN_FOLDER = isinstance(SOURCE, PathLike)
+ROOT = Path(SOURCE).absolute().parents[1] if IN_FOLDER else Path()
+"""The project; without one the folder of the results, whose Snakefile names the repository."""
 if IN_FOLDER:
-    sys.path.insert(0, str(Path(SOURCE).parents[1] / "src"))
+    sys.path.insert(0, str(ROOT / "src"))
 try:
     import transformer2
 except ModuleNotFoundError as error:
@@ -27,8 +29,6 @@ except ModuleNotFoundError as error:
         f" 'transformer2 @ git+https://{SOURCE.host}/{SOURCE.repo}@{SOURCE.ref}'"
     )
 PACKAGE = Path(transformer2.__file__).parent
-ROOT = Path(SOURCE).parents[1] if IN_FOLDER else Path()
-"""The project; without one the folder of the results, whose Snakefile names the repository."""
 
 
 def package_folder():
@@ -77,10 +77,9 @@ from transformer2.tasks import TASKS
 
 IS_MODULE = workflow.modifier.skip_configfile
 CONFIG_FILES = workflow.overwrite_configfiles or ["config.yaml"]
+OWN_FILES = [] if IS_MODULE else CONFIG_FILES
 try:
-    for given in (
-        [] if IS_MODULE else CONFIG_FILES
-    ):  # Snakemake takes the last of two equal keys
+    for given in OWN_FILES:  # Snakemake takes the last of two equal keys
         configuration.read_yaml(Path(given))
 except configuration.ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
