@@ -87,10 +87,9 @@ def test_a_module_of_a_repository_takes_the_installed_package_and_its_rules_from
         subprocess.run([*git, *command], check=True)
     snakefile = 'github("someone/transformer2", path="workflow/Snakefile", tag="v9.9.9")'
     folder = deploy(tmp_path / "deployed", snakefile)
-    environment = {  # git finds the repository on this disk
-        "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{tmp_path}/hosts/.insteadOf",
-        "GIT_CONFIG_VALUE_0": "https://github.com/", "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }  # fmt: skip
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f'[url "file://{tmp_path}/hosts/"]\n    insteadOf = https://github.com/\n')
+    environment = {"GIT_CONFIG_GLOBAL": str(settings), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     made = snakemake(folder, DATA, PYTHONPATH=str(ROOT / "src"), **environment)
     assert made.returncode == 0 and (folder / DATA).is_file(), made.stderr[-3000:]
     assert (folder / ".snakemake/transformer2/transformer2").resolve() == ROOT / "src" / "transformer2"
