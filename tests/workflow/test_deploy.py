@@ -106,7 +106,7 @@ def test_a_module_of_a_repository_takes_the_installed_package_and_its_rules_from
 
     engine = stand_in(tmp_path / "engine")
     environment |= {"PATH": f"{engine.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-    (folder / "results/small/run.json").unlink()
+    (folder / "results/small/run.json").unlink(missing_ok=True)
     contained = snakemake(folder, "results/small/run.json", "--sdm", "apptainer", **environment)
     assert contained.returncode == 0, contained.stderr[-3000:]
     assert "docker://ghcr.io/someone/transformer2:v9.9.9\n" in (engine.parent / "pulled").read_text()

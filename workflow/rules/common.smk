@@ -207,6 +207,11 @@ def megabytes(least, attempt):
     return least * min(attempt, 3)
 
 
+def at_least(least):
+    """`megabytes` as a resource."""
+    return lambda wildcards, attempt: megabytes(least, attempt)
+
+
 def memory(wildcards, attempt):
     """Megabytes of a job with a model."""
     return megabytes(RUN.models[wildcards.model].mem_mb, attempt)
@@ -215,6 +220,29 @@ def memory(wildcards, attempt):
 def option(name, value):
     """`--name value`, or nothing where there is no value; as words, which commands quote."""
     return [] if value is None else [f"--{name}", str(value)]
+
+
+def base_of_backbone(wildcards):
+    """The language model that a stand-in which takes pictures is built around; nothing for other models."""
+    of_model = RUN.models[wildcards.model]
+    if of_model.source != "pocket:llava-next":
+        return []
+    return paths.BASE.of(model=of_model.backbone)
+
+
+def blocks_of_basis(wildcards):
+    """The blocks of layers whose decompositions make a basis."""
+    n = RUN.models[wildcards.model].basis_blocks
+    return [
+        paths.BASIS_BLOCK.of(model=wildcards.model, block=block, blocks=n)
+        for block in range(n)
+    ]
+
+
+def rows_of_tasks(wildcards, input):
+    """The option `--rows` for each task with text."""
+    words = [option("rows", f"{task}={input[task]}") for task in RUN.text_tasks]
+    return [word for pair in words for word in pair]
 
 
 # ---- Stages: one process loads a model and works through many steps; Snakemake sees a record of what it made

@@ -20,7 +20,7 @@ rule data:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wc, attempt: megabytes(1000, attempt),
+        mem_mb=at_least(1000),
         runtime=120,
         gpu=0,
     params:
@@ -63,11 +63,7 @@ rule classes:
         gpu=0,
     params:
         code=code("classes"),
-        rows=lambda wc, input: [
-            word
-            for task in RUN.text_tasks
-            for word in option("rows", f"{task}={input[task]}")
-        ],
+        rows=rows_of_tasks,
         limit=lambda wc: option("limit", getattr(RUN.adaptation.prompts, wc.split)),
     shell:
         "python -m transformer2 classes {params.rows:q} --split {wildcards.split:q} {params.limit:q} --out {output:q}"

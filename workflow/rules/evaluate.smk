@@ -88,7 +88,7 @@ rule score:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wc, attempt: megabytes(1500, attempt),
+        mem_mb=at_least(1500),
         runtime=4 * 60,
         gpu=0,
     params:

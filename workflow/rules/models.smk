@@ -6,11 +6,7 @@ IN_ONE = [name for name in RUN.models if name not in IN_BLOCKS]
 
 rule model:
     input:
-        backbone=lambda wc: (
-            f"results/models/{RUN.models[wc.model].backbone}/base"
-            if RUN.models[wc.model].source == "pocket:llava-next"
-            else []
-        ),
+        backbone=base_of_backbone,
     output:
         directory("results/models/{model}/base"),
     log:
@@ -89,12 +85,7 @@ rule basis_block:
 
 rule join_bases:
     input:
-        lambda wc: collect(
-            rules.basis_block.output,
-            block=range(RUN.models[wc.model].basis_blocks),
-            blocks=RUN.models[wc.model].basis_blocks,
-            model=wc.model,
-        ),
+        blocks_of_basis,
     output:
         BASIS,
     log:

@@ -49,7 +49,7 @@ rule illustrate:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wc, attempt: megabytes(1500, attempt),
+        mem_mb=at_least(1500),
         runtime=10,
         gpu=0,
     params:
