@@ -16,9 +16,10 @@ from transformer2.config.names import (
     TASK_MODULES,
     VISION_TASKS,
     PaperModel,
+    Tracker,
 )
 from transformer2.config.parts import CEM, Adaptation, Budget, Model, Search, TaskData, Transfer
-from transformer2.config.run import NO_RUN, Run, Tracker, check_folders, load, parse, parse_search, parse_training
+from transformer2.config.run import NO_RUN, Run, check_folders, load, parse, parse_search, parse_training
 from transformer2.config.training import RECIPES, Method, TaskTraining, Training
 from transformer2.config.yaml_files import read_yaml
 

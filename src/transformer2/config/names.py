@@ -13,6 +13,8 @@ PAPER_LAYERS = {"llama3-8b": 32, "mistral-7b": 32, "llama3-70b": 80, "llava-next
 """Decoder layers of these models."""
 POCKET_LAYERS = {"llama": 2, "mistral": 2, "llama-deep": 4, "llava-next": 2}
 """Architectures of pocket models, and their decoder layers."""
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+"""A library that shows training curves."""
 PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b", "llava-next-8b"]
 REHEARSAL = "rehearsal:"
 """What a rehearsal puts before a source of data, and before family and source of a model."""

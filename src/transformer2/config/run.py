@@ -19,18 +19,15 @@ from transformer2.config.names import (
     REHEARSAL,
     TASK_MODULES,
     VISION_TASKS,
+    Tracker,
     reserved,
 )
 from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
 from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Several, Some, path, validated
 from transformer2.config.seeds import check_seeds
-from transformer2.config.sources import DataSource, check_folder, container
+from transformer2.config.sources import Container, DataSource, check_folder
 from transformer2.config.training import Method, Training
 from transformer2.config.yaml_files import read_yaml
-
-Tracker = Literal["tensorboard", "trackio", "wandb"]
-"""A library that shows training curves."""
-Container = Annotated[str, AfterValidator(container)]
 
 
 class Run(Section):

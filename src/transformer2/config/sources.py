@@ -72,6 +72,7 @@ def revision(text: str) -> str:
 ModelSource = Annotated[str, AfterValidator(model_source)]
 DataSource = Annotated[str, AfterValidator(data_source)]
 Revision = Annotated[str, AfterValidator(revision)]
+Container = Annotated[str, AfterValidator(container)]
 
 
 def layers(source: str) -> int | None:

@@ -1,17 +1,16 @@
 """The steps of a run, from its grid: which work there is, on which files, and in which order."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from transformer2 import code_digest, paths
+from transformer2 import paths
 from transformer2.config import STRATEGIES, VISION_TASKS, Run
 from transformer2.config.names import CLASSIFIER
 from transformer2.grid import IDENTITY, Cell, Grid, in_state
 from transformer2.rows import picture_archive
+from transformer2.stages.step import Step
 from transformer2.tasks import TASKS
 from transformer2.training.selection import ADAPTER_FILES, LAST
 
@@ -20,41 +19,6 @@ LOGS = ("metrics.jsonl", "rollouts.jsonl", "validation.jsonl")
 """What a training leaves beside its expert: its updates, answers and evaluations."""
 ALL_MODELS = "all"
 """In the place of a model, where a stage is one for all of them."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """Files made of files: a call of a function of `work`."""
-
-    work: str
-    """Name of the function."""
-    of: Mapping[str, str]
-    """What it is about: model, task, adapter or method, seed, ..."""
-    arguments: Mapping[str, Any]
-    manifest: Path
-    inputs: tuple[Path, ...]
-    """Files and folders whose content decides the result."""
-    outputs: tuple[Path, ...]
-    together: str = ""
-    """Steps with the same word here follow each other in one block."""
-    modules_unused: tuple[str, ...] = field(default=(), compare=False)
-    besides: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """More arguments, which decide nothing of the result: the step is not done again when they change."""
-
-    @property
-    def name(self) -> str:
-        return " ".join([self.work, *(str(value) for value in self.of.values())])
-
-    @property
-    def group(self) -> str:
-        """Of the steps that follow each other in one block: this one alone, as a rule."""
-        return self.together or self.name
-
-    @property
-    def code(self) -> str:
-        """Digest of the code that it runs."""
-        unused = {"score"} if self.work in ("answer", "dispatch") else set()
-        return code_digest.digest(f"stages.work.{self.work}", self.of.get("task"), self.modules_unused, unused)
 
 
 class Steps:
@@ -125,7 +89,6 @@ class Steps:
         return self._step(
             "train", of, arguments, out / "manifest.json", [*made, *(out / name for name in ("training.json", *LOGS))],
             self._weights(model, settings["adapter"] == "svf"), [*data.values(), *self._pictures(task, *data)],
-            besides=self._reporting,
         )  # fmt: skip
 
     def _of_training(self, model: str, task: str) -> dict[str, Any]:
@@ -305,8 +268,7 @@ class Steps:
         of = {"model": cell.model, "task": cell.task, "budget": adapter.budget, "configuration": method}
         made = [out / name for name in (*ADAPTER_FILES, "training.json", *LOGS)]
         read = self._weights(cell.model, settings["adapter"] == "svf") + [data, *self._pictures(cell.task, "test")]
-        manifest, of = out / "manifest.json", of | {"seed": str(cell.seed)}
-        return self._step("train", of, arguments, manifest, made, read, besides=self._reporting)
+        return self._step("train", of | {"seed": str(cell.seed)}, arguments, out / "manifest.json", made, read)
 
     def _score(self, model: str) -> Iterator[Step]:
         for cell in self._cells(model, "base", "expert", "transferred", "uniform", "mix", "on_shots", "dispatch"):
@@ -340,18 +302,14 @@ class Steps:
 
     def _step(
         self, work: str, of: Mapping[str, str], arguments: Mapping[str, Any], manifest: Path, outputs: Sequence[Path],
-        *inputs: Sequence[Path], together: str = "", besides: Mapping[str, Any] = MappingProxyType({}),
+        *inputs: Sequence[Path], together: str = "",
     ) -> Step:  # fmt: skip
         unused = [] if self.run.engine == "vllm" else ["rollout.vllm", "rollout.vllm_worker", "rollout.merged"]
         if "task" in of and not TASKS[of["task"]].runs_code:
             unused.append("sandbox")
         read = tuple(path for part in inputs for path in part)
+        besides = {"report_to": self.run.report_to} if work == "train" and self.run.report_to else {}
         return Step(work, of, arguments, manifest, read, tuple(outputs), together, tuple(unused), besides)
-
-    @property
-    def _reporting(self) -> dict[str, Any]:
-        """Where the curves of trainings are sent."""
-        return {"report_to": self.run.report_to} if self.run.report_to else {}
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
         identity = self.grid.identity(cell)
