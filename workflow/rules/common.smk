@@ -115,6 +115,8 @@ try:
 except ValueError as error:
     raise WorkflowError(f"ledger: {error}")
 LEDGER_FILES = sorted(map(relpath, PAPER_TABLES.rglob("*.yaml")))
+PAPER_RUN = relpath((PACKAGE / "config" / "paper.yaml").resolve())
+"""The configuration that has all that the papers report."""
 
 STAGES = Stages(RUN)
 CONTENTS = Contents.of(RUN, LEDGER)
@@ -192,7 +194,7 @@ def unused_modules(command, wildcards):
     }
     if command in made_here and not made_here[command]():
         modules.append("pocket")
-    if command in ("tables", "verdicts", "report", "crate"):
+    if command in ("tables", "verdicts", "crate"):
         modules.append("tasks")  # the grid reads their domains alone
     return modules
 

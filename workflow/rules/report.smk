@@ -141,9 +141,11 @@ rule verdicts:
         run=RUN_INPUT,
         frames=FRAMES,
         ledger=LEDGER_FILES,
+        paper=PAPER_RUN,
     output:
         "results/{run}/audit.csv",
         "results/{run}/claims.csv",
+        "results/{run}/coverage.csv",
         "results/{run}/verdicts.csv",
         "results/{run}/verdicts-pooled.csv",
         shown(
@@ -175,7 +177,7 @@ rule verdicts:
         code=code("verdicts"),
         settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 verdicts --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 verdicts --run {input.run:q} --paper {input.paper:q} > {log:q} 2>&1"
 
 
 rule html_report:
@@ -186,6 +188,7 @@ rule html_report:
         figures=rules.figures.output,
         verdicts=rules.verdicts.output,
         templates=templates("report"),
+        paper=PAPER_RUN,
     output:
         shown("report.html", "report", "Report", labels={"page": "the reproduction"}),
     log:
@@ -205,7 +208,8 @@ rule html_report:
         settings=SETTINGS_OF_RESULTS,
         command=command(),
     shell:
-        "python -m transformer2 report --run {input.run:q} --command {params.command:q} > {log:q} 2>&1"
+        "python -m transformer2 report --run {input.run:q} --command {params.command:q} --paper {input.paper:q}"
+        " > {log:q} 2>&1"
 
 
 rule crate:

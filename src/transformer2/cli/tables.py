@@ -13,6 +13,8 @@ from transformer2.provenance import atomic_write, write_json
 from transformer2.seals import seal_of
 
 RunFile = Annotated[Path, typer.Option("--run", help="results/<run>/run.json, the resolved configuration")]
+PaperRun = Annotated[Path, typer.Option(help="the configuration that has all that the papers report")]
+PAPER_RUN = Path("config/paper.yaml")
 Only = Annotated[list[str], typer.Option(help="one that is wanted, such as arxiv/table1; repeated; all without it")]
 
 
@@ -84,10 +86,11 @@ def audit(out: File, ledger: File = PAPER_TABLES) -> None:
 
 
 @app.command()
-def verdicts(run: RunFile, ledger: Path = PAPER_TABLES) -> None:
-    """Judge the papers' gains and claims by what a run measured, and audit the papers themselves: writes
-    verdicts.{csv,md}, verdicts-pooled.csv, claims.{csv,md} and audit.{csv,md} beside the run's configuration."""
-    from transformer2.report.verdicts import write_audit, write_claims, write_gains
+def verdicts(run: RunFile, paper: PaperRun = PAPER_RUN, ledger: Path = PAPER_TABLES) -> None:
+    """Judge the papers' gains and claims by what a run measured, say how far each number has come, and audit the papers
+    themselves: writes verdicts.{csv,md}, verdicts-pooled.csv, claims.{csv,md}, coverage.csv and audit.{csv,md} beside
+    the run's configuration."""
+    from transformer2.report.verdicts import write_audit, write_claims, write_coverage, write_gains
     from transformer2.reproduce.budgets import budgets
     from transformer2.reproduce.claims.measured import Measurements
     from transformer2.reproduce.frames import Frames
@@ -99,18 +102,25 @@ def verdicts(run: RunFile, ledger: Path = PAPER_TABLES) -> None:
     cells = write_gains(read_all(ledger), measured, folder / "verdicts")
     print(f"{cells} cells with a method, in {folder}/verdicts.csv and verdicts.md")
     print(f"{write_claims(ledger, measured, folder / 'claims')} claims, in {folder}/claims.csv and claims.md")
+    covered = write_coverage(ledger, measured, of_run, configuration.load(paper), folder)
+    print(f"{covered} numbers and claims, in {folder}/coverage.csv")
     print(f"{write_audit(ledger, folder / 'audit')} findings, in {folder}/audit.csv and audit.md")
 
 
 @app.command()
-def report(run: RunFile, command: Text = "snakemake --cores all", ledger: Path = PAPER_TABLES) -> None:
+def report(
+    run: RunFile, command: Text = "snakemake --cores all", paper: PaperRun = PAPER_RUN, ledger: Path = PAPER_TABLES
+) -> None:
     """Say on one page which of the papers' numbers and claims a run reproduces: results/<run>/report.html."""
+    from transformer2.planning.plan import whole_gpu_hours
     from transformer2.report.contents import Contents
     from transformer2.report.page import render
     from transformer2.reproduce.ledger import read_all
 
     of_run, folder = run_of(run)
-    render(folder, Contents.of(of_run, read_all(ledger)), ledger / "templates", command, folder / "report.html")
+    papers = read_all(ledger)
+    hours = whole_gpu_hours(configuration.load(paper), papers)
+    render(folder, Contents.of(of_run, papers), ledger / "templates", command, hours, folder / "report.html")
 
 
 @app.command()

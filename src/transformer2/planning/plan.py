@@ -15,7 +15,7 @@ from transformer2.stages.steps import STAGES, Step
 
 from . import costs, engines
 from .costs import Adapted, Size
-from .machines import Machine
+from .machines import MACHINES, Machine
 
 TOKENS = {
     "gsm8k": (90, 120), "mbpp_pro": (106, 49), "arc_easy": (110, 17), "math": (110, 221), "humaneval": (321, 60),
@@ -333,6 +333,12 @@ class Estimator:
         learned += costs.CONTEXT_GB if job.engine == "vllm" else 0  # what it keeps asleep
         disk = 4.0 * trained + settings["steps"] * batch * 8.0 * answer
         return Cost(seconds, max(memory, learned), disk)
+
+
+def whole_gpu_hours(run: Run, ledger: Ledger) -> float:
+    """GPU-hours of all steps of a run on H100 GPUs, by formula alone, whatever of it has been done."""
+    estimator = Estimator(run, sizes(run, ledger, Path()), MACHINES["h100"])
+    return sum(line.gpu_hours for line in lines([job_of(step, run) for step in _steps(Stages(run))], estimator, {}))
 
 
 def lines(jobs: Iterable[Job], estimator: Estimator, seconds: Mapping[tuple[str, ...], float]) -> list[Line]:

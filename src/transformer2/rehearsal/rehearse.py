@@ -22,7 +22,7 @@ from transformer2.config.limits import SPLITS
 from transformer2.rehearsal.client import ENVIRONMENT, LARGE_PAGES, write_client
 from transformer2.rehearsal.small import full_data, small_run
 
-PARTS = ("Snakefile", "config.yaml", "workflow", "paper_tables", "envs", "src")
+PARTS = ("Snakefile", "config.yaml", "config", "workflow", "paper_tables", "envs", "src")
 """What the workflow reads of the project."""
 LAST_LINES = 12
 """Of the log of a job that failed."""

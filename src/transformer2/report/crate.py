@@ -45,6 +45,7 @@ FRAMES = {
     "timings.csv": "Seconds of both passes",
     "alphas.csv.gz": "Mixing weights of every search",
     "curves.csv.gz": "Learning curves of every expert",
+    "half_gain.csv": "Updates and samples to half of the gain on validation",
     "spectra.csv": "What the top singular values of every matrix hold",
     "illustration.json": "What the schematic figures show",
     "verdicts.csv": "The papers' gains beside ours, with the verdict on each",
@@ -52,6 +53,7 @@ FRAMES = {
     "verdicts-pooled.csv": "The gain of every method over the cells of a table",
     "claims.csv": "The papers' claims, and whether they hold here",
     "claims.md": "The same, to read",
+    "coverage.csv": "How far each reported number and each claim has come",
     "audit.csv": "The papers' numbers, checked against each other",
     "audit.md": "The same, to read",
     "report.html": "Tables and figures on one page",
@@ -98,8 +100,8 @@ def write_crate(run: Run, folder: Path, contents: Contents, root: Path, ledger: 
     Arguments and errors as `crate`.
     """
     pages = (
-        "audit.csv", "audit.md", "claims.csv", "claims.md", "verdicts.csv", "verdicts.md", "verdicts-pooled.csv",
-        "report.html",
+        "audit.csv", "audit.md", "claims.csv", "claims.md", "coverage.csv", "verdicts.csv", "verdicts.md",
+        "verdicts-pooled.csv", "report.html",
     )  # fmt: skip
     shown = ["illustration.json"] if contents.reads("illustration") else []
     names = [*contents.frames, *shown, *contents.table_files(), *contents.figure_files(), *pages]

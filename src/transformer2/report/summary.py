@@ -25,6 +25,12 @@ FORM = (
     "answers cannot be read (its form), and points by items where both can be read, with their 95 % interval. A gain "
     "by the form alone is no gain in knowledge or skill: a prompt may give it, too."
 )
+HALF_GAIN = (
+    "The first update after which accuracy on validation is at or above the mean of its value before training and its "
+    "best one, by straight lines between evaluations; samples are as many batches. Of the point of each sweep that was "
+    "chosen, one value a seed. Not reached: no evaluation was above that before training. A gain of a few items may be "
+    "chance."
+)
 COST = "Seconds and memory of the jobs, by what they write (Snakemake's benchmarks)."
 
 
@@ -136,6 +142,19 @@ def form(scores: pd.DataFrame) -> pd.DataFrame:
 def experts(run: Path) -> pd.DataFrame:
     """Every expert, and how it was chosen, as text; empty for a run without experts."""
     return pd.DataFrame(list(_experts(run)))
+
+
+def half_gain(run: Path) -> Section:
+    """Updates and samples to half of the gain of every expert, as text, beside each other for its seeds."""
+    frame = Frames(run).half_gain
+    shown = pd.DataFrame({
+        **frame[["model", "method", "task"]],
+        "before": (100 * frame["base"]).map("{:.1f}".format), "best": (100 * frame["best"]).map("{:.1f}".format),
+        "items": frame["n"].astype(str),
+        **{f"{name} to half": frame[name].astype(str).replace("<NA>", "not reached") for name in ("updates", "samples")},
+    })  # fmt: skip
+    by_expert = shown.groupby(["model", "method", "task"], sort=False)
+    return Section("Updates and samples to half of the gain", HALF_GAIN, by_expert.agg(", ".join).reset_index())
 
 
 def classified(run: Path) -> pd.DataFrame:

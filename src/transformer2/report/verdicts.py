@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from transformer2.config import Run
 from transformer2.provenance import atomic_write
 from transformer2.report import text
 from transformer2.report.layout import markdown
@@ -13,12 +14,14 @@ from transformer2.reproduce.answers import MEANING
 from transformer2.reproduce.audit import SEVERITIES, audit
 from transformer2.reproduce.claims import read_claims
 from transformer2.reproduce.claims.measured import Measurements, judge_claims
+from transformer2.reproduce.coverage import Coverage
 from transformer2.reproduce.ledger import Ledger, read_all
 from transformer2.reproduce.own_models import with_scored
 from transformer2.reproduce.pooled import pool_methods
 from transformer2.reproduce.power import Z, counts, power_table
 from transformer2.reproduce.printed import read_printed
 from transformer2.reproduce.verdicts import JudgedTable
+from transformer2.seals import intact
 
 SHOWN = ["quote", "reading", "printed", "printed_evidence", "verdict", "evidence"]
 """Columns of the claims that Markdown shows."""
@@ -86,6 +89,17 @@ def write_claims(ledger_folder: Path, measured: Measurements, out: Path) -> int:
     title = f"# The papers' claims, run “{measured.scores['run'].iloc[0]}”"
     _write(claims, f"{title}\n\n{markdown(claims.loc[:, SHOWN])}\n", out)
     return len(claims)
+
+
+def write_coverage(ledger_folder: Path, measured: Measurements, run: Run, paper: Run, folder: Path) -> int:
+    """Writes how far each number and claim has come (`coverage.Coverage`) to `coverage.csv` in the folder of a run,
+    by the verdicts that lie there; returns their number. `paper` is config/paper.yaml."""
+    gains = pd.read_csv(intact(folder / "verdicts.csv"), index_col="cell")["verdict"]
+    of_claims = pd.read_csv(intact(folder / "claims.csv"), index_col="id")["verdict"]
+    known = Coverage(measured, run, paper, gains.to_dict(), of_claims.to_dict())
+    frame = known.table(read_all(ledger_folder), read_claims(ledger_folder / "claims.yaml"))
+    atomic_write(folder / "coverage.csv", frame.to_csv(index=False))
+    return len(frame)
 
 
 def write_audit(ledger_folder: Path, out: Path) -> int:

@@ -12,6 +12,7 @@ from transformer2.grid import Grid
 from transformer2.provenance import manifest, read_json, read_jsonl
 from transformer2.reproduce import imported_scores
 from transformer2.reproduce.frames import COLUMNS, IDENTITY, write_frame
+from transformer2.reproduce.half_gain import half_gains
 from transformer2.reproduce.inventory import adaptation_files, expert_folders, frame_files
 from transformer2.reproduce.spectrum import spectra
 from transformer2.seals import sha256
@@ -176,6 +177,7 @@ FRAMES: dict[str, Callable[[Grid, Path], pd.DataFrame]] = {
     "scores.csv.gz": lambda grid, root: scores(root / file for file in grid.score_files(grid.cells)),
     "experts.csv": experts,
     "curves.csv.gz": curves,
+    "half_gain.csv": lambda grid, root: half_gains(curves(grid, root), grid.run),
     "decisions.csv.gz": lambda grid, root: decisions(_records(grid.decision_files(), root)),
     "timings.csv": lambda grid, root: timings(_records(grid.decision_files(), root)),
     "alphas.csv.gz": lambda grid, root: alphas(_records(adaptation_files(grid), root)),

@@ -84,6 +84,10 @@ class Frames:
         return read_curves(self.folder / "curves.csv.gz")
 
     @cached_property
+    def half_gain(self) -> pd.DataFrame:
+        return read_half_gain(self.folder / "half_gain.csv")
+
+    @cached_property
     def spectra(self) -> pd.DataFrame:
         return read_spectra(self.folder / "spectra.csv")
 
@@ -134,6 +138,11 @@ def read_spectra(path: Path) -> pd.DataFrame:
 def read_curves(path: Path) -> pd.DataFrame:
     """The frame of learning curves of one run; ValueError as `_read`."""
     return _read(path, CURVES, ["model", "method", "task", "seed", "point", "split", "step"])
+
+
+def read_half_gain(path: Path) -> pd.DataFrame:
+    """The frame of updates to half of the gain of one run (`half_gain.half_gains`)."""
+    return pd.read_csv(intact(path), dtype={"updates": "Int64", "samples": "Int64"})
 
 
 def last_iteration(alphas: pd.DataFrame) -> pd.DataFrame:

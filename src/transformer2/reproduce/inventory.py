@@ -17,7 +17,7 @@ def frame_files(run: Run) -> list[str]:
     if run.scores is not None:
         return names
     if grid.trained:
-        names += ["experts.csv", "curves.csv.gz"]
+        names += ["experts.csv", "curves.csv.gz", "half_gain.csv"]
     if grid.adaptive("prompt") or grid.adaptive("cls"):
         names += ["decisions.csv.gz", "timings.csv"]
     if grid.searches:

@@ -125,7 +125,7 @@ CONTENTS = Contents(
 
 
 def page_of(run: Path, command: str = COMMAND) -> str:
-    render(run, CONTENTS, TEMPLATES, command, run / "report.html")
+    render(run, CONTENTS, TEMPLATES, command, 726.7, run / "report.html")
     return (run / "report.html").read_text(encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from transformer2.report import summary
 from transformer2.report.contents import GAINS, Contents, Figure
 from transformer2.report.layout import environment
 from transformer2.report.page.answer import answer
+from transformer2.report.page.coverage import coverage
 from transformer2.report.page.marks import CELL_VERDICTS, CLAIM_VERDICTS, PRINTED, SEVERITY_MARKS, Count, count
 from transformer2.report.page.records import AUDIT_COLUMNS, CLAIM_COLUMNS, Record, read, read_cells, standins
 from transformer2.report.page.rows import address, cell_row
@@ -61,8 +62,9 @@ class TextTable:
     rows: list[list[str]]
 
 
-def render(run: Path, contents: Contents, templates: Path, command: str, out: Path) -> None:
-    """Writes the page of the run in `results/<run>` to `out`; `command` is how the run is made.
+def render(run: Path, contents: Contents, templates: Path, command: str, gpu_hours: float, out: Path) -> None:
+    """Writes the page of the run in `results/<run>` to `out`; `command` is how the run is made, `gpu_hours` what
+    config/paper.yaml takes by the plan.
 
     `templates` holds report.html.j2 and what it includes.
 
@@ -87,6 +89,7 @@ def render(run: Path, contents: Contents, templates: Path, command: str, out: Pa
         "verdicts": list(dict.fromkeys(record["verdict"] for record in records)),
         "claim_counts": count(CLAIM_VERDICTS, [claim["verdict"] for claim in claims]),
         "audit_counts": count(SEVERITY_MARKS, [finding["severity"] for finding in findings]),
+        "coverage": coverage(run / "coverage.csv", gpu_hours),
         "claims": claims,
         "claim_marks": CLAIM_VERDICTS,
         "ranks": {name: rank for marks in (CLAIM_VERDICTS, SEVERITY_MARKS) for rank, name in enumerate(marks)},
@@ -96,6 +99,7 @@ def render(run: Path, contents: Contents, templates: Path, command: str, out: Pa
         "forests": _forests(run, contents.figures, tables, out.parent),
         "power": _of_kind(run, contents.figures, out.parent, "power"),
         "pictures": pictures(run, [one for one in contents.figures if one.kind not in ON_TOP], out.parent),
+        "half_gain": _text_table(summary.half_gain(run)) if "half_gain.csv" in contents.frames else None,
         "audit_page": address(run / "audit.md", out.parent),
         "findings": findings,
         "severities": SEVERITY_MARKS,
