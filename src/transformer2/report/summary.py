@@ -147,14 +147,18 @@ def experts(run: Path) -> pd.DataFrame:
 def half_gain(run: Path) -> Section:
     """Updates and samples to half of the gain of every expert, as text, beside each other for its seeds."""
     frame = Frames(run).half_gain
+    percent = {name: (100 * frame[name]).map("{:.1f}".format) for name in ("base", "best")}
     shown = pd.DataFrame({
         **frame[["model", "method", "task"]],
-        "before": (100 * frame["base"]).map("{:.1f}".format), "best": (100 * frame["best"]).map("{:.1f}".format),
-        "items": frame["n"].astype(str),
-        **{f"{name} to half": frame[name].astype(str).replace("<NA>", "not reached") for name in ("updates", "samples")},
+        "before, %": percent["base"], "best, %": percent["best"], "items": frame["n"].astype(str),
+        **{f"{name} to half": _or_not_reached(frame[name]) for name in ("updates", "samples")},
     })  # fmt: skip
     by_expert = shown.groupby(["model", "method", "task"], sort=False)
-    return Section("Updates and samples to half of the gain", HALF_GAIN, by_expert.agg(", ".join).reset_index())
+    return Section("Updates and samples to half of the gain", HALF_GAIN, by_expert.agg("; ".join).reset_index())
+
+
+def _or_not_reached(numbers: pd.Series) -> list[str]:
+    return ["not reached" if pd.isna(number) else f"{number:,}" for number in numbers]
 
 
 def classified(run: Path) -> pd.DataFrame:

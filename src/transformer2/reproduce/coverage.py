@@ -32,8 +32,8 @@ Rung = Literal["not coded", "coded", "rehearsed", "run on stand-ins", "run on a 
 RUNGS: dict[Rung, str] = {
     "not coded": "no configuration has it",
     "coded": "a configuration has it, config/paper.yaml or that of this run",
-    "rehearsed": "the rehearsal of config/paper.yaml, which is part of the project's continuous integration, computes it "
-    "with a tiny model of the same class",
+    "rehearsed": "the rehearsal of config/paper.yaml, a part of continuous integration, computes it with a tiny model "
+    "of the same class",
     "run on stand-ins": "this run measured it, with a toy model or on made-up data",
     "run on a real model": "this run measured it with a pretrained model and on real data, or imported scores have it; "
     "the model need not be the paper's. A claim about shapes is computed from the paper's own",

@@ -65,7 +65,13 @@ def test_a_run_without_adaptation_has_nothing_of_it(unadapted, ledger):
     of_scores = of_tables(ledger)
     assert names(figures) == of_scores | {"spectrum-other", "learning-other", "study"}
     assert next(figure for figure in figures if figure.name == "study").formats == ("pdf", "svg", "png", "csv", "md")
-    assert set(frame_files(unadapted)) == {"scores.csv.gz", "experts.csv", "curves.csv.gz", "spectra.csv"}
+    assert set(frame_files(unadapted)) == {
+        "scores.csv.gz",
+        "experts.csv",
+        "curves.csv.gz",
+        "half_gain.csv",
+        "spectra.csv",
+    }
 
 
 def test_scores_that_were_measured_elsewhere_fill_tables_of_scores_alone(imported, ledger):

@@ -156,7 +156,7 @@ def test_the_command_packs_the_crate(results):
     (results / "run.json").write_text(Run().model_dump_json())
     contents = Contents.of(Run(), read_all(ROOT / "paper_tables"))
     pages = {"audit.csv", "audit.md", "claims.csv", "claims.md", "report.html", "illustration.json"}
-    pages |= {"verdicts.csv", "verdicts.md", "verdicts-pooled.csv"}
+    pages |= {"coverage.csv", "verdicts.csv", "verdicts.md", "verdicts-pooled.csv"}
     names = {*contents.frames, *contents.table_files(), *contents.figure_files(), *pages}
     for name in names:
         atomic_write(results / name, f"content of {name}")

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from transformer2.report.page import render
 from transformer2.report.page.marks import CELL_VERDICTS, CLAIM_VERDICTS, SEVERITY_MARKS
 from transformer2.report.page.records import CELL_COLUMNS, CLAIM_COLUMNS
 from transformer2.reproduce.answers import JUDGED
+from transformer2.reproduce.coverage import RUNGS
 
 TEMPLATES = ROOT / "paper_tables" / "templates"
 COMMAND = "snakemake --cores all --configfile config/toy.yaml"
@@ -71,6 +73,22 @@ def finding(severity: str, **changes) -> dict:
     } | changes  # fmt: skip
 
 
+STATES = {"reproduced": "reproduced", "not run": "rehearsed", "not comparable (stand-in)": "run on stand-ins"}
+
+
+def covered(cells: list[dict], claims: list[dict]) -> list[dict]:
+    """Rows of coverage.csv: the cells that have a printed number, and the claims."""
+    kinds = [("number", one["cell"], "Table 1", one) for one in cells if one["reported"]]
+    kinds += [("claim", one["id"], "section 4.2", one) for one in claims]
+    return [
+        {
+            "kind": kind, "id": id, "document": one["document"], "place": place,
+            "state": STATES.get(one["verdict"], "run on a real model"), "seeds": 1, "verdict": one["verdict"],
+        }
+        for kind, id, place, one in kinds
+    ]  # fmt: skip
+
+
 def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[dict]) -> Path:
     """A finished run with these cells, one figure that is a table's and one that is not, and what its jobs left."""
     tables, figures = run / "paper_tables" / "arxiv", run / "figures"
@@ -93,6 +111,10 @@ def write_run(run: Path, cells: list[dict], claims: list[dict], findings: list[d
     (figures / "convergence.csv").write_text("iteration\n1\n")
     pd.DataFrame(claims, columns=list(CLAIM_COLUMNS)).to_csv(run / "claims.csv", index=False)
     pd.DataFrame(findings, columns=list(finding("note"))).to_csv(run / "audit.csv", index=False)
+    pd.DataFrame(covered(cells, claims)).to_csv(run / "coverage.csv", index=False)
+    half = {"model": STANDIN, "method": "svf", "task": "gsm8k", "base": 0.5, "best": [0.75, 0.5], "n": 32}
+    half |= {"seed": [0, 1], "updates": [4, None], "samples": [1024, None]}
+    pd.DataFrame(half).to_csv(run / "half_gain.csv", index=False)
     for file in {file for row in cells for file in row["files"].split()}:
         write_json(run / file, {"items": []})
         answers = run / file.replace("scores/", "generations/").replace(".json", ".jsonl")
@@ -120,7 +142,7 @@ CONTENTS = Contents(
         Figure("arxiv/table1-gains", "gains", "Gains in Table 1 (arxiv)"),
         Figure("printed-gains", "power", "What the papers' own gains can show"),
     ),  # fmt: skip
-    ("scores.csv.gz",),
+    ("scores.csv.gz", "half_gain.csv"),
 )
 
 
@@ -237,8 +259,10 @@ def test_a_run_of_stand_ins_says_so_and_calls_nothing_reproduced(tmp_path):
     assert "1 supported, 1 not supported and 1 inconclusive on stand-ins; 1 not run." in page.text
     verdicts = [a["data-verdict"] for _, a in page.tags if "data-verdict" in a and "data-table" in a]
     assert Counter(verdicts) == {"not comparable (stand-in)": 2, "not run": 1, "ours alone": 1}
-    counted = [re.sub(r"\s+", " ", row).strip() for row in page.rows if "✓ reproduced" in re.sub(r"\s+", " ", row)]
+    rows = [re.sub(r"\s+", " ", row).strip() for row in page.rows]
+    counted = [row for row in rows if f"✓ reproduced {CELL_VERDICTS['reproduced'].meaning}" in row]
     assert len(counted) == 1 and counted[0].endswith(f"{CELL_VERDICTS['reproduced'].meaning} 0")
+    assert any(row.startswith(f"✓ reproduced {RUNGS['reproduced']} 0 0") for row in rows)
 
 
 def test_a_cell_says_on_how_many_seeds_its_verdict_rests_and_what_limits_it(tmp_path):
@@ -307,6 +331,7 @@ def test_a_document_without_findings_needs_no_table_of_them(tmp_path):
         ("audit.csv", {"severity": "grave"}, r"audit\.csv: unknown severity 'grave'"),
         ("paper_tables/arxiv/table1.csv", {"verdict": "same"}, r"table1\.csv: unknown verdict 'same'"),
         ("claims.csv", "reading", r"claims\.csv: no column reading"),
+        ("coverage.csv", {"state": "done"}, r"coverage\.csv: unknown state 'done'"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(file, change, message, tmp_path):
@@ -329,6 +354,35 @@ def test_nothing_that_stands_in_a_file_becomes_markup(tmp_path):
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.values("src"))
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_each_number_and_claim_has_a_square_that_says_how_far_it_has_come(tmp_path):
+    page = _Page(page_of(own_run(tmp_path)))
+    rows = [re.sub(r"\s+", " ", row).strip() for row in page.rows]
+    numbers = {"rehearsed": (1, 1), "run on stand-ins": (0, 0), "run on a real model": (3, 3), "reproduced": (2, 0)}
+    for name, meaning in RUNGS.items():
+        (row,) = [row for row in rows if f"{name} {meaning}" in row]
+        further = "" if name == "reproduced" else r" One further: .*"
+        assert re.search(re.escape(meaning) + further + r" {} {}\b".format(*numbers.get(name, (0, 0))), row), row
+    assert "Of 6 printed numbers, 6 coded, 6 rehearsed, 5 run on stand-ins, 5 run on a real model" in page.text
+    assert "all of which takes about 730 GPU-hours" in page.text
+    squares = [a["aria-label"] for _, a in page.tags if a.get("role") == "img"]
+    assert len(squares) == 6 + 4
+    assert "llama3-8b/svf/c3: run on a real model; verdict: not reproduced, one seed" in squares
+    assert (
+        "llama3-8b/svf/c5: rehearsed" in squares and "supported: run on a real model; verdict: supported" in squares[6]
+    )
+    assert "Table 1 (arxiv)1 rehearsed, 3 run on a real model, 2 reproduced" in page.text
+
+
+def test_updates_to_half_of_the_gain_stand_below_the_figures_seed_by_seed(tmp_path):
+    rows = [re.sub(r"\s+", " ", row).strip() for row in _Page(page_of(own_run(tmp_path))).rows]
+    (row,) = [row for row in rows if row.startswith("toy-llama svf gsm8k")]
+    assert row.startswith("toy-llama svf gsm8k 50.0; 50.0 75.0; 50.0 32; 32 4; not reached 1,024; not reached")
+    run = standin_run(tmp_path / "imported")
+    contents = replace(CONTENTS, frames=("scores.csv.gz",))
+    render(run, contents, TEMPLATES, COMMAND, 1.0, run / "report.html")
+    assert "to half of the gain" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 # ---- what it is made of
