@@ -95,6 +95,10 @@ def were(number: int) -> str:
     return "was" if number == 1 else "were"
 
 
+def are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
 def paper(document: str) -> str:
     """What the papers are called that tables are of: the paper, or the workshop paper."""
     return {"arxiv": "the paper"}.get(document, f"the {document} paper")

@@ -183,6 +183,14 @@ def test_the_papers_run_loads_each_model_a_few_times(monkeypatch, tmp_path: Path
     assert f"{loads.processes} loads of a model ({loads.steps}, " in text.page([], run, "h100", MACHINES["h100"], loads)
 
 
+def test_the_hours_of_a_whole_run_are_those_of_its_plan_before_anything_is_done(monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    run, estimator = estimated()
+    jobs, seconds, _ = plan.jobs(Stages(run))
+    of_plan = sum(line.gpu_hours for line in plan.lines(jobs, estimator, seconds))
+    assert plan.whole_gpu_hours(run, ledger.read_all(ROOT / "paper_tables")) == pytest.approx(of_plan) and of_plan > 100
+
+
 def test_a_model_whose_sizes_are_not_known_yet_is_not_estimated():
     run = load(ROOT / "config.yaml")
     job = plan.Job("train", dict(TRAIN.of) | {"model": "pocket-llama"}, 1)

@@ -1,5 +1,6 @@
 """How far every reported number and claim has come: a ladder with counts, and a square for each."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Step:
     claims: int
     further: str
     """What it takes to go one rung up; empty on the last."""
+    command: str
+    """That does so; empty where there is not one."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def coverage(path: Path, gpu_hours: float) -> Covered:
     by_kind = {kind: Counter(one["state"] for one in records if one["kind"] == kind) for kind in ("number", "claim")}
     further = _further(gpu_hours)
     steps = [
-        Step(Mark(rung, *SIGNS[rung], meaning), by_kind["number"][rung], by_kind["claim"][rung], further.get(rung, ""))
+        Step(Mark(rung, *SIGNS[rung], meaning), by_kind["number"][rung], by_kind["claim"][rung], *further[rung])
         for rung, meaning in RUNGS.items()
     ]
     return Covered(_summary(records), steps, _groups(records))
@@ -73,13 +76,18 @@ def coverage(path: Path, gpu_hours: float) -> Covered:
 def _summary(records: Sequence[Record]) -> str:
     """How many have come at least as far as each rung."""
     numbers = [LADDER.index(one["state"]) for one in records if one["kind"] == "number"]  # type: ignore[arg-type]
-    reached = [f"{sum(level >= rung for level in numbers)} {name}" for rung, name in enumerate(LADDER) if rung]
-    return f"Of {len(numbers)} printed numbers, {text.listed(reached)}."
+    reached = [sum(level >= rung for level in numbers) for rung in range(len(LADDER))]
+    _, coded, rehearsed, measured, real, reproduced = reached
+    return (
+        f"Of {len(numbers)} printed numbers, {coded} {text.are(coded)} coded and {rehearsed} {text.are(rehearsed)} "
+        f"rehearsed. {measured} {text.were(measured)} measured by this run, {real} of them with a real model. "
+        f"{reproduced} {text.are(reproduced)} reproduced."
+    )
 
 
 def _groups(records: Sequence[Record]) -> list[Group]:
     of_group: dict[str, list[Record]] = {}
-    for record in records:
+    for record in sorted(records, key=_order):
         title = f"{record['place']} ({record['document']})"
         if record["kind"] == "claim":
             title = f"Claims of {text.paper(record['document'])}"
@@ -93,6 +101,15 @@ def _groups(records: Sequence[Record]) -> list[Group]:
     return groups
 
 
+def _order(record: Record) -> tuple[bool, str, bool, list[str | int]]:
+    """The papers' tables by their numbers, what is no table, then claims as they are."""
+    if record["kind"] == "claim":
+        return True, "", False, []
+    parts = re.split(r"(\d+)", record["id"].split("/")[1])
+    numbered: list[str | int] = [int(part) if part.isdigit() else part for part in parts]
+    return False, record["document"], parts[0] != "table", numbered
+
+
 def _label(record: Record) -> str:
     """Which cell it is, within its table, and how far it has come."""
     name = record["id"] if record["kind"] == "claim" else record["id"].split("/", 2)[-1]
@@ -103,19 +120,27 @@ def _label(record: Record) -> str:
     return f"{said}; verdict: {record['verdict']}{seeds}"
 
 
-def _further(gpu_hours: float) -> dict[Rung, str]:
-    """Rung -> what it takes to go one further."""
-    hours = f"about {float(f'{gpu_hours:.2g}'):,.0f}"
+def _further(gpu_hours: float) -> dict[Rung, tuple[str, str]]:
+    """Rung -> what it takes to go one further, and the command that does it."""
+    hours = f"about {float(f'{gpu_hours:.2g}'):,.0f} GPU-hours on H100 GPUs"
     return {
-        "not coded": "Add its model, method or task to a configuration (docs/extending.md).",
-        "coded": "Put it into config/paper.yaml and go through that in minutes on a CPU: "
-        "python -m transformer2 rehearse --configfile config/paper.yaml",
-        "rehearsed": "Run the default configuration, config.yaml, which has it on stand-ins and needs no GPU: "
-        "snakemake --cores all",
-        "run on stand-ins": f"Run config/paper.yaml, all of which takes {hours} GPU-hours on H100 GPUs by the plan: "
-        "snakemake --workflow-profile profiles/slurm --configfile config/paper.yaml. Smaller real models have "
-        "config/one-gpu.yaml and config/smollm2.yaml; scores that you have are read as docs/own-scores.md says.",
-        "run on a real model": f"Run the paper's own model with {SEEDS} seeds or more (seeds: [0, 1, 2] in "
-        "config/paper.yaml); the gain must be significant and within the margin of the paper's (docs/verdicts.md). "
-        "Scores of a base and seconds end here: no verdict is on them.",
-    }
+        "not coded": ("Add its model, method or task to a configuration, as docs/extending.md says.", ""),
+        "coded": (
+            "Put it into config/paper.yaml, and go through that in minutes on a CPU.",
+            "python -m transformer2 rehearse --configfile config/paper.yaml",
+        ),
+        "rehearsed": (
+            "Run the default configuration, which has it on stand-ins and needs no GPU.", "snakemake --cores all",
+        ),
+        "run on stand-ins": (
+            f"Run the papers' own models: by the plan, all of config/paper.yaml takes {hours}. Smaller real models are "
+            "in config/one-gpu.yaml and config/smollm2.yaml; docs/own-scores.md says how to import scores.",
+            "snakemake --workflow-profile profiles/slurm --configfile config/paper.yaml",
+        ),
+        "run on a real model": (
+            f"Run the paper's own model with {SEEDS} seeds or more; the gain must be significant and within the margin "
+            "of the paper's (docs/verdicts.md). Scores of a base and seconds end here: no verdict is on them.",
+            "snakemake --workflow-profile profiles/slurm --configfile config/paper.yaml --config seeds='[0, 1, 2]'",
+        ),
+        "reproduced": ("", ""),
+    }  # fmt: skip
