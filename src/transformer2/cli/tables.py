@@ -14,7 +14,7 @@ from transformer2.seals import seal_of
 
 RunFile = Annotated[Path, typer.Option("--run", help="results/<run>/run.json, the resolved configuration")]
 PaperRun = Annotated[Path, typer.Option(help="the configuration that has all that the papers report")]
-PAPER_RUN = Path("config/paper.yaml")
+PAPER_RUN = Path(__file__).parents[1] / "config" / "paper.yaml"
 Only = Annotated[list[str], typer.Option(help="one that is wanted, such as arxiv/table1; repeated; all without it")]
 
 

@@ -157,7 +157,7 @@ def half_gain(run: Path) -> Section:
     return Section("Updates and samples to half of the gain", HALF_GAIN, by_expert.agg("; ".join).reset_index())
 
 
-def _or_not_reached(numbers: pd.Series) -> list[str]:
+def _or_not_reached(numbers: Iterable[Any]) -> list[str]:
     return ["not reached" if pd.isna(number) else f"{number:,}" for number in numbers]
 
 

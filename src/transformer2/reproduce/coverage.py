@@ -77,7 +77,8 @@ def invented_rows(run: Run) -> set[str]:
     if run.scores is not None:
         return set()
     made_up = run.data == "pocket" or run.data.startswith(REHEARSAL)
-    return {model.row for model in run.models.values() if made_up or model.source.startswith(("pocket:", REHEARSAL))}
+    toys = [model for model in run.models.values() if made_up or model.source.startswith(("pocket:", REHEARSAL))]
+    return {model.row for model in toys if model.row}
 
 
 class Coverage:
@@ -104,7 +105,7 @@ class Coverage:
         self.coded = grid_scores(paper) | grid_scores(run)
         self.invented = invented_rows(run)
         of_score = ["stands_in_for", "method", "trained_on", "task"]
-        self.scores = measured.scores[[*of_score, "state", "seed"]].drop_duplicates()
+        self.scores: pd.DataFrame = measured.scores[[*of_score, "state", "seed"]].drop_duplicates()
         seeds = self.scores.groupby(of_score)["seed"].nunique()
         self.seeds = {Need(*key): int(number) for key, number in seeds.items()}  # type: ignore[misc]
         self.timed: list[Need] = []
@@ -125,7 +126,7 @@ class Coverage:
         for table in ledger.scores:
             for entry in entries(table):
                 if entry.reported.value is not None:
-                    seeds = samples_of(entry, self.scores)["seed"].nunique()
+                    seeds = len(set(samples_of(entry, self.scores)["seed"]))
                     verdict = self.verdicts.get(entry.id, "")
                     reproduced = verdict == "reproduced" and seeds >= SEEDS
                     rung = self._rung([need_of(entry)], [entry.row.model] if seeds else [], reproduced)
