@@ -19,7 +19,8 @@ from transformer2.config.names import (
     Tracker,
 )
 from transformer2.config.parts import CEM, Adaptation, Budget, Model, Search, TaskData, Transfer
-from transformer2.config.run import NO_RUN, Run, check_folders, load, parse, parse_search, parse_training
+from transformer2.config.reading import NO_RUN, check_folders, load, parse, parse_search, parse_training
+from transformer2.config.run import Run
 from transformer2.config.training import RECIPES, Method, TaskTraining, Training
 from transformer2.config.yaml_files import read_yaml
 

@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from transformer2.config import default
 from transformer2.config.limits import check_sizes, known_items
-from transformer2.config.mistakes import ConfigError, unknown
+from transformer2.config.mistakes import unknown
 from transformer2.config.names import (
     CLASSIFIER,
     CONFIGURATIONS,
@@ -22,12 +21,11 @@ from transformer2.config.names import (
     Tracker,
     reserved,
 )
-from transformer2.config.parts import Adaptation, Budget, Model, Search, TaskData
-from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Several, Some, path, validated
+from transformer2.config.parts import Adaptation, Budget, Model, TaskData
+from transformer2.config.section import Batch, FreeName, Name, Section, Seed, Several, Some, path
 from transformer2.config.seeds import check_seeds
-from transformer2.config.sources import Container, DataSource, check_folder
-from transformer2.config.training import Method, Training
-from transformer2.config.yaml_files import read_yaml
+from transformer2.config.sources import Container, DataSource
+from transformer2.config.training import Method
 
 
 class Run(Section):
@@ -378,57 +376,6 @@ class Run(Section):
         return training.model_dump() | reward | {"layers": of_svf if training.adapter == "svf" else "all"}
 
 
-NO_RUN = "`run` is missing; a file of --configfile stands alone, it is not merged with config.yaml"
-"""What is said of a file that names no run."""
-
-
 def _for(model: Model, tasks: Iterable[str]) -> list[str]:
     """Those of the tasks that the model can do: about pictures, or about text."""
     return [task for task in tasks if (task in VISION_TASKS) == (model.backbone is not None)]
-
-
-def parse(raw: dict[str, Any]) -> Run:
-    """The run that a mapping describes.
-
-    Raises:
-        ConfigError: in one line, with the place of the mistake and the nearest valid name.
-    """
-    return validated(Run, raw)
-
-
-def parse_search(raw: dict[str, Any]) -> Search:
-    """The settings of a search that a mapping describes; ConfigError as `parse`."""
-    return validated(Search, raw)
-
-
-def parse_training(raw: dict[str, Any]) -> Training:
-    """The settings of a training that a mapping describes; ConfigError as `parse`."""
-    return validated(Training, raw)
-
-
-def load(file: Path) -> Run:
-    """The run that a YAML file describes.
-
-    Raises:
-        ConfigError: in one line, with the file, and as `parse`.
-    """
-    raw = read_yaml(file)
-    if "run" not in raw:
-        raise ConfigError(f"{file}: {NO_RUN}")
-    try:
-        return parse(raw)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
-
-
-def check_folders(run: Run) -> None:
-    """Looks for the folders that the models and data of a run come from.
-
-    Raises:
-        ConfigError: in one line, with the place in the configuration and the folder.
-    """
-    if run.scores is not None:
-        return
-    check_folder("data", run.data)
-    for name, model in run.models.items():
-        check_folder(f"models.{name}.source", model.source, "config.json")

@@ -105,7 +105,7 @@ class Coverage:
         self.coded = grid_scores(paper) | grid_scores(run)
         self.invented = invented_rows(run)
         of_score = ["stands_in_for", "method", "trained_on", "task"]
-        self.scores: pd.DataFrame = measured.scores[[*of_score, "state", "seed"]].drop_duplicates()
+        self.scores = pd.DataFrame(measured.scores, columns=[*of_score, "state", "seed"]).drop_duplicates()
         seeds = self.scores.groupby(of_score)["seed"].nunique()
         self.seeds = {Need(*key): int(number) for key, number in seeds.items()}  # type: ignore[misc]
         self.timed: list[Need] = []
