@@ -376,9 +376,10 @@ def test_each_number_and_claim_has_a_square_that_says_how_far_it_has_come(tmp_pa
     assert "Table 1 (arxiv)1 rehearsed, 3 run on a real model, 2 reproduced" in page.text
 
 
-def test_updates_to_half_of_the_gain_stand_below_the_figures_seed_by_seed(tmp_path):
+def test_updates_to_half_of_the_gain_and_what_the_form_adds_stand_by_expert(tmp_path):
     rows = [re.sub(r"\s+", " ", row).strip() for row in _Page(page_of(own_run(tmp_path))).rows]
-    (row,) = [row for row in rows if row.startswith("toy-llama svf gsm8k")]
+    row, form = [row for row in rows if row.startswith("toy-llama svf gsm8k")]
+    assert "100.0 → 100.0 27.5 → 35.0 +7.5 +0.0 +7.5 (" in form
     assert row.startswith("toy-llama svf gsm8k 50.0; 50.0 75.0; 50.0 32; 32 4; not reached 1,024; not reached")
     run = standin_run(tmp_path / "imported")
     contents = replace(CONTENTS, frames=("scores.csv.gz",))
