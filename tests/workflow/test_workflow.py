@@ -335,13 +335,14 @@ def test_what_the_rules_use_of_snakemake_beyond_its_documentation_is_there(check
     rules = "\n".join(path.read_text() for path in checkout.glob("workflow/**/*.smk"))
     used = set(re.findall(r"\bworkflow\.((?:\w+\.)*\w+)", rules))
     assert used == {
-        "config_settings.config.items", "current_basedir", "dag.forcefiles.update",
+        "_onstart", "config_settings.config.items", "current_basedir", "dag.forcefiles.update",
         "deployment_settings.deployment_method", "modifier.skip_configfile", "overwrite_configfiles",
     }  # fmt: skip
     snakefile = checkout / "attributes.smk"
     snakefile.write_text(
         "from pathlib import Path\n"
         "assert isinstance(workflow.overwrite_configfiles, list) and Path(workflow.current_basedir).is_dir()\n"
+        "assert callable(workflow._onstart)\n"
         "assert isinstance(workflow.config_settings.config, dict) and workflow.modifier.skip_configfile is False\n"
         "assert not [method.name for method in workflow.deployment_settings.deployment_method]\n"
         "def forced(wildcards):\n"

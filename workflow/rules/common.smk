@@ -63,7 +63,7 @@ environ["PYTHONUNBUFFERED"] = "1"  # the log of a job that was killed has its la
 # Not its names: Snakemake has a `parse` of its own.
 from transformer2 import config as configuration
 from transformer2 import code_digest, paths, trackers
-from transformer2.provenance import read_json
+from transformer2.provenance import atomic_write
 from transformer2.report.contents import Contents
 from transformer2.reproduce import imported_scores, ledger
 from transformer2.reproduce.inventory import illustrated_model, illustration_files
@@ -122,7 +122,7 @@ STAGES = Stages(RUN)
 CONTENTS = Contents.of(RUN, LEDGER)
 ENGINE_ENV = f"../../envs/{'vllm' if RUN.engine == 'vllm' else 'core'}.yaml"
 """Environment of the rules that an engine of one's choice answers in."""
-SETTINGS = RUN.model_dump_json()
+SETTINGS = RUN.model_dump_json(indent=1)
 """The resolved configuration."""
 SETTINGS_OF_RESULTS = RUN.settings_of_results()
 """The same without what decides nothing of any result."""
@@ -161,9 +161,25 @@ wildcard_constraints:
     blocks=r"\d+",
 
 
-# Commands read the configuration from a file, and are not done again when it is written anew: a stage looks itself at what
-# a change means, and the settings that other rules depend on are their parameters.
-RUN_INPUT = ancient(paths.RUN.pattern)
+# Commands read the configuration from a file. It is no input of theirs: a stage looks itself at what a change of it means,
+# and the settings that other rules depend on are their parameters.
+def settings_at_start(wildcards):
+    """No input, but has the configuration written when the first job begins; not in a dry run, nor without the lock."""
+    write_at_start()
+    return []
+
+
+@cache
+def write_at_start():
+    # Snakemake drops the `onstart` of a module, and has one at most; when inputs are asked for, it is known.
+    begin = workflow._onstart
+
+    def start(log):
+        if not Path(RUN_FILE).is_file() or Path(RUN_FILE).read_text() != SETTINGS:
+            atomic_write(Path(RUN_FILE), SETTINGS)
+        begin(log)
+
+    workflow._onstart = start
 
 
 # ---- What jobs are given
@@ -267,6 +283,7 @@ def inputs_of(stage):
     """What a stage of a model needs. If one of its own results is missing, it is done again."""
 
     def inputs(wildcards):
+        write_at_start()
         record = record_of(stage).format(**wildcards)
         missing = [path for path in results_of(record) if not path.exists()]
         if missing and Path(record).exists():
@@ -306,19 +323,6 @@ def redo_damaged(wildcards):
             logger.warning(f"{file} is damaged ({what}): it is made again.")
             record = made_in.get(str(file))
             redo(*([record] if record else made_with(file)))
-    return []
-
-
-def redo_stale_settings(wildcards):
-    """No input of `resolve`, but work for it, also where Snakemake is told not to look at parameters."""
-    try:
-        stale = read_json(RUN_FILE) != json.loads(SETTINGS)
-    except FileNotFoundError:
-        stale = False
-    except ValueError:  # damaged
-        stale = True
-    if stale:
-        redo(RUN_FILE)
     return []
 
 

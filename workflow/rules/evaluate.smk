@@ -4,7 +4,6 @@
 rule answer:
     input:
         inputs_of("answer"),
-        run=RUN_INPUT,
     output:
         record_of("answer"),
     log:
@@ -20,8 +19,9 @@ rule answer:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("answer"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage answer --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage answer --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
@@ -29,7 +29,6 @@ rule adapt:
     # Two-pass dispatch, few-shot searches, and trainings on the same shots.
     input:
         inputs_of("adapt"),
-        run=RUN_INPUT,
     output:
         record_of("adapt"),
     log:
@@ -45,15 +44,15 @@ rule adapt:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("adapt"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage adapt --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage adapt --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule answer_adapted:
     input:
         inputs_of("answer_adapted"),
-        run=RUN_INPUT,
     output:
         record_of("answer_adapted"),
     log:
@@ -69,15 +68,15 @@ rule answer_adapted:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("answer_adapted"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage answer_adapted --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage answer_adapted --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule score:
     input:
         inputs_of("score"),
-        run=RUN_INPUT,
     output:
         record_of("score"),
     log:
@@ -93,15 +92,15 @@ rule score:
         gpu=0,
     params:
         settings=settings_of("score"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage score --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage score --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} > {log:q} 2>&1"
 
 
 rule choose:
     input:
         inputs_of("choose"),
-        run=RUN_INPUT,
     output:
         record_of("choose"),
     log:
@@ -120,5 +119,6 @@ rule choose:
         gpu=0,
     params:
         settings=settings_of("choose"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage choose --run {input.run:q} --model {wildcards.model:q} > {log:q} 2>&1"
+        "python -m transformer2 stage choose --run {params.run:q} --model {wildcards.model:q} > {log:q} 2>&1"

@@ -7,7 +7,7 @@ FRAMES = [f"results/{{run}}/{name}" for name in CONTENTS.frames]
 
 rule frames:
     input:
-        run=RUN_INPUT,
+        settings_at_start,
         sources=(
             [*STAGES.all_records(), *collect(paths.BASIS.pattern, model=RUN.models)]
             if RUN.scores is None
@@ -30,14 +30,15 @@ rule frames:
         gpu=0,
     params:
         code=code("frames"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 frames --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 frames --run {params.run:q} > {log:q} 2>&1"
 
 
 rule illustrate:
     input:
-        run=RUN_INPUT,
+        settings_at_start,
         files=illustrated if CONTENTS.reads("illustration") else [],
     output:
         "results/{run}/illustration.json",
@@ -54,14 +55,14 @@ rule illustrate:
         gpu=0,
     params:
         code=code("illustrate"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 illustrate --run {input.run:q} --out {output:q} > {log:q} 2>&1"
+        "python -m transformer2 illustrate --run {params.run:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule tables:
     input:
-        run=RUN_INPUT,
         frames=FRAMES,
         ledger=LEDGER_FILES,
         templates=templates("table"),
@@ -90,14 +91,14 @@ rule tables:
         gpu=0,
     params:
         code=code("tables"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 tables --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 tables --run {params.run:q} > {log:q} 2>&1"
 
 
 rule figures:
     input:
-        run=RUN_INPUT,
         frames=FRAMES,
         illustration=(rules.illustrate.output if CONTENTS.reads("illustration") else []),
         ledger=LEDGER_FILES,
@@ -130,15 +131,15 @@ rule figures:
         gpu=0,
     params:
         code=code("figures"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 figures --run {input.run:q} > {log:q} 2>&1"
+        "python -m transformer2 figures --run {params.run:q} > {log:q} 2>&1"
 
 
 rule verdicts:
     # On the papers' gains and claims, by the frames; and on the papers themselves.
     input:
-        run=RUN_INPUT,
         frames=FRAMES,
         ledger=LEDGER_FILES,
         paper=PAPER_RUN,
@@ -175,14 +176,14 @@ rule verdicts:
         gpu=0,
     params:
         code=code("verdicts"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
     shell:
-        "python -m transformer2 verdicts --run {input.run:q} --paper {input.paper:q} > {log:q} 2>&1"
+        "python -m transformer2 verdicts --run {params.run:q} --paper {input.paper:q} > {log:q} 2>&1"
 
 
 rule html_report:
     input:
-        run=RUN_INPUT,
         frames=FRAMES,
         tables=rules.tables.output,
         figures=rules.figures.output,
@@ -205,17 +206,17 @@ rule html_report:
         gpu=0,
     params:
         code=code("report"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
         command=command(),
     shell:
-        "python -m transformer2 report --run {input.run:q} --command {params.command:q} --paper {input.paper:q}"
+        "python -m transformer2 report --run {params.run:q} --command {params.command:q} --paper {input.paper:q}"
         " > {log:q} 2>&1"
 
 
 rule crate:
     # What the rest of the workflow made of this run, for repositories and registries.
     input:
-        run=RUN_INPUT,
         workflow=workflow_files(),
         page=rules.html_report.output,
     output:
@@ -234,9 +235,10 @@ rule crate:
         gpu=0,
     params:
         code=code("crate"),
+        run=RUN_FILE,
         settings=SETTINGS_OF_RESULTS,
         root=relpath(ROOT),
         snakemake=metadata.version("snakemake"),
     shell:
-        "python -m transformer2 crate --run {input.run:q} --root {params.root:q} --snakemake {params.snakemake:q}"
+        "python -m transformer2 crate --run {params.run:q} --root {params.root:q} --snakemake {params.snakemake:q}"
         " > {log:q} 2>&1"

@@ -9,7 +9,6 @@
 rule train:
     input:
         inputs_of("train"),
-        run=RUN_INPUT,
     output:
         record_of("train"),
     log:
@@ -25,15 +24,15 @@ rule train:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("train"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage train --run {input.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
+        "python -m transformer2 stage train --run {params.run:q} --model {wildcards.model:q} --block {wildcards.block:q}"
         " --blocks {wildcards.blocks:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
 
 rule select:
     input:
         inputs_of("select"),
-        run=RUN_INPUT,
     output:
         record_of("select"),
     log:
@@ -50,14 +49,14 @@ rule select:
         gpu=0,
     params:
         settings=settings_of("select"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage select --run {input.run:q} --model {wildcards.model:q} > {log:q} 2>&1"
+        "python -m transformer2 stage select --run {params.run:q} --model {wildcards.model:q} > {log:q} 2>&1"
 
 
 rule derive:
     input:
         inputs_of("derive"),
-        run=RUN_INPUT,
     output:
         record_of("derive"),
     log:
@@ -73,6 +72,7 @@ rule derive:
         gpu=of_model("gpus"),
     params:
         settings=settings_of("derive"),
+        run=RUN_FILE,
     shell:
-        "python -m transformer2 stage derive --run {input.run:q} --model {wildcards.model:q} --threads {threads}"
+        "python -m transformer2 stage derive --run {params.run:q} --model {wildcards.model:q} --threads {threads}"
         " --gpus {resources.gpu} > {log:q} 2>&1"

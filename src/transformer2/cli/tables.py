@@ -8,7 +8,7 @@ import typer
 
 from transformer2 import config as configuration
 from transformer2 import trackers
-from transformer2.cli.options import PAPER_TABLES, File, Text, app, json_option
+from transformer2.cli.options import PAPER_TABLES, File, Text, app
 from transformer2.provenance import atomic_write, write_json
 from transformer2.seals import seal_of
 
@@ -28,12 +28,6 @@ def run_of(file: Path) -> tuple[configuration.Run, Path]:
     if (folder.parent.name, folder.name) != ("results", run.run):
         raise ValueError(f"{file} is of run {run.run}: it must lie in results/{run.run}/")
     return run, folder
-
-
-@app.command()
-def resolve(settings: Text, out: File) -> None:
-    """Write the resolved configuration of a run, with every default; `settings` is JSON: the keys of config.yaml."""
-    write_json(out, configuration.parse(json_option("--settings", settings)).model_dump(mode="json"))
 
 
 @app.command()
