@@ -41,7 +41,8 @@ def plan(
     lines = plan.lines(jobs, plan.Estimator(run, of_models, machine), seconds)
     memory = machine.memory if gpu_memory is None else gpu_memory
     text = words.page(lines, run, gpu, machine, loads) + words.what_fits(lines, run, memory)
-    text += "\n" + worth_the_hours(power_table(printed_gains(papers)), {model.row for model in run.models.values()})
+    rows = {model.row for model in run.models.values() if model.row}
+    text += "\n" + worth_the_hours(power_table(printed_gains(papers)), rows)
     print(text)
     if out is not None:
         atomic_write(out, text)
