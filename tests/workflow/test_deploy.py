@@ -14,6 +14,7 @@ from transformer2.provenance import read_json
 
 SMALL = {
     "run": "small",
+    "seeds": [0],
     "models": {"toy": {"source": "pocket:llama", "row": "llama3-8b", "pretraining_steps": 5}},
     "tasks": {"gsm8k": {"train": 8, "validation": 4, "test": 6, "max_new_tokens": 8}},
     "unseen": {},
