@@ -44,8 +44,11 @@ PICTURES = "doc_to_image: !function transformer2.harness.pictures\n"
 
 
 def documents(**given: Any) -> dict[str, Any]:
-    """The test rows of a task as lm-eval takes them: `rows` as a `datasets.Dataset`, under the name of their split."""
-    from datasets import Dataset  # lm-eval's own; this package needs none
+    """The test rows of a task as lm-eval takes them: `rows` as a `datasets.Dataset`, under the name of their split.
+
+    lm-eval brings the library; this package does not need it.
+    """
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
 
     return {"test": Dataset.from_list(rows(**given))}
 
