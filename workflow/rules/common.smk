@@ -68,8 +68,8 @@ from transformer2.report.contents import Contents
 from transformer2.reproduce import imported_scores, ledger
 from transformer2.reproduce.inventory import illustrated_model, illustration_files
 from transformer2.seals import damaged, made_with
-from transformer2.stages.runner import settings_digest
 from transformer2.stages.blocks import Stages
+from transformer2.stages.keys import settings_digest
 from transformer2.stages.steps import ALL_MODELS
 from transformer2.tasks import TASKS
 

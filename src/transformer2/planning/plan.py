@@ -10,7 +10,7 @@ from transformer2.config import PAPER_MODELS, Run
 from transformer2.provenance import read_json
 from transformer2.reproduce.ledger import Ledger
 from transformer2.stages.blocks import Stages
-from transformer2.stages.runner import key_in_manifest, key_of
+from transformer2.stages.keys import key_in_manifest, key_of
 from transformer2.stages.steps import STAGES, Step
 
 from . import costs, engines

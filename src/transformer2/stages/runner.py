@@ -8,17 +8,16 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from hashlib import sha256 as new_hash
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from transformer2.mistakes import StepsFailed, mistake
-from transformer2.provenance import exclusive_lock, manifest, read_json, write_json
-from transformer2.seals import checksum, damage, seal_of
+from transformer2.provenance import exclusive_lock, manifest, write_json
+from transformer2.seals import checksum, seal_of
 from transformer2.stages import work
-from transformer2.stages.steps import Step
+from transformer2.stages.keys import broken, contents, key_in_manifest, key_of
+from transformer2.stages.step import Step
 
 
 def run_stage(steps: Sequence[Step], record: Path) -> None:
@@ -65,52 +64,6 @@ def remove_manifest(step: Step) -> None:
     """From now on the step counts as not done."""
     step.manifest.unlink(missing_ok=True)
     seal_of(step.manifest).unlink(missing_ok=True)
-
-
-def key_of(step: Step) -> str:
-    """What a step would be made of now: 64 hexadecimal digits. Raises as `contents`."""
-    return _digest([step.work, step.code, step.arguments, contents(step)])
-
-
-def contents(step: Step) -> dict[str, Any]:
-    """Checksums of the inputs of a step, by path.
-
-    Raises:
-        FileNotFoundError: an input is missing.
-        ValueError: an input is damaged.
-    """
-    return {str(path): _content(path) for path in step.inputs}
-
-
-def settings_digest(steps: Sequence[Step]) -> str:
-    """Digest of the code and the settings of steps, which changes what they make; their inputs are not read."""
-    return _digest([[step.work, step.code, step.arguments] for step in steps])[:16]
-
-
-def _digest(made_of: Any) -> str:
-    return new_hash(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def key_in_manifest(step: Step) -> str | None:
-    """What the results of a step were made of; None if one of them is missing or damaged."""
-    return None if broken(step) else read_json(step.manifest).get("key")
-
-
-def broken(step: Step) -> str | None:
-    """What is wrong with the results of a step: a file that is missing or damaged. None if nothing is."""
-    for path in (*step.outputs, step.manifest):
-        if not path.is_file():
-            return f"{path} is missing"
-        if what := damage(path):
-            return f"{path} is damaged: {what}"
-    return None
-
-
-def _content(path: Path) -> Any:
-    """Checksums that stand for the content of a file, or of the base model in a folder."""
-    if path.is_dir():
-        return read_json(path / "manifest.json")["sha256"]
-    return checksum(path)
 
 
 def _line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from transformer2.planning.machines import MACHINES
 from transformer2.provenance import write_json
 from transformer2.reproduce import ledger
 from transformer2.stages.blocks import Stages
-from transformer2.stages.runner import key_of
+from transformer2.stages.keys import key_of
 from transformer2.svf.basis import decoder_matrices, write_basis
 
 SHAPES = ledger.read_all(ROOT / "paper_tables").shapes

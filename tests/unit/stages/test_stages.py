@@ -15,7 +15,8 @@ from transformer2.provenance import read_json, write_json
 from transformer2.seals import sha256
 from transformer2.stages import work
 from transformer2.stages.blocks import Stages
-from transformer2.stages.runner import key_in_manifest, key_of, run_stage, settings_digest
+from transformer2.stages.keys import key_in_manifest, key_of, settings_digest
+from transformer2.stages.runner import run_stage
 from transformer2.stages.steps import ALL_MODELS, LOGS, STAGES, Step
 from transformer2.training import loop
 

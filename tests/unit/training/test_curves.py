@@ -12,7 +12,7 @@ from helpers import settings
 from transformer2 import trackers
 from transformer2.config import load
 from transformer2.stages.blocks import Stages
-from transformer2.stages.runner import settings_digest
+from transformer2.stages.keys import settings_digest
 
 TINY = load(ROOT / "tests/config/tiny.yaml")
 
