@@ -127,6 +127,7 @@ def logits(model: Any) -> Tensor:
         return model(torch.arange(24).reshape(2, 12)).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_weights_answer_as_the_expert_does(kind, base, tmp_path):
     changes = {"svf": {}, "ia3": {"adapter": "ia3", "modules": "ia3"}}.get(kind, {"adapter": kind})

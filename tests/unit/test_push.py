@@ -146,7 +146,6 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["svf", "lora"])
 def test_what_is_pushed_is_downloaded_by_the_library_and_answers_as_the_expert_does(kind, run, base, hub, tmp_path):
     with serve(hub, token=TOKEN) as (address, log):

@@ -344,6 +344,7 @@ def drawn(name: str, rows: list[dict], folder: Path, experts: Path) -> tuple[str
     return page, pd.read_csv(folder / "arxiv" / f"{name}.csv").set_index("cell")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "row", "method", "shown"),
     [

@@ -192,6 +192,7 @@ def test_dispatch_names_its_decisions_and_every_expert(results):
     assert "expert   of math " in text and "expert   of classification " in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line"),
     [

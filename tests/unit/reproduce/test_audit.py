@@ -156,6 +156,7 @@ def test_a_score_is_decoded_into_its_count(value, n, k):
     assert k == [i for i in range(n + 1) if abs(Decimal(100 * i) / n - Decimal(value)) <= Decimal("0.005")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained", "count"),
     [

@@ -170,6 +170,7 @@ def test_holm_multiplies_the_smallest_p_most_and_keeps_their_order():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 9, 50])
 def test_holm_is_that_of_statsmodels(n):
     p_values = np.random.default_rng(n).random(n) ** 3

@@ -114,6 +114,7 @@ OTHER = [
 ]
 
 
+@pytest.mark.slow
 def test_math_lenient_compares_by_value() -> None:
     same = scores([(gold, f"\\boxed{{{answer}}}") for gold, answer in SAME])
     other = scores([(gold, f"\\boxed{{{answer}}}") for gold, answer in OTHER])

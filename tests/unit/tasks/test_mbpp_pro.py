@@ -213,6 +213,7 @@ def test_mbpp_accepts_what_equals_the_expected_number(body: str) -> None:
     assert mbpp_score(f"def larger(a, b):\n  {body}") == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "returned"),
     [

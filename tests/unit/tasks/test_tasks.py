@@ -245,6 +245,7 @@ def test_arc_golds_pass_their_grader_and_numeric_keys_only_the_lenient_one(
     assert sum(row["answerKey"].isdigit() for row in rows) == numeric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply", [". So the answer is {}", "Answer: {}", '**Answer:** "{}"'])
 def test_arc_lenient_accepts_the_full_text_of_the_right_option(reply: str, real_data: Path) -> None:
     rows = real_rows(TASKS["arc_easy"], real_data, "test")

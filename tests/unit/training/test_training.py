@@ -338,6 +338,7 @@ def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(words, tmp_path)
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_after", [1, 3, 4])
 def test_another_job_in_the_same_folder_begins_with_empty_logs(words, tmp_path, capsys, stopped_after):
     trainer(words, tmp_path / "one", settings(learning_rate=0.02)).run(last_step=stopped_after)
