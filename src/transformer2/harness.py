@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from transformer2.data import read_split
-from transformer2.provenance import atomic_write
 from transformer2.rows import read_rows
 from transformer2.scoring import scored_task
 from transformer2.tasks import BENCHMARKS, VISION, Row, Task
@@ -133,7 +132,7 @@ def task_file(task: Task) -> str:
 
 def write_task_files(out: Path) -> list[Path]:
     """Writes all task files into a folder; returns their paths."""
+    out.mkdir(parents=True, exist_ok=True)
     for name, content in task_files().items():
-        atomic_write(out / name, content)
-        (out / f".{name}.sha256").unlink()  # seals are for the files of runs
+        (out / name).write_text(content, encoding="utf-8")
     return [out / name for name in task_files()]

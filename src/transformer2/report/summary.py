@@ -128,13 +128,14 @@ def form(scores: pd.DataFrame) -> pd.DataFrame:
         return gains
     gains = gains.loc[gains["trained_on"] == gains["task"]]
     percent = {name: gains[name].map("{:.1f}".format) for name in ("base_read", "read", "base_of_read", "of_read")}
-    points = {name: gains[name].map("{:+.1f}".format) for name in ("gain", "form", "both", "low", "high")}
+    points = {name: gains[name].map(text.signed) for name in ("gain", "form", "both")}
+    spans = [text.signed_span(*ends) for ends in gains[["low", "high"]].itertuples(index=False)]
     return pd.DataFrame({
         **gains[["model", "method", "task"]],
         "read, %": percent["base_read"] + " → " + percent["read"],
         "right of these, %": percent["base_of_read"] + " → " + percent["of_read"],
         "gain": points["gain"], "by form": points["form"],
-        "where both are read": points["both"] + " (" + points["low"] + " to " + points["high"] + ")",
+        "where both are read": [f"{both} ({span})" for both, span in zip(points["both"], spans, strict=True)],
         "n": [f"{seeds} × {n}" if seeds > 1 else str(n) for seeds, n in gains[["seeds", "n"]].itertuples(index=False)],
     })  # fmt: skip
 

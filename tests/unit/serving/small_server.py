@@ -7,15 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import get_peft_model
+from test_adaptation import save_expert
 
 from helpers import model, tokenizer
 from transformer2.adaptation.model import SelfAdaptiveModel
-from transformer2.models import load_model
 from transformer2.serving.server import Server, listener
 from transformer2.serving.worker import Worker
-from transformer2.svf import SVFConfig
 
 EXPERTS = ("code", "math", "reasoning")
 QUESTIONS = [f"{words} {n}" for n in range(16) for words in ("say one word", "yes or no", "the answer is", "please")]
@@ -32,17 +29,6 @@ def save_models(folder: Path) -> tuple[Path, dict[str, Path]]:
         name: save_expert(folder / "base", folder / "experts" / name, seed)
         for seed, name in enumerate((*EXPERTS, "cls"))
     }
-
-
-def save_expert(base: Path, folder: Path, seed: int) -> Path:
-    settings = SVFConfig(target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
-    adapted = get_peft_model(load_model(base), settings)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in adapted.named_parameters():
-        if "svf_z" in name:
-            parameter.data = 1 + 0.5 * torch.randn(parameter.shape, generator=generator)
-    adapted.save_pretrained(str(folder))
-    return folder
 
 
 @contextmanager
