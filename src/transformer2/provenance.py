@@ -23,9 +23,11 @@ PACKAGES = ("torch", "transformers", "peft", "pyarrow", "safetensors", "math-ver
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, sealed: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`; sealed and moved there if the block ends well, else removed.
 
+    A process that is killed between the seal and the move leaves the file of before with the seal of the new one: it is
+    damaged, and made again. What cannot be made again, not `sealed`, has to hold its own checksum.
     Every writer has a temporary path of its own: of several at once, the last to end leaves its file.
     """
     path = Path(path)
@@ -34,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        seal(path, temporary)
+        if sealed:
+            seal(path, temporary)
         os.replace(temporary, path)
     except Exception as error:
         if number := _refusal(error):  # with the name that the user knows

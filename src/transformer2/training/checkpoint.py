@@ -1,30 +1,46 @@
-"""The whole state of a training in one file that is complete or absent."""
+"""The whole state of a training in one file that is complete or absent, and holds its own checksum.
 
+Not sealed: a process that is killed while it saves leaves the checkpoint of before as it was.
+"""
+
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from transformer2.provenance import atomic_path
-from transformer2.seals import intact
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            {"facts": json.dumps(facts)},
-        )
+    held, said = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, json.dumps(facts)
+    with atomic_path(path, sealed=False) as temporary:
+        save_file(held, temporary, {"facts": said, "sha256": _digest(held, said)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safe_open(intact(path), "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+    """Tensors and facts; ValueError if they are not what was saved."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        whole = metadata["sha256"] == _digest(tensors, metadata["facts"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    if not whole:
+        raise ValueError(f"{path} is damaged: its checksum is another one")
+    return tensors, json.loads(metadata["facts"])
+
+
+def _digest(tensors: dict[str, Tensor], said: str) -> str:
+    digest = hashlib.sha256(said.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, Tensor]) -> dict[str, Tensor]:

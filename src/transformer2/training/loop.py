@@ -26,7 +26,7 @@ from transformer2.evaluation import accuracy
 from transformer2.models import save_expert
 from transformer2.provenance import read_complete_lines, write_json
 from transformer2.rollout.engine import Engine
-from transformer2.seals import damage, remove, seal
+from transformer2.seals import remove, seal
 from transformer2.tasks import Row, Task
 from transformer2.trackers import Report, silent
 
@@ -249,13 +249,14 @@ class Trainer:
         path = self.out / "checkpoint.safetensors"
         logs = {name: read_complete_lines(self.out / name) for name in LOGS}
         facts: dict[str, Any] = {}
-        if what := damage(path):
-            tqdm.write(f"{path} is damaged ({what}): starting afresh")
-        elif path.exists():
-            tensors, facts = checkpoint.load(path)
-            step = facts["progress"]["step"]
-            if [line["step"] for line in logs["metrics.jsonl"][:step]] != [*range(step)]:
-                tqdm.write(f"{self.out}/metrics.jsonl lacks steps that {path.name} has seen: starting afresh")
+        if path.exists():
+            try:
+                tensors, facts = checkpoint.load(path)
+                step = facts["progress"]["step"]
+                if [line["step"] for line in logs["metrics.jsonl"][:step]] != [*range(step)]:
+                    raise ValueError(f"{self.out}/metrics.jsonl lacks steps that {path.name} has seen")
+            except ValueError as error:
+                tqdm.write(f"{error}: starting afresh")
                 facts = {}
         if facts and (facts["job"], facts["progress"].keys()) != (self._job(), asdict(Progress()).keys()):
             tqdm.write(f"{path} is of another job (settings, model, data or code differ): starting afresh")

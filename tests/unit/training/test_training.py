@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers import WORDS, model, right, rows, settings, tokenizer
+from transformer2 import provenance
 from transformer2.models import load_expert, new_expert
 from transformer2.provenance import read_json, read_jsonl, write_json
 from transformer2.rollout.engine import Sampling
@@ -293,6 +294,12 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # of a tensor: the file can be read
+    path.write_bytes(content)
+
+
 def add_half_a_line(path):
     path.write_text(path.read_text() + '{"step": 2, "loss"')
 
@@ -306,6 +313,7 @@ def lose_a_line(path):
     "name, harm, resumed",
     [
         ("checkpoint.safetensors", cut, False),
+        ("checkpoint.safetensors", flip_a_bit, False),
         ("metrics.jsonl", add_half_a_line, True),
         ("metrics.jsonl", lose_a_line, False),
         ("rollouts.jsonl", add_half_a_line, True),
@@ -328,6 +336,24 @@ def test_whatever_is_left_of_a_killed_training_it_ends_as_an_undisturbed_one(
         [line["step"] for line in read_jsonl(tmp_path / "parts" / n)] for n in ("metrics.jsonl", "validation.jsonl")
     ]
     assert steps == [[*range(6)], [0, 2, 4, 6]]
+
+
+def test_a_training_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_of_before(
+    words, tmp_path, capsys, monkeypatch
+):
+    trainer(words, tmp_path, settings()).run(last_step=3)
+    stopped = trainer(words, tmp_path, settings())
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance.os, "replace", killed)
+        with pytest.raises(SystemExit):
+            stopped.run()
+    capsys.readouterr()
+    trainer(words, tmp_path, settings()).run()
+    assert "resuming from step 2" in capsys.readouterr().out
+
+
+def killed(*_):
+    raise SystemExit
 
 
 def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(words, tmp_path):
