@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from . import CHUNK_LOGITS
 from .batching import pad
@@ -31,42 +30,34 @@ def completion_states(
     return states[:, :-1][answered.to(states.device)], ids[:, 1:][answered]
 
 
-def token_logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
+def token_logprobs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
     """log pi(target) (tokens,) in float32.
 
     Naive equivalent: `head(states).log_softmax(-1).gather(-1, targets[:, None])[:, 0]`.
     """
-    return _in_chunks(head, _logprobs, states, targets)
+    return torch.cat([of_targets(distributions(head, states[part]), targets[part]) for part in parts(head, states)])
 
 
-def token_kl(head: nn.Module, states: Tensor, base_states: Tensor, direction: str) -> Tensor:
-    """Exact KL between the next-token distributions of two policies that share a head, (tokens,).
+def token_kl(policy: Tensor, base: Tensor, direction: str) -> Tensor:
+    """Exact KL (tokens,) between next-token distributions, log-probabilities over the vocabulary of two policies.
 
     `policy_to_base` is KL(policy || base) as in Eq. (1), `base_to_policy` the reverse, which the released code uses.
     """
-    return _in_chunks(
-        head, _kl_policy_to_base if direction == "policy_to_base" else _kl_base_to_policy, states, base_states
-    )
+    p, q = (policy, base) if direction == "policy_to_base" else (base, policy)
+    return (p.exp() * (p - q)).sum(-1)
 
 
-def _logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    logits = head(states).float()
-    return logits.gather(-1, targets[:, None].to(logits.device))[:, 0] - logits.logsumexp(-1)
+def distributions(head: nn.Module, states: Tensor) -> Tensor:
+    """Log-probabilities of every next token, (tokens, vocabulary), in float32."""
+    return head(states).float().log_softmax(-1)
 
 
-def _kl_policy_to_base(head: nn.Module, states: Tensor, base_states: Tensor) -> Tensor:
-    policy, base = head(states).float().log_softmax(-1), head(base_states).float().log_softmax(-1)
-    return (policy.exp() * (policy - base)).sum(-1)
+def of_targets(logprobs: Tensor, targets: Tensor) -> Tensor:
+    """Those of the tokens that came, (tokens,)."""
+    return logprobs.gather(-1, targets[:, None].to(logprobs.device))[:, 0]
 
 
-def _kl_base_to_policy(head: nn.Module, states: Tensor, base_states: Tensor) -> Tensor:
-    return _kl_policy_to_base(head, base_states, states)
-
-
-def _in_chunks(head: Any, function: Any, *tensors: Tensor) -> Tensor:
-    """`function` over pieces of the tensors; the logits of a piece are computed again in the backward pass."""
+def parts(head: Any, states: Tensor) -> list[slice]:
+    """`states` in pieces whose logits have at most `CHUNK_LOGITS` numbers."""
     size = max(1, CHUNK_LOGITS // head.weight.shape[0])
-    pieces = list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
-    if len(pieces) == 1:
-        return function(head, *pieces[0])
-    return torch.cat([checkpoint(function, head, *piece, use_reentrant=False) for piece in pieces])  # type: ignore[arg-type]
+    return [slice(first, first + size) for first in range(0, len(states), size)]

@@ -4,16 +4,18 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import WORDS, model, right, rows, settings, tokenizer
 from transformer2 import provenance
 from transformer2.models import load_expert, new_expert
 from transformer2.provenance import read_json, read_jsonl, write_json
+from transformer2.rollout import likelihood
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
 from transformer2.tasks import classify
 from transformer2.training import checkpoint, loop
-from transformer2.training.objective import Sample, accumulate_gradients, negative_objective
+from transformer2.training.objective import Sample, accumulate_gradients, gradient_by_states, negative_objective
 from transformer2.training.samples import batch_indices, references, rollout
 from transformer2.training.selection import ADAPTER_FILES, LAST, same_expert, select
 
@@ -142,7 +144,7 @@ def test_decay_is_that_of_adamw_where_the_base_model_is_at_zero(words, tmp_path)
 
 def test_objective_is_equation_one():
     logprobs, kl, r = torch.tensor([-2.0, -3.0]), torch.tensor([0.5, 0.1]), torch.tensor([1.0, -1.0])
-    assert negative_objective(logprobs, kl, r, 0.3).item() == pytest.approx(-((-2 - 0.15) + (3 - 0.03)))
+    assert negative_objective(logprobs, kl, r, 0.3).sum().item() == pytest.approx(-((-2 - 0.15) + (3 - 0.03)))
 
 
 @pytest.mark.parametrize("how", ["sum", "mean"])
@@ -167,6 +169,26 @@ def test_gradients_equal_autograd_through_the_whole_batch(words, how, kl):
     expected = torch.autograd.grad(loss, [p for p in expert.parameters() if p.requires_grad])
     assert facts["loss"] == pytest.approx(loss.item(), rel=1e-4)
     torch.testing.assert_close(actual, list(expected), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kl", ["policy_to_base", "base_to_policy", None])
+def test_the_head_is_applied_once_to_each_token_and_its_gradients_are_those_of_all_logits_at_once(monkeypatch, kl):
+    chosen = settings() if kl is None else settings(kl=kl, kl_coefficient=0.2)
+    head = torch.nn.Linear(8, 30, bias=False).requires_grad_(False)
+    states, base_states = torch.randn(11, 8, requires_grad=True), None if kl is None else torch.randn(11, 8)
+    targets, rewards, weights = torch.randint(0, 30, (11,)), torch.randn(11), torch.rand(11)
+    policy, divergence = head(states).log_softmax(-1), torch.zeros(11)
+    if base_states is not None:
+        divergence = likelihood.token_kl(policy, head(base_states).log_softmax(-1), chosen.kl)
+    logprobs = policy.gather(-1, targets[:, None])[:, 0]
+    loss = (weights * negative_objective(logprobs, divergence, rewards, chosen.kl_coefficient)).sum()
+    monkeypatch.setattr(likelihood, "CHUNK_LOGITS", 30 * 4)
+    with FlopCounterMode(display=False) as counter:
+        sums, gradient = gradient_by_states(head, states, base_states, targets, rewards, weights, chosen)
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss, states)[0])
+    torch.testing.assert_close(sums, torch.stack([loss, (weights * divergence).sum()]).detach())
+    passes = 2 if kl is None else 3  # logits, their gradient, the base model's logits
+    assert counter.get_total_flops() == passes * 2 * 11 * 8 * 30
 
 
 def test_the_policy_gradient_is_that_of_the_scaled_weights_not_of_the_base(words):
