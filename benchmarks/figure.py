@@ -40,20 +40,24 @@ def bars(report: dict[str, Any]) -> Figure:
 
 
 def growth(report: dict[str, Any]) -> Figure:
-    """Time and memory against what grows, on logarithmic axes, with the fitted exponents."""
-    picture = Figure(figsize=(10, 2.8), layout="constrained")
+    """Time, operations and memory against what grows, on logarithmic axes, with fitted exponents; dashed as planned."""
+    picture = Figure(figsize=(11, 3.2), layout="constrained")
     panels = picture.subplots(1, len(report["growth"]))
     for axes, (what, points) in zip(panels, report["growth"].items(), strict=True):
         sizes = [point["size"] for point in points]
-        for number, kind in enumerate(("processor_seconds", "peak_bytes")):
-            values = [point[kind] / points[0][kind] for point in points]
-            exponent = report["exponents"][what][kind]
-            label = f"{'time' if number == 0 else 'memory'}: {exponent:.2f}"
-            axes.loglog(sizes, values, "o-", color=COLOURS[number], label=label)
+        for number, kind in enumerate(("processor_seconds", "flops", "peak_bytes")):
+            exponents = report["exponents"][what]
+            label = f"{WHAT.get(kind, 'time')}: {exponents[kind]:.2f}"
+            plan = f"planned_{kind}"
+            label += f" ({exponents[plan]:.2f})" if plan in exponents else ""
+            for of, style in ((kind, "o-"), (plan, "--")):
+                if of in points[0]:
+                    values = [point[of] / points[0][of] for point in points]
+                    axes.loglog(sizes, values, style, color=COLOURS[number], label=label if of == kind else None)
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=8)
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.minorticks_off()
         axes.set_title(what, fontsize=10)
-        axes.legend(frameon=False, fontsize=8, title="exponent", title_fontsize=8)
+        axes.legend(frameon=False, fontsize=8, title="exponent (planned)", title_fontsize=8)
     panels[0].set_ylabel("in shares of the smallest")
     return picture

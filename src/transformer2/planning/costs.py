@@ -49,8 +49,12 @@ class Size:
     @property
     def parameters(self) -> int:
         """N, without norms (less than 0.01 %)."""
-        head = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return head + self.layers * sum(m * n for m, n in self.matrices("all")) + self.tower
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.decoder
+
+    @property
+    def decoder(self) -> int:
+        """Those that every token meets: of layers and of the vision tower, not of embeddings and head."""
+        return self.layers * sum(m * n for m, n in self.matrices("all")) + self.tower
 
     def matrices(self, modules: str) -> list[tuple[int, int]]:
         """(m, n) = (outputs, inputs) of the adapted matrices of one layer; `modules` as in `config.MODULES`."""
@@ -213,7 +217,7 @@ def answering_seconds(
     size: Size, prompts: int, rows: int, prompt: float, answer: float, b: int, machine: Machine, slower: float = 1.0
 ) -> float:
     """Answering `prompts` prompts, `rows` side by side, on one GPU; a batch lasts as long as its longest answer,
-    `answer` tokens. `slower` is how many times the operations of W alone an expert costs."""
+    `answer` tokens. `slower` is `factored` where rows have experts of their own."""
     batches = ceil(prompts / rows)
     together = min(rows, prompts)
     operations = 2 * size.parameters * slower
@@ -223,15 +227,36 @@ def answering_seconds(
     return batches * (first + answer * step)
 
 
-def learning_seconds(
-    size: Size, adapted: Adapted, tokens: float, kl: bool, machine: Machine, recomputed: bool = False
-) -> float:
-    """Forward and backward passes over `tokens` tokens on one GPU: 2 N forward, 2 N back to the inputs, 4 r^2 for dz
-    of every SVF matrix, 2 N of the base model for the divergence, and 2 N where layers are recomputed."""
-    dz = 0
+def learning_operations(
+    size: Size, adapted: Adapted, tokens: float, answered: float, micro_batch: float, kl: bool = False,
+    recomputed: bool = False,
+) -> float:  # fmt: skip
+    """Operations of one optimizer step on `tokens` tokens, `answered` of them in answers, `micro_batch` in a pass.
+
+    A token of the decoder: two operations a parameter forward, two back to the inputs of adapted layers, two for the
+    base model with the divergence, two where layers are recomputed. The output head, on answers alone: forward and
+    back, and forward for the base model. SVF: 2 r^2 (r + M) for W' once, M = max(m, n); for dz 4 r^2 a token, or
+    2 r^2 a token and 2 r^3 a pass where that is less. Left out: attention's products of states with states, and the
+    narrow ones of LoRA.
+    """
+    share = adapted.layers / size.layers
+    operations = 2 * size.decoder * tokens * (1 + kl + share * (1 + recomputed))
+    operations += 2 * size.vocabulary * size.hidden * answered * (2 + kl)
     if adapted.adapter == "svf":
-        dz = adapted.layers * sum(4 * min(m, n) ** 2 for m, n in size.matrices(adapted.modules))
-    return tokens * (2 * size.parameters * (2 + kl + recomputed) + dz) / machine.compute
+        sides = [(min(shape), max(shape)) for shape in size.matrices(adapted.modules)]
+        passes, in_pass = ceil(tokens / micro_batch), min(tokens, micro_batch)
+        composed = sum(2 * r * r * (r + longer) for r, longer in sides)
+        dz = passes * sum(2 * r * r * (in_pass + min(in_pass, r)) for r, _ in sides)
+        operations += adapted.layers * (composed + dz)
+    return operations
+
+
+def factored(size: Size, adapted: Adapted) -> float:
+    """Operations of a token with Q beside W, 4 r^2 more for each adapted matrix, over those of the model alone."""
+    if adapted.adapter != "svf":
+        return 1.0
+    more = adapted.layers * sum(4 * min(m, n) ** 2 for m, n in size.matrices(adapted.modules))
+    return 1 + more / (2 * size.parameters)
 
 
 def basis_seconds(size: Size) -> float:

@@ -5,7 +5,7 @@ Constants are of the order of magnitude, as makers state them or as vLLM's docum
 
 from math import ceil
 
-from .costs import CONTEXT_GB, GB, Adapted, Size, basis_bytes, cache_bytes, scaled_bytes, weight_bytes
+from .costs import CONTEXT_GB, GB, Adapted, Size, basis_bytes, cache_bytes, factored, scaled_bytes, weight_bytes
 from .machines import Machine
 
 ROWS = 256
@@ -22,8 +22,6 @@ MEETING = 20e-6
 """Seconds that GPUs take at least to add up what each has; twice a layer in tensor parallelism."""
 HOST = 25e9
 """Bytes a second between a GPU and the memory of its CPU (PCIe 4, 16 lanes): what falling asleep and waking take."""
-FACTORED = 1.4
-"""Operations of a matrix with Q beside those of the matrix alone: W' is not composed from shards."""
 
 
 def held_gb(size: Size, adapted: Adapted, b: int, gpus: int, training: bool) -> float:
@@ -97,11 +95,10 @@ def team_seconds(
     """Forward and backward passes of a team, where one GPU would need `alone` seconds.
 
     Layers are put together from their shards in each of the `passes` over a micro-batch, with nothing else at that
-    time, and SVF works with Q beside W in the adapted layers.
+    time, and SVF works with Q beside W in the adapted layers: W' is not composed from shards.
     """
-    slower = 1 + (FACTORED - 1) * adapted.layers / size.layers if adapted.adapter == "svf" else 1.0
     rounds = ceil(tokens / micro_batch / gpus)
-    return alone * slower / gpus + rounds * passes * weight_bytes(size, b) / LINK
+    return alone * factored(size, adapted) / gpus + rounds * passes * weight_bytes(size, b) / LINK
 
 
 def team_gb(alone_gb: float, size: Size, adapted: Adapted, b: int, gpus: int) -> float:

@@ -250,7 +250,7 @@ class Estimator:
         size, prompt = self.sizes[model], TOKENS[task][0]
         longest = self._longest(task) if longest is None else longest
         rows = min(self.run.batch_rows(model), n)
-        slower = 1.4 if experts > 1 and adapted.adapter == "svf" else 1.0
+        slower = costs.factored(size, adapted) if experts > 1 else 1.0
         seconds = costs.answering_seconds(size, n, rows, prompt, longest, b, self.machine, slower)
         memory = costs.answering_gb(size, adapted, rows, prompt, longest, b, experts, scored, self._gpus(model))
         return Cost(seconds, memory, n * 8.0 * (prompt + TOKENS[task][1]))
@@ -314,7 +314,8 @@ class Estimator:
             answer = engines.SHARE_OF_LONGEST * self._longest(task)
         kl, recomputed = settings["kl_coefficient"] > 0, self.run.models[model].gradient_checkpointing
         all_tokens, micro_batch = batch * (prompt + answer), settings["micro_batch_tokens"]
-        learning = costs.learning_seconds(size, adapted, all_tokens, kl, self.machine, recomputed)
+        operations = costs.learning_operations(size, adapted, all_tokens, batch * answer, micro_batch, kl, recomputed)
+        learning = operations / self.machine.compute
         team = self._gpus(model) if job.engine == "vllm" else 1
         if team > 1:
             passes = 2 + kl + recomputed

@@ -60,7 +60,7 @@ def test_more_gpus_answer_sooner_but_not_for_nothing():
     assert seconds[1] < seconds[0] / 2, "four have no room for many answers beside the weights"
     operations = 2 * LARGE.parameters * 256 * (100 + 256) / H100.compute / 8
     assert operations < seconds[1]
-    alone = costs.learning_seconds(LARGE, half_svf, 90000, True, H100, True)
+    alone = costs.learning_operations(LARGE, half_svf, 90000, 45000, 8192, True, True) / H100.compute
     together = engines.team_seconds(LARGE, half_svf, 90000, alone, 8192, 4, 2, 8)
     assert alone / 8 < together < alone / 4
 
