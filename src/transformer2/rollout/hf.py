@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from transformer2.svf.layer import BASE_ROW, Linear, hold
+from transformer2.svf.layer import BASE_ROW, hold
 
 from .batching import by_length
 from .decode import decode, prefix_of
@@ -113,7 +113,7 @@ class HFEngine:
         model = self._causal_model()
         answers: dict[int, Tensor] = {}
         lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-        with self._weights(experts):
+        with self._weights(experts), self._held(experts):
             for batch in by_length(lengths, self.batch_rows):
                 chosen = [completions[i] for i in batch]
                 with self._rows(None if experts is None else [experts[i] for i in batch]):
@@ -128,7 +128,7 @@ class HFEngine:
         self._check_lengths(prompts)
         model = self._causal_model()
         answers = torch.empty(len(prompts), len(tokens))
-        with self._weights(None):
+        with self._weights(None), self._held(None):
             for batch in by_length([len(prompt) for prompt in prompts], self.batch_rows):
                 # Any token can stand for the next one: the state that predicts it does not see it.
                 states, _ = completion_states(model, [prompts[i] for i in batch], [[tokens[0]]] * len(batch))
@@ -165,7 +165,7 @@ class HFEngine:
 
     def _held(self, experts: Sequence[str | None] | None) -> Any:
         """Keeps W' of SVF's layers over many forward passes, in which the vectors do not change."""
-        return hold(module for module in self.model.modules() if isinstance(module, Linear) and experts is None)
+        return hold(self.model) if experts is None else nullcontext()
 
     def _rows(self, experts: Sequence[str | None] | None) -> Any:
         """Rows of the forward passes inside with experts of their own (None: the base model); None gives all the

@@ -11,7 +11,7 @@ Two forms of the same product:
   their own, for weights that are quantised or sharded, and where some z is almost zero.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -299,12 +299,15 @@ def compose(layers: Sequence[Linear]) -> None:
 
 
 @contextmanager
-def hold(layers: Iterable[Linear]) -> Iterator[None]:
-    """Inside, the vectors do not change: W' of all layers is made now and not compared again."""
+def hold(model: nn.Module) -> Iterator[None]:
+    """Inside, the vectors do not change: W' of all SVF layers of a model is made now and not compared again."""
     by_device: dict[torch.device, list[Linear]] = {}
-    for layer in layers:
+    for layer in model.modules():
+        if not isinstance(layer, Linear):
+            continue
         layer.sharded = layer.sharded or _is_sharded(layer)
-        if layer.multiplies and not (layer.sharded or layer.merged or layer.disable_adapters) and layer._key()[0]:
+        off = layer.sharded or layer.merged or layer.disable_adapters or layer.held
+        if layer.multiplies and not off and layer._key()[0]:
             by_device.setdefault(layer.svf_q.device, []).append(layer)
     held = [layer for group in by_device.values() for layer in group]
     for group in by_device.values():

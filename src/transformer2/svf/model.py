@@ -125,7 +125,7 @@ class SVFModel(BaseTuner):
         """
         names: list[str] | None = kwargs.get("adapter_names")
         if names is None:
-            with hold(module for module in self.modules() if isinstance(module, Linear)):
+            with hold(self):
                 yield
             return
         rows = next((len(one) for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), len(names))

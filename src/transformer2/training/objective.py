@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer2.config import Training
 from transformer2.rollout.batching import by_tokens
 from transformer2.rollout.likelihood import completion_states, distributions, of_targets, parts, token_kl
+from transformer2.svf.layer import hold
 
 from .team import ALONE, Team
 
@@ -87,21 +88,22 @@ def accumulate_gradients(
     causal, head = model.get_base_model(), model.get_base_model().get_output_embeddings()
     totals = torch.zeros(2, dtype=torch.float64)
     lengths = [len(s.prompt_ids) + len(s.completion_ids) for s in samples]
-    for batch, weight in team.share(list(by_tokens(lengths, settings.micro_batch_tokens))):
-        part = [samples[i] for i in batch]
-        prompts, answers = [s.prompt_ids for s in part], [s.completion_ids for s in part]
-        base_states = None
-        if settings.kl_coefficient > 0:
-            with torch.no_grad(), model.disable_adapter():
-                base_states, _ = completion_states(causal, prompts, answers)
-        states, targets = completion_states(causal, prompts, answers)
-        answer_lengths = [len(answer) for answer in answers]
-        rewards = torch.tensor([s.reward for s in part]).repeat_interleave(torch.tensor(answer_lengths))
-        weights = weight / len(samples) * token_weights(answer_lengths, settings.loss)
-        sums, gradient = gradient_by_states(
-            head, states, base_states, targets, rewards.to(states.device), weights.to(states.device), settings
-        )
-        states.backward(gradient)
-        totals += sums.cpu()
+    with hold(model):
+        for batch, weight in team.share(list(by_tokens(lengths, settings.micro_batch_tokens))):
+            part = [samples[i] for i in batch]
+            prompts, answers = [s.prompt_ids for s in part], [s.completion_ids for s in part]
+            base_states = None
+            if settings.kl_coefficient > 0:
+                with torch.no_grad(), model.disable_adapter():
+                    base_states, _ = completion_states(causal, prompts, answers)
+            states, targets = completion_states(causal, prompts, answers)
+            answer_lengths = [len(answer) for answer in answers]
+            rewards = torch.tensor([s.reward for s in part]).repeat_interleave(torch.tensor(answer_lengths))
+            weights = weight / len(samples) * token_weights(answer_lengths, settings.loss)
+            sums, gradient = gradient_by_states(
+                head, states, base_states, targets, rewards.to(states.device), weights.to(states.device), settings
+            )
+            states.backward(gradient)
+            totals += sums.cpu()
     team.add_up([totals, *(p.grad for p in model.parameters() if p.requires_grad and p.grad is not None)])
     return dict(zip(("loss", "kl"), totals.tolist(), strict=True))

@@ -15,6 +15,7 @@ from helpers import WORDS, model, rows, settings, tokenizer
 from transformer2.models import new_expert
 from transformer2.provenance import read_json, read_jsonl
 from transformer2.rollout.engine import Completion, Sampling
+from transformer2.svf.layer import Linear
 from transformer2.training import loop
 from transformer2.training.team import ALONE, Team, decoder_layers, join, shard_layers
 
@@ -66,6 +67,8 @@ def member(rank: int, size: int, folder: Path, chosen: dict[str, Any]) -> None:
     assert all(torch.equal(value, states[0][name]) for state in states for name, value in state.items())
     weights = [p for p in decoder_layers(one.model)[0].parameters() if not p.requires_grad]
     assert weights and all(isinstance(p, DTensor) for p in weights), "in shards"
+    layers = [module for module in one.model.modules() if isinstance(module, Linear)]
+    assert all(layer.sharded and layer.composed is None for layer in layers), "no whole W' beside the shards"
     dist.destroy_process_group()
 
 

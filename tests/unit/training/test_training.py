@@ -13,6 +13,7 @@ from transformer2.provenance import read_json, read_jsonl, write_json
 from transformer2.rollout import likelihood
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
+from transformer2.svf import layer
 from transformer2.tasks import classify
 from transformer2.training import checkpoint, loop
 from transformer2.training.objective import Sample, accumulate_gradients, gradient_by_states, negative_objective
@@ -189,6 +190,20 @@ def test_the_head_is_applied_once_to_each_token_and_its_gradients_are_those_of_a
     torch.testing.assert_close(sums, torch.stack([loss, (weights * divergence).sum()]).detach())
     passes = 2 if kl is None else 3  # logits, their gradient, the base model's logits
     assert counter.get_total_flops() == passes * 2 * 11 * 8 * 30
+
+
+def test_scaled_weights_are_made_once_for_all_micro_batches_of_a_step(words, monkeypatch):
+    chosen = settings(kl_coefficient=0.2, init_std=0.3, micro_batch_tokens=6)
+    expert = new_expert(model(len(words)), chosen, None, seed=1).eval()
+    made, compose = [], layer.compose
+
+    def count(layers):
+        made.append(len(layers))
+        compose(layers)
+
+    monkeypatch.setattr(layer, "compose", count)
+    accumulate_gradients(expert, SAMPLES, chosen)
+    assert len(SAMPLES) > 1 and made == [len(expert.base_model.svf_layers())]
 
 
 def test_the_policy_gradient_is_that_of_the_scaled_weights_not_of_the_base(words):
