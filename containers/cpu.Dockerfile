@@ -10,6 +10,7 @@ RUN apt-get update \
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /opt/transformer2
 COPY constraints.txt LICENSE README.md pyproject.toml ./
+COPY config/paper.yaml config/paper.yaml
 COPY paper_tables paper_tables
 COPY src src
 # PyTorch's index of CPU builds: no CUDA library is downloaded.

@@ -11,6 +11,7 @@ RUN apt-get update \
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /opt/transformer2
 COPY constraints.txt LICENSE README.md pyproject.toml ./
+COPY config/paper.yaml config/paper.yaml
 COPY paper_tables paper_tables
 COPY src src
 RUN uv pip install --system --no-cache --constraint constraints.txt '.[trackers,vllm]'

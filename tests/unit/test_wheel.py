@@ -15,11 +15,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """Folder of the programs of an environment that holds the built wheel, and the packages that it depends on."""
+    """Folder of the programs of an environment that holds the built wheel, and the packages that it depends on.
+
+    These are the ones of this environment, which saves their download; the release workflow installs a wheel in an
+    empty environment.
+    """
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("src", "paper_tables"):
+    for name in ("src", "paper_tables", "config"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", made, source]
     subprocess.run(build, check=True)
@@ -57,5 +61,7 @@ def test_an_installed_wheel_holds_every_file_of_the_ledger_and_the_tuner(install
     assert here == {
         path.relative_to(package / "paper_tables") for path in (package / "paper_tables").rglob("*") if path.is_file()
     }
+    of_paper = (package / "config/paper.yaml").read_text()
+    assert of_paper == (ROOT / "config/paper.yaml").read_text() and not (package / "config/paper.yaml").is_symlink()
     program = "import transformer2.svf; from peft import PeftConfig; print(transformer2.svf.SVFConfig().peft_type)"
     assert output(installed / "python", "-c", program, cwd=tmp_path) == "SVF\n"
