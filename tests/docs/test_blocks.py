@@ -95,6 +95,27 @@ def test_the_models_of_the_page_on_extending_are_one_in_the_place_of_the_papers_
     assert {"my-llama", "next-model"} == set(run.models_of("svf")) and run.models_of("dora") == ["my-llama"]
 
 
+CHEAP = {"plan", "check", "lm-eval"}
+"""Commands that need no model and no data."""
+
+
+@pytest.mark.slow
+def test_commands_that_need_no_model_run_as_they_are_written(tmp_path):
+    for name in ("config", "paper_tables"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (first,) = [text for _, text in blocks([ROOT / "docs/train.md"], "yaml")]
+    (tmp_path / "first.yaml").write_text(first)
+    calls = {
+        tuple(words) for _, text in blocks(PAGES, "bash", "sh") for words in commands_in(text) if words[0] in CHEAP
+    }
+    assert {words[0] for words in calls} == CHEAP and len(calls) >= 6
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    for words in calls:
+        command = [sys.executable, "-m", "transformer2", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, (words, done.stderr)
+
+
 def python(text: str, folder: Path) -> str:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -122,8 +143,10 @@ def test_the_check_for_two_bos_tokens_finds_the_second_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_svf_in_five_lines_trains_saves_and_loads(tmp_path):
-    (text,) = [text for _, text in blocks([ROOT / "README.md"], "python")]
+@pytest.mark.parametrize("page", ["README.md", "docs/peft.md"])
+def test_svf_in_five_lines_trains_saves_and_loads(page, tmp_path):
+    (text,) = [text for _, text in blocks([ROOT / page], "python")]
+    text = text.replace('"expert"', "folder")
     program = f"""
 from transformers import LlamaConfig, LlamaForCausalLM
 import torch
