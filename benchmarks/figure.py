@@ -41,8 +41,8 @@ def bars(report: dict[str, Any]) -> Figure:
 
 def growth(report: dict[str, Any]) -> Figure:
     """Time, operations and memory against what grows, on logarithmic axes, with fitted exponents; dashed as planned."""
-    picture = Figure(figsize=(11, 3.2), layout="constrained")
-    panels = picture.subplots(1, len(report["growth"]))
+    picture = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = picture.subplots(1, len(report["growth"]), sharey=True)
     for axes, (what, points) in zip(panels, report["growth"].items(), strict=True):
         sizes = [point["size"] for point in points]
         for number, kind in enumerate(("processor_seconds", "flops", "peak_bytes")):
@@ -58,6 +58,9 @@ def growth(report: dict[str, Any]) -> Figure:
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.minorticks_off()
         axes.set_title(what, fontsize=10)
-        axes.legend(frameon=False, fontsize=8, title="exponent (planned)", title_fontsize=8)
-    panels[0].set_ylabel("in shares of the smallest")
+        axes.legend(
+            frameon=False, fontsize=8, title="exponent (planned)", title_fontsize=8, loc="upper center",
+            bbox_to_anchor=(0.5, -0.1),
+        )  # fmt: skip
+    panels[0].set_ylabel("relative to the smallest")
     return picture

@@ -23,6 +23,6 @@ def row(report: dict[str, Any]) -> str:
     clock = "seconds" if report["machine"]["device"] == "cuda" or "flops" not in ratios else "processor_seconds"
     seconds = " / ".join(f"{statistics.median(side[clock]):.3g}" for side in sides)
     operations = " / ".join(f"{side['flops'] / 1e9:.4g}" if side["flops"] else "not counted" for side in sides)
-    memory = " / ".join(f"{side['peak_bytes'] / 2**20:.0f}" for side in sides)
+    memory = " / ".join(f"{side['peak_bytes'] / 2**20:.0f}" for side in sides) if "peak_bytes" in ratios else ""
     shares = [f"{ratios[kind]:.2f}" if kind in ratios else "" for kind in ("seconds", "flops", "peak_bytes")]
     return f"| {' | '.join([report['case'], f'{ours} / {rival}', seconds, operations, memory, *shares])} |"

@@ -128,4 +128,4 @@ def fitted(points: list[dict[str, float]]) -> dict[str, float]:
     """Exponents of a cost that grows as a power of the size: the slope of its logarithm."""
     sizes = np.log([point["size"] for point in points])
     costs = {kind: np.log([point[kind] for point in points]) for kind in points[0] if kind != "size"}
-    return {kind: round(float(np.polyfit(sizes, values, 1)[0]), 3) for kind, values in costs.items()}
+    return {kind: round(float(np.polyfit(sizes, values, 1)[0]), 3) + 0.0 for kind, values in costs.items()}
