@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +37,7 @@ from transformer2.planning import costs
 from transformer2.planning.costs import Adapted, Size
 from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
-from transformer2.svf.basis import SOLVER, block_matrices, decoder_matrices, fingerprint, write_basis
+from transformer2.svf.basis import SOLVER, decoder_matrices, fingerprint, write_basis
 from transformer2.training.objective import Sample, accumulate_gradients
 from transformer2.training.recompute import recompute_layers, set_training_mode
 
@@ -121,7 +122,7 @@ def load(work: Work) -> None:
 
 def basis(work: Work, blocks: int = 1) -> None:
     out = Path(work.folder) / f"basis-of-{blocks}.safetensors"
-    write_basis(block_matrices(Path(work.folder), getattr(torch, work.dtype), 0, blocks), out)
+    write_basis(decoder_matrices(Path(work.folder), getattr(torch, work.dtype), 0, blocks), out)
     out.unlink()
 
 
@@ -210,6 +211,27 @@ def answering(adapted_layers: bool, experts: int, scored: bool = False) -> Calla
     return formula
 
 
+def basis_gb(size: Size, b: int, blocks: int = 1) -> float:
+    """Peak memory of decomposing all decoder matrices, or those of one of several blocks of layers, in GB.
+
+    The bases, which are written once all are there; the largest weight; and in float64 either the weight, its Gram
+    matrix (r x r) and a quarter of that again, or the Gram matrix, the eigenvectors and LAPACK's workspace, twice as
+    large.
+    """
+    bases = costs.basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
+    m, n = costs.largest(size, "all")
+    square = 8 * min(m, n) ** 2
+    return (bases + b * m * n + max(8 * m * n + 1.25 * square, 4 * square)) / costs.GB
+
+
+def merged_gb(size: Size, b: int) -> float:
+    """Peak memory of writing a model with an expert merged into all its decoder matrices, in GB: W and W'.
+
+    Weights are mapped from their file, and the file stays until the last of them is replaced.
+    """
+    return (costs.weight_bytes(size, b) + costs.scaled_bytes(size, Adapted("svf", "all", size.layers), b)) / costs.GB
+
+
 def mixing(work: Work) -> float:
     adapted = Adapted("svf", "all", work.size.layers)
     return costs.answering_gb(work.size, adapted, 1, 1, 1, work.bytes, EXPERTS) - costs.CONTEXT_GB
@@ -217,13 +239,13 @@ def mixing(work: Work) -> float:
 
 PATHS: dict[str, tuple[Callable[[Work], None], Callable[[Work], float]]] = {
     "load": (load, lambda work: costs.weight_bytes(work.size, work.bytes) / costs.GB),
-    "basis": (basis, lambda work: costs.basis_gb(work.size, work.bytes)),
-    "basis, one layer": (basis_block, lambda work: costs.basis_gb(work.size, work.bytes, work.size.layers)),
+    "basis": (basis, lambda work: basis_gb(work.size, work.bytes)),
+    "basis, one layer": (basis_block, lambda work: basis_gb(work.size, work.bytes, work.size.layers)),
     "answer, base": (answer, answering(False, 1)),
     "answer, SVF": (answer_svf, answering(True, 1)),
     "few-shot search": (answer_mixes, answering(True, EXPERTS, scored=True)),
     "mix": (mix, mixing),
-    "export merged": (merge, lambda work: costs.merged_gb(work.size, work.bytes)),
+    "export merged": (merge, lambda work: merged_gb(work.size, work.bytes)),
     "SVF": training(SVF, False),
     "SVF, checkpointing": training(SVF, True),
     "LoRA": training(LORA, False),

@@ -98,9 +98,9 @@ def choose_rows(
     return Chosen(rows(), opened.facts)
 
 
-def read_split(task: Task, source: str, split: str, limit: int | None = None, seed: int = 0) -> list[Row]:
-    """The rows of `choose_rows`, all in memory."""
-    return list(choose_rows(task, source, split, limit, seed).rows)
+def read_split(task: Task, source: str, split: str) -> list[Row]:
+    """All rows of a split, in memory; ValueError and OSError as `choose_rows`."""
+    return list(choose_rows(task, source, split).rows)
 
 
 def subset(rows: Sequence[Any], limit: int | None, seed: int) -> list[Any]:

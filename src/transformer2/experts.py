@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transformer2.provenance import read_json
 from transformer2.seals import intact
-from transformer2.svf.config import PEFT_TYPE, SVFConfig
+from transformer2.svf.config import SVFConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BEFORE, AFTER = "base_model.model.", ".svf_z"
@@ -127,10 +127,6 @@ def kind_of(expert: Path) -> str:
     config = _configuration(expert)
     kind: str = config["peft_type"]
     return "DoRA" if config.get("use_dora") else KINDS.get(kind, kind)
-
-
-def is_svf(expert: Path) -> bool:
-    return kind_of(expert) == PEFT_TYPE
 
 
 def _some(names: list[str]) -> str:

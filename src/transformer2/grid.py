@@ -142,11 +142,6 @@ class Grid:
         """Every adapter of the run, by name."""
         return {adapter.name: adapter for adapter in self._adapters()}
 
-    @property
-    def answering(self) -> list[str]:
-        """Adapters that a model is run with to answer a task."""
-        return self.of_kind("base", "expert", "transferred", "uniform", "mix", "on_shots")
-
     def of_kind(self, *kinds: Kind) -> list[str]:
         return [name for name, adapter in self.adapters.items() if adapter.kind in kinds]
 

@@ -15,11 +15,6 @@ class Place:
     def __str__(self) -> str:
         return self.pattern
 
-    @property
-    def stem(self) -> str:
-        """The pattern without the ending of the file, for what lies beside it."""
-        return self.pattern.rpartition(".")[0]
-
     def of(self, **fields: object) -> str:
         """The path with all of its fields filled in. Raises KeyError if one is missing."""
         return self.pattern.format(**fields)

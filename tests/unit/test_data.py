@@ -57,7 +57,7 @@ def test_a_line_separator_inside_a_string_does_not_end_the_row(folder: Path) -> 
 def test_items_name_task_split_and_place_whatever_the_limit(folder: Path) -> None:
     everything = {row["item"]: row for row in read_split(GSM8K, f"dir:{folder}", "validation")}
     assert list(everything) == [f"gsm8k/validation/{i}" for i in range(10)]
-    for row in read_split(GSM8K, f"dir:{folder}", "validation", limit=4):
+    for row in choose_rows(GSM8K, f"dir:{folder}", "validation", limit=4).rows:
         assert everything[row["item"]] == row
 
 
@@ -116,7 +116,8 @@ def test_the_hub_is_asked_for_the_pinned_revision_of_the_source_split(repository
 def test_a_choice_from_parquet_files_is_that_from_json_lines(
     folder: Path, repository: list[Any], limit: int, seed: int, split: str
 ) -> None:
-    assert read_split(GSM8K, "hub", split, limit, seed) == read_split(GSM8K, f"dir:{folder}", split, limit, seed)
+    parquet, lines = (choose_rows(GSM8K, source, split, limit, seed).rows for source in ("hub", f"dir:{folder}"))
+    assert list(parquet) == list(lines)
 
 
 def test_every_data_set_of_the_hub_is_pinned_but_the_one_of_which_no_commit_is_known() -> None:
@@ -187,7 +188,7 @@ def test_a_revision_is_for_the_hub_alone(folder: Path) -> None:
     ("name", "split"), [(name, split) for name, task in BENCHMARKS.items() for split in task.splits]
 )
 def test_pocket_rows_have_the_columns_of_the_real_data(name: str, split: str) -> None:
-    rows = read_split(TASKS[name], "pocket", split, limit=8)
+    rows = list(choose_rows(TASKS[name], "pocket", split, limit=8).rows)
     assert len(rows) == 8
     assert all(set(TASKS[name].columns) <= set(row) for row in rows)
     assert [row["item"] for row in rows] == [f"{name}/{split}/{i}" for i in range(8)]
@@ -206,7 +207,7 @@ def test_unknown_source_names_the_known_ones(source: str) -> None:
 
 def test_unknown_split_names_those_of_the_task() -> None:
     with pytest.raises(ValueError, match="gsm8k has no split 'dev'; it has train, validation, test"):
-        read_split(GSM8K, "pocket", "dev", limit=1)
+        choose_rows(GSM8K, "pocket", "dev", limit=1)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:

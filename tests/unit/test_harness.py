@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 from transformer2 import harness
 from transformer2.config.names import VISION_TASKS
-from transformer2.data import read_split
+from transformer2.data import choose_rows, read_split
 from transformer2.rows import read_rows, write_rows
 from transformer2.sandbox import SandboxError
 from transformer2.tasks import BENCHMARKS, VISION, Prompt, Task
@@ -56,7 +56,7 @@ def rows_of(tmp_path: Path) -> Any:
 
     def make(task: Task, n: int = 6) -> Path:
         file = tmp_path / task.name / "test.jsonl"
-        write_rows(file, read_split(task, "pocket", "test", n), "image" in task.columns)
+        write_rows(file, choose_rows(task, "pocket", "test", n).rows, "image" in task.columns)
         return file
 
     return make

@@ -52,13 +52,6 @@ def start_torch(threads: int, gpus: int | None = None) -> None:
     torch.set_float32_matmul_precision("medium")
 
 
-def rows_of(task: Any, file: Path, pictures: bool = True) -> list[dict[str, Any]]:
-    """The checked rows of a task in a file, with their pictures if they are needed."""
-    from transformer2.rows import read_rows
-
-    return read_rows(task, file, pictures)
-
-
 def json_option(option: str, text: str) -> dict[str, Any]:
     """The mapping that an option holds as JSON.
 

@@ -25,7 +25,6 @@ from transformer2.cli.options import (
     json_option,
     named,
     one_of,
-    rows_of,
     start_torch,
 )  # fmt: skip
 from transformer2.grid import IDENTITY
@@ -82,7 +81,7 @@ def basis(
     from safetensors import SafetensorError
 
     from transformer2.models import check_model, dtype_of, reading
-    from transformer2.svf.basis import block_matrices, write_basis
+    from transformer2.svf.basis import decoder_matrices, write_basis
 
     start_torch(threads)
     check_model(model)
@@ -90,7 +89,7 @@ def basis(
     facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record, reading(model, SafetensorError):
         with atomic_path(out) as temporary:
-            record["matrices"] = write_basis(block_matrices(model, of_type, block, blocks), temporary)
+            record["matrices"] = write_basis(decoder_matrices(model, of_type, block, blocks), temporary)
         record["sha256"] = sha256(out)
 
 
@@ -174,11 +173,13 @@ def generate(
 def classes(rows: Annotated[list[str], typer.Option(help="<task>=<file with its rows>, repeated")], split: Text,
             out: File, limit: Annotated[int | None, typer.Option(min=1)] = None, seed: int = 0) -> None:  # fmt: skip
     """Write the rows of one split of the task `classify`: prompts of other tasks, and everyday requests."""
+    from transformer2.rows import read_rows
     from transformer2.tasks.classify import labelled
 
     files = named(rows)
     with manifest(out.with_suffix(".manifest.json"), split=split, seed=seed, limit=limit) as facts:
-        made = labelled([(of := task_of(task), rows_of(of, file)) for task, file in files.items()], split, limit, seed)
+        read = [(of := task_of(task), read_rows(of, file)) for task, file in files.items()]
+        made = labelled(read, split, limit, seed)
         write_jsonl(out, made)
         facts |= {"rows": len(made), "sha256": sha256(out)}
 

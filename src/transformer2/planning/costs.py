@@ -126,27 +126,6 @@ def layer_bytes(size: Size, adapted: Adapted, b: int) -> int:
     return shared + b * kept
 
 
-def basis_gb(size: Size, b: int, blocks: int = 1) -> float:
-    """Peak memory of decomposing all decoder matrices, or those of one of several blocks of layers, in GB (of the CPU).
-
-    The bases, which are written once all are there; the largest weight; and in float64 either the weight, its Gram
-    matrix (r x r) and a quarter of that again, or the Gram matrix, the eigenvectors and LAPACK's workspace, twice as
-    large.
-    """
-    bases = basis_bytes(size, Adapted("svf", "all", ceil(size.layers / blocks)), b)
-    m, n = largest(size, "all")
-    square = 8 * min(m, n) ** 2
-    return (bases + b * m * n + max(8 * m * n + 1.25 * square, 4 * square)) / GB
-
-
-def merged_gb(size: Size, b: int) -> float:
-    """Peak memory of writing a model with an expert merged into all its decoder matrices, in GB (of the CPU): W and W'.
-
-    Weights are mapped from their file, and the file stays until the last of them is replaced.
-    """
-    return (weight_bytes(size, b) + scaled_bytes(size, Adapted("svf", "all", size.layers), b)) / GB
-
-
 def largest(size: Size, modules: str) -> tuple[int, int]:
     """(m, n) of the largest adapted matrix."""
     return max(size.matrices(modules), key=lambda shape: shape[0] * shape[1])

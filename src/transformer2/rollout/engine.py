@@ -69,10 +69,6 @@ class Engine(Protocol):
         """Takes over the expert from training, as it is now."""
         ...
 
-    def close(self) -> None:
-        """Frees what the engine holds."""
-        ...
-
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: list[int], sampling: Sampling) -> str:
     """The text of an answer, cut before the first stop string."""

@@ -139,9 +139,6 @@ class HFEngine:
     def refresh(self) -> None:
         """Nothing to do: engine and training share the model."""
 
-    def close(self) -> None:
-        del self.model
-
     def _causal_model(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 

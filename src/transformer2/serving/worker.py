@@ -105,8 +105,6 @@ class Worker:
         self._waiting: deque[Question] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self.busy = False
-        """Whether a batch is being answered."""
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def _mix(self, weights: dict[str, float] | None) -> tuple[Chosen | None, str | None]:
@@ -171,7 +169,6 @@ class Worker:
                 failed = Refusal("the model failed on this batch; the log of the server says how", status=500)
                 for question in batch:
                     question.tell(failed)
-            self.busy = False
 
     def _gather(self) -> list[Question]:
         """The questions of the next batch; none if the worker is closed."""
@@ -180,8 +177,7 @@ class Worker:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
             time.sleep(GATHER_SECONDS)
             with self._changed:
-                self.busy = bool(self._waiting)
-                if self.busy:
+                if self._waiting:
                     return [self._waiting.popleft() for _ in range(min(len(self._waiting), self.engine.batch_rows))]
         return []
 

@@ -118,18 +118,21 @@ def matrix_files(model_folder: Path) -> dict[str, tuple[Path, str]]:
     return places
 
 
-def decoder_matrices(model_folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """(module name, weight) of every matrix that SVF may adapt, one at a time from the folder's safetensors.
+def decoder_matrices(
+    model_folder: Path, dtype: torch.dtype, block: int = 0, blocks: int = 1
+) -> Iterator[tuple[str, Tensor]]:
+    """(module name, weight (m, n)) of every matrix that SVF may adapt, one at a time from the folder's safetensors.
 
     Weights come in the dtype that the model runs in: a basis belongs to the weights that it was made from.
-    """
-    return block_matrices(model_folder, dtype, 0, 1)
 
+    Args:
+        model_folder: of the model.
+        dtype: that the model runs in.
+        block: which one of several blocks of layers of about the same size, from 0.
+        blocks: number of blocks.
 
-def block_matrices(model_folder: Path, dtype: torch.dtype, block: int, blocks: int) -> Iterator[tuple[str, Tensor]]:
-    """As `decoder_matrices`, of one of several blocks of layers of about the same size; `block` counts from 0.
-
-    Raises ValueError if there is no such block.
+    Raises:
+        ValueError: there is no such block.
     """
     files = matrix_files(model_folder)
     layers = sorted({int(name.split(".layers.")[1].split(".")[0]) for name in files})

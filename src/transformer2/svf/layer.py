@@ -137,14 +137,14 @@ class SVFLayer(BaseTunerLayer):
         self._disable_adapters = False
         self._unmerged: Tensor | None = None
 
-    def update_layer(self, adapter_name: str, config: SVFConfig, inference_mode: bool = False) -> None:
+    def update_layer(self, adapter_name: str, config: SVFConfig) -> None:
         """Adds the vector of a new adapter, in float32."""
         identity = 1.0 if config.parametrisation == "linear" else 0.1  # any constant p gives z = 1
         mean = identity if config.init_mean is None else config.init_mean
         start = mean + (config.init_std if config.init_weights else 1.0) * torch.randn(self.svf_s.shape)
         self.svf_z[adapter_name] = nn.Parameter(start.to(self.svf_s.device))
         self.parametrisation[adapter_name] = config.parametrisation
-        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+        self.set_adapter(self.active_adapters)
 
     def z(self, adapter_name: str) -> Tensor:
         """z (r,) of an adapter as it multiplies the singular values; differentiable in the trained vector."""

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import openai
 import pytest
@@ -233,15 +234,16 @@ def test_64_parallel_clients_lose_nothing_and_get_what_they_get_one_after_anothe
 
 @pytest.fixture
 def held(server, monkeypatch):
-    """Holds the engine before its next batch until it is set."""
-    go, stream = threading.Event(), server.worker.engine.stream
+    """Holds the engine before its next batch until `go` is set; `reached` says that it has this batch."""
+    reached, go, stream = threading.Event(), threading.Event(), server.worker.engine.stream
 
     def holding(*arguments):
+        reached.set()
         assert go.wait(20)
         stream(*arguments)
 
     monkeypatch.setattr(server.worker.engine, "stream", holding)
-    yield go
+    yield SimpleNamespace(reached=reached, go=go)
     go.set()
 
 
@@ -274,24 +276,24 @@ def test_a_full_queue_refuses_in_one_error_and_takes_what_comes_later(server, cl
         return client.chat.completions.create(model="base", messages=user("say"), max_tokens=2).choices[0].message
 
     first, got = in_thread(one)
-    until(lambda: server.worker.waiting == 0 and server.worker.busy)
+    assert held.reached.wait(20) and server.worker.waiting == 0
     second, got_too = in_thread(one)
     until(lambda: server.worker.waiting == 1)
     with pytest.raises(openai.RateLimitError, match="1 requests wait already") as refused:
         one()
     assert refused.value.code == "queue_full" and refused.value.response.headers["retry-after"]
-    held.set()
+    held.go.set()
     first.join(20), second.join(20)
     assert got == got_too == [one()]
 
 
 def test_a_client_that_goes_away_leaves_its_place_in_the_queue(server, client, held):
     first, _ = in_thread(lambda: client.chat.completions.create(model="base", messages=user("say"), max_tokens=2))
-    until(lambda: server.worker.busy)
+    assert held.reached.wait(20)
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.3).chat.completions.create(model="base", messages=user("say"), max_tokens=2)
     until(lambda: server.worker.waiting == 0)
-    held.set()
+    held.go.set()
     first.join(20)
 
 
@@ -304,27 +306,31 @@ def endless(alone) -> dict:
     return {"model": "math", "messages": user(text), "max_tokens": LONG}
 
 
-def slowly(engine, tokens: list):
-    """`engine.stream`, which waits at every token and keeps it in `tokens`."""
+def slowly(engine, tokens: list, ended: threading.Event):
+    """`engine.stream`, which waits at every token, keeps it in `tokens`, and sets `ended` after its batch."""
     stream = engine.stream
 
     def wait(receive):
         return lambda *token: (tokens.append(token), time.sleep(0.01), receive(*token))[-1]
 
-    return lambda prompts, samplings, experts, receive: stream(prompts, samplings, experts, wait(receive))
+    def slow(prompts, samplings, experts, receive):
+        stream(prompts, samplings, experts, wait(receive))
+        ended.set()
+
+    return slow
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_ends_its_answer(server, client, endless, monkeypatch, stream):
-    tokens: list = []
-    monkeypatch.setattr(server.worker.engine, "stream", slowly(server.worker.engine, tokens))
+    tokens, ended = [], threading.Event()
+    monkeypatch.setattr(server.worker.engine, "stream", slowly(server.worker.engine, tokens, ended))
     if stream:
         with client.chat.completions.create(**endless, stream=True) as chunks:
             next(iter(chunks))
     else:
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=0.3).chat.completions.create(**endless)
-    until(lambda: not server.worker.busy)
+    assert ended.wait(20)
     assert 0 < len(tokens) < LONG // 2
 
 
@@ -340,7 +346,7 @@ def test_a_failure_of_the_model_is_one_error_and_the_next_request_is_answered(se
 def test_shutdown_refuses_what_waits_and_ends_what_is_answered(folders, endless, monkeypatch):
     with running(SelfAdaptiveModel.from_pretrained(*folders)) as one, new_client(one) as client:
         tokens: list = []
-        monkeypatch.setattr(one.worker.engine, "stream", slowly(one.worker.engine, tokens))
+        monkeypatch.setattr(one.worker.engine, "stream", slowly(one.worker.engine, tokens, threading.Event()))
         chunks = iter(client.chat.completions.create(**endless, stream=True))
         next(chunks)
         waits, got = in_thread(lambda: client.chat.completions.create(**endless))

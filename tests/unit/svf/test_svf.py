@@ -13,7 +13,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import (
     BasisFile,
-    block_matrices,
     decoder_matrices,
     decompose,
     join_bases,
@@ -242,7 +241,7 @@ def test_a_basis_by_blocks_of_layers_is_the_one_that_is_made_at_once(tmp_path, b
     write_basis(decoder_matrices(tmp_path / "model", torch.float32), tmp_path / "whole")
     files = [tmp_path / f"{block}" for block in range(blocks)]
     for block, file in enumerate(files):
-        write_basis(block_matrices(tmp_path / "model", torch.float32, block, blocks), file)
+        write_basis(decoder_matrices(tmp_path / "model", torch.float32, block, blocks), file)
     assert join_bases(files, tmp_path / "joined") == 5 * 7
     joined, whole = (load_file(tmp_path / name) for name in ("joined", "whole"))
     assert joined.keys() == whole.keys() and all(torch.equal(joined[name], whole[name]) for name in whole)
@@ -256,7 +255,7 @@ def test_a_block_that_is_not_there_is_refused(tmp_path):
     tiny_llama().save_pretrained(tmp_path)
     for block, blocks in ((2, 2), (0, 3), (-1, 1)):
         with pytest.raises(ValueError, match="2 layers make 1 to 2 blocks, from 0 on"):
-            write_basis(block_matrices(tmp_path, torch.float32, block, blocks), tmp_path / "basis")
+            write_basis(decoder_matrices(tmp_path, torch.float32, block, blocks), tmp_path / "basis")
 
 
 def test_a_basis_is_made_for_the_dtype_that_the_model_runs_in(inputs, tmp_path):
