@@ -90,7 +90,7 @@ def test_comments_docstrings_and_annotations_of_functions_do_not_count(source):
     file = source / "training/objective.py"
     edits = {
         "(logprobs: Tensor,": "(logprobs,",
-        '"""-J of Eq. (1), summed': '"""Summed',
+        '"""-J of Eq. (1) at each': '"""At each',
         "\nimport torch\n": "\n# a comment\nimport torch\n",
     }
     for old, new in edits.items():
