@@ -98,5 +98,15 @@ def test_no_packages_import_each_other():
         raise AssertionError(f"a circle of imports: {' <- '.join(error.args[1])}") from None
 
 
+def test_training_needs_nothing_of_self_adaptation():
+    arrows = graph()
+    needed: set[str] = set()
+    new = {"training"}
+    while new:
+        needed |= new
+        new = set().union(*(arrows[name] for name in new)) - needed
+    assert "adaptation" not in needed
+
+
 def test_svf_needs_nothing_else_of_the_package():
     assert graph()["svf"] == set(), "it can be lifted out as it is"

@@ -249,7 +249,7 @@ def dispatch(
 ) -> Facts:  # fmt: skip
     """Answers every item of a split in two passes: classifies the prompt, then answers with the expert of its class."""
     from transformer2.adaptation.model import SelfAdaptiveModel
-    from transformer2.evaluation import answer_in_two_passes
+    from transformer2.adaptation.two_passes import answer_in_two_passes
     from transformer2.rows import read_rows
     from transformer2.stages.loaded import lend_base
 

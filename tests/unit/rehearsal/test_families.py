@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from helpers import settings
 from transformer2 import evaluation
-from transformer2.adaptation import few_shot, model
+from transformer2.adaptation import few_shot, model, two_passes
 from transformer2.cli import app
 from transformer2.models import family
 from transformer2.pocket import corpus, pretrain
@@ -63,7 +63,7 @@ def test_every_command_asks_each_family_in_its_way(bases, tmp_path, monkeypatch)
         asked.append(prompt)
         return encode_prompt(tokenizer, prompt)
 
-    for module in (evaluation, model, few_shot, samples):
+    for module in (evaluation, model, two_passes, few_shot, samples):
         monkeypatch.setattr(module, "encode_prompt", spy)
     data = tmp_path / "rows.jsonl"
     write_jsonl(data, corpus.rows("arc_easy", "test", 4))
