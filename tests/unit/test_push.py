@@ -21,6 +21,7 @@ from transformer2.models import load_expert, load_model
 from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.push import Repository, gather
 from transformer2.seals import sha256
+from transformer2.stages.keys import contents
 from transformer2.stages.runner import do
 from transformer2.stages.steps import Step
 from transformer2.training.selection import copy_expert
@@ -36,7 +37,8 @@ ARC = [
 
 
 def step(work: str, manifest: Path, inputs: list[Path], out: Path, **arguments: Any) -> None:
-    do(Step(work, {"work": work}, arguments | {"out": out}, manifest, tuple(inputs), (out,)), key="k")
+    one = Step(work, {"work": work}, arguments | {"out": out}, manifest, tuple(inputs), (out,))
+    do(one, "k", contents(one))
 
 
 def score(run: Path, model: Path, expert: Path, task: str, rows: list[dict], **data: Any) -> None:

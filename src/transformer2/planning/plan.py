@@ -10,7 +10,7 @@ from transformer2.config import PAPER_MODELS, Run
 from transformer2.provenance import read_json
 from transformer2.reproduce.ledger import Ledger
 from transformer2.stages.blocks import Stages
-from transformer2.stages.keys import key_in_manifest, key_of
+from transformer2.stages.keys import contents, key_in_manifest, key_of
 from transformer2.stages.steps import STAGES, Step
 
 from . import costs, engines
@@ -97,7 +97,7 @@ def job_of(step: Step, run: Run) -> Job:
 def is_done(step: Step) -> bool:
     """Whether the results of a step are there, made of what there is now."""
     try:
-        return key_in_manifest(step) == key_of(step)
+        return key_in_manifest(step) == key_of(step, contents(step))
     except (FileNotFoundError, ValueError):  # an input is missing or damaged
         return False
 

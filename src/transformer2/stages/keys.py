@@ -1,7 +1,7 @@
 """What a step would be made of, and what its results were made of."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256 as new_hash
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from transformer2.seals import checksum, damage
 from transformer2.stages.step import Step
 
 
-def key_of(step: Step) -> str:
-    """What a step would be made of now: 64 hexadecimal digits. Raises as `contents`."""
-    return _digest([step.work, step.code, step.arguments, contents(step)])
+def key_of(step: Step, read: Mapping[str, Any]) -> str:
+    """What a step would be made of with the inputs `read`, see `contents`: 64 hexadecimal digits."""
+    return _digest([step.work, step.code, step.arguments, read])
 
 
 def contents(step: Step) -> dict[str, Any]:

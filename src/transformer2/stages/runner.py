@@ -7,8 +7,9 @@ inputs) and every file that it wrote is as it was written.
 import json
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,12 +36,14 @@ def run_stage(steps: Sequence[Step], record: Path) -> None:
     ):
         for step in bar:
             try:
-                if (key := key_of(step)) == key_in_manifest(step):
+                read = contents(step)
+                key = key_of(step, read)
+                if key == key_in_manifest(step):
                     continue
                 print(f"\n{step.name}", file=sys.stderr)
                 if step.manifest.is_file() and (what := broken(step)):
                     print(f"{what}; it is made again", file=sys.stderr)
-                do(step, key)
+                do(step, key, read)
             except Exception as error:  # of one step, whatever it is: the others are still of use
                 if not mistake(error):
                     traceback.print_exc()
@@ -51,12 +54,13 @@ def run_stage(steps: Sequence[Step], record: Path) -> None:
     write_json(record, {step.name: {str(path): checksum(path) for path in step.outputs} for step in steps})
 
 
-def do(step: Step, key: str) -> None:
-    """Does one step; its manifest is written last, so that a step that was killed is done again."""
+def do(step: Step, key: str, read: Mapping[str, Any]) -> None:
+    """Does one step with the inputs `read`, see `keys.contents`; its manifest is written last, so that a step that was
+    killed is done again."""
     remove_manifest(step)
     with manifest(step.manifest, step=step.name, key=key) as facts:
         facts["arguments"] = json.loads(json.dumps(step.arguments, default=str))  # paths as text
-        facts["read"] = contents(step)
+        facts["read"] = read
         facts |= getattr(work, step.work)(**step.arguments, **step.besides)
 
 

@@ -18,7 +18,7 @@ from transformer2.planning.machines import MACHINES
 from transformer2.provenance import write_json
 from transformer2.reproduce import ledger
 from transformer2.stages.blocks import Stages
-from transformer2.stages.keys import key_of
+from transformer2.stages.keys import contents, key_of
 from transformer2.svf.basis import decoder_matrices, write_basis
 
 SHAPES = ledger.read_all(ROOT / "paper_tables").shapes
@@ -153,7 +153,7 @@ def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_p
     step = stages.steps("select", "tiny-llama")[0]
     for path in (*step.inputs, *step.outputs):
         write_json(path, path.name)
-    write_json(step.manifest, {"seconds": 3.0, "key": key_of(step)})
+    write_json(step.manifest, {"seconds": 3.0, "key": key_of(step, contents(step))})
     left, seconds, _ = plan.jobs(stages)
     assert len(left) == len(jobs) - 1 and seconds == {plan.job_of(step, stages.run).kind: 3.0}
     write_json(step.inputs[0], "another")

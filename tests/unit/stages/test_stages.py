@@ -15,7 +15,7 @@ from transformer2.provenance import read_json, write_json
 from transformer2.seals import sha256
 from transformer2.stages import work
 from transformer2.stages.blocks import Stages
-from transformer2.stages.keys import key_in_manifest, key_of, settings_digest
+from transformer2.stages.keys import contents, key_in_manifest, key_of, settings_digest
 from transformer2.stages.runner import run_stage
 from transformer2.stages.steps import ALL_MODELS, LOGS, STAGES, Step
 from transformer2.training import loop
@@ -185,7 +185,7 @@ def test_a_step_that_is_killed_while_it_writes_is_done_again(copied, tmp_path, m
     (tmp_path / "a.txt").write_text("a")  # as before: what was made of it then is lost all the same
     assert key_in_manifest(step) is None
     run_stage([step], record)
-    assert read_json(tmp_path / "a.json") == "a" and key_in_manifest(step) == key_of(step)
+    assert read_json(tmp_path / "a.json") == "a" and key_in_manifest(step) == key_of(step, contents(step))
     assert read_json(step.manifest)["read"] == {str(path): sha256(path) for path in step.inputs}
 
 
@@ -195,9 +195,9 @@ def test_the_key_of_a_step_is_that_of_the_contents_of_its_inputs(copied, tmp_pat
     write_json(tmp_path / "model/manifest.json", {"sha256": {"model.safetensors": "1"}})
     step = copying(tmp_path, "a")
     with_model = Step("copy", step.of, step.arguments, step.manifest, (*step.inputs, tmp_path / "model"), step.outputs)
-    keys = [key_of(step), key_of(with_model)]
+    keys = [key_of(step, contents(step)), key_of(with_model, contents(with_model))]
     write_json(tmp_path / "model/manifest.json", {"sha256": {"model.safetensors": "2"}})
-    keys.append(key_of(with_model))
+    keys.append(key_of(with_model, contents(with_model)))
     assert len(set(keys)) == 3
 
 
