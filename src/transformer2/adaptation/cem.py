@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformer2.config import CEM
+
 Score = tuple[float, float]
 """Mean score of the answers, and the mean log-likelihood of the tokens of the right ones (-inf if there are none)."""
 NO_SIGNAL = "no signal: no candidate answered any shot right, so the uniform mix is kept"
@@ -31,7 +33,7 @@ class Result:
 def search(
     evaluate: Callable[[list[Tensor]], Sequence[Score]],
     shape: tuple[int, int],
-    settings: dict[str, Any],
+    settings: CEM,
     normalised: bool,
     seed: int,
 ) -> Result:
@@ -43,21 +45,20 @@ def search(
     Args:
         evaluate: scores of candidates (K, L) each; asked once for each distinct candidate.
         shape: (K, L).
-        settings: the keys of `config.CEM`: population, elites, iterations, initial_mean (None: 1/K), initial_std,
-            smallest_std, patience.
+        settings: population, elites, deviations and the end of the search.
         normalised: candidates are divided by their sum over the experts.
         seed: of the draws.
     """
     experts, _ = shape
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.full(shape, 1 / experts)
-    mean = uniform if settings["initial_mean"] is None else torch.full(shape, float(settings["initial_mean"]))
-    std = torch.full(shape, float(settings["initial_std"]))
+    mean = uniform if settings.initial_mean is None else torch.full(shape, float(settings.initial_mean))
+    std = torch.full(shape, float(settings.initial_std))
     known: dict[bytes, Score] = {}
     result = Result(uniform, (0.0, -torch.inf), "all iterations")
     since_best = 0
-    for iteration in range(settings["iterations"]):
-        drawn = draw(mean, std, settings["population"] - 1, normalised, generator)
+    for iteration in range(settings.iterations):
+        drawn = draw(mean, std, settings.population - 1, normalised, generator)
         population = [result.alpha, *drawn]
         new = {key(alpha): alpha for alpha in population if key(alpha) not in known}
         known |= dict(zip(new, evaluate(list(new.values())), strict=True))
@@ -66,8 +67,8 @@ def search(
         since_best = since_best + 1 if iteration and leader <= result.score else 0
         result.alpha, result.score = population[0], leader
         if leader[0] > 0:  # without any right answer the ranks mean nothing: draw around the same mean again
-            elite = torch.stack(population[: settings["elites"]])
-            mean, std = elite.mean(0), elite.std(0, correction=0).clamp(min=settings["smallest_std"])
+            elite = torch.stack(population[: settings.elites])
+            mean, std = elite.mean(0), elite.std(0, correction=0).clamp(min=settings.smallest_std)
         result.history.append(
             {
                 "iteration": iteration, "mean": mean.tolist(), "std": std.tolist(), "best": result.alpha.tolist(),
@@ -75,7 +76,7 @@ def search(
                 "evaluated": len(known),
             }
         )  # fmt: skip
-        if since_best >= settings["patience"]:
+        if since_best >= settings.patience:
             result.stopped = CONVERGED.format(since_best)
             break
     if result.score[0] == 0:

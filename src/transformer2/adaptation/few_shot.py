@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from transformer2.config import Search
 from transformer2.provenance import read_complete_lines
 from transformer2.rollout.engine import Engine, Sampling, encode_prompt
 from transformer2.tasks import RIGHT, Row, Task
@@ -77,7 +78,7 @@ class Remembered:
 
 def adapt(
     engine: Engine, tokenizer: Any, task: Task, rows: Sequence[Row], experts: Sequence[str], layers: int,
-    settings: dict[str, Any], seed: int, remembered: Remembered | None = None,
+    settings: Search, seed: int, remembered: Remembered | None = None,
 ) -> Result:  # fmt: skip
     """Searches the mix of `experts` that answers `rows` best; the engine then holds it under the name "default".
 
@@ -88,8 +89,7 @@ def adapt(
         rows: the few shots.
         experts: names of the experts to mix.
         layers: decoder layers of the model.
-        settings: keys of `config.CEM`, and granularity (vector | layer), normalised, score (strict | lenient),
-            max_new_tokens.
+        settings: what is searched, how, and how a candidate is scored.
         seed: of the draws.
         remembered: scores of an earlier, stopped run of the same search.
 
@@ -100,13 +100,11 @@ def adapt(
         raise ValueError("few-shot adaptation needs at least one shot; there is none")
     if not experts:
         raise ValueError("few-shot adaptation needs at least one expert; there is none")
-    width = layers if settings["granularity"] == "layer" else 1
-    with tqdm(total=settings["iterations"], desc=f"adapting to {task.name}", unit="iteration") as bar:
+    width = layers if settings.granularity == "layer" else 1
+    with tqdm(total=settings.iterations, desc=f"adapting to {task.name}", unit="iteration") as bar:
 
         def score(alphas: list[Tensor]) -> list[Score]:
-            return score_mixes(
-                engine, tokenizer, task, rows, experts, alphas, settings["score"], settings["max_new_tokens"]
-            )
+            return score_mixes(engine, tokenizer, task, rows, experts, alphas, settings.score, settings.max_new_tokens)
 
         def evaluate(alphas: list[Tensor]) -> list[Score]:
             scores = remembered(alphas, score) if remembered else score(alphas)
@@ -114,6 +112,6 @@ def adapt(
             bar.update()
             return scores
 
-        result = search(evaluate, (len(experts), width), settings, settings["normalised"], seed)
+        result = search(evaluate, (len(experts), width), settings, settings.normalised, seed)
     engine.mix("default", experts, result.alpha[:, 0] if width == 1 else result.alpha)
     return result

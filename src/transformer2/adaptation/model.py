@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from transformer2.config import CLASSIFIER, parse_search
+from transformer2.config import CLASSIFIER, Search, parse_search
 from transformer2.experts import check_base
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
@@ -164,7 +164,7 @@ class SelfAdaptiveModel:
         if self.strategy != "few-shot":
             raise ValueError(f"strategy {self.strategy!r} does not search a mix; load the model with 'few-shot'")
         task = task.for_family(self.family)
-        chosen = parse_search({"max_new_tokens": task.max_new_tokens} | settings).model_dump()
+        chosen = parse_search({"max_new_tokens": task.max_new_tokens} | settings)
         layers = len(self.engine.model.base_model.scaled_layers(self.experts[0]))
         remembered = few_shot.Remembered(scores, self._search(shots, task, seed, chosen)) if scores else None
         result = few_shot.adapt(
@@ -174,13 +174,14 @@ class SelfAdaptiveModel:
         self.alpha = result.alpha
         return result
 
-    def _search(self, shots: Sequence[Row], task: Task, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    def _search(self, shots: Sequence[Row], task: Task, seed: int, settings: Search) -> dict[str, Any]:
         """What the scores of a search depend on."""
         model = self.engine.model
         weights = {name: fingerprint(weight) for name, weight in model.named_parameters() if "candidate" not in name}
         whole = hashlib.sha256(json.dumps(weights).encode()).hexdigest()
         task_version = {"task": task.name, "version": task.version}
-        return task_version | {"weights": whole, "shots": described(shots), "settings": settings, "seed": seed}
+        job = {"weights": whole, "shots": described(shots), "settings": settings.model_dump(), "seed": seed}
+        return task_version | job
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 512, streamer: Any = None) -> Answers:
         """Answers to users' prompts, greedily; a streamer of transformers shows the answer to a single one."""

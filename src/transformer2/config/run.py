@@ -343,7 +343,7 @@ class Run(Section):
         return self.generation_batch if own is None else own
 
     def search(self, budget: str, configuration: str, task: str) -> dict[str, Any]:
-        """Everything that one few-shot adaptation depends on, as plain data (see `adaptation.few_shot.adapt`)."""
+        """Everything that one few-shot adaptation depends on, as plain data (see `Search`)."""
         assert self.adaptation is not None
         granularity, normalised = CONFIGURATIONS[configuration]
         own = self.budgets[budget].iterations

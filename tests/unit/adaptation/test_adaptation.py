@@ -20,7 +20,7 @@ from transformer2.adaptation import cem, dispatch, few_shot
 from transformer2.adaptation.choice import choose, shots
 from transformer2.adaptation.model import SelfAdaptiveModel
 from transformer2.cli import app
-from transformer2.config import ConfigError
+from transformer2.config import CEM, ConfigError, Search
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.provenance import read_json, write_jsonl
 from transformer2.rollout import hf
@@ -332,14 +332,18 @@ def nearness(target: torch.Tensor):
 
 def test_the_search_finds_the_maximum_by_likelihood_alone():
     target = torch.tensor([[0.1, 0.8], [0.6, 0.3], [0.9, 0.5]])
-    found = cem.search(nearness(target), (3, 2), SEARCH | {"population": 40, "elites": 8}, normalised=False, seed=0)
+    found = cem.search(
+        nearness(target), (3, 2), CEM(**SEARCH | {"population": 40, "elites": 8}), normalised=False, seed=0
+    )
     torch.testing.assert_close(found.alpha, target, atol=0.05, rtol=0)
     assert found.score[1] == max(step["best_loglik"] for step in found.history)
 
 
 def test_normalised_candidates_sum_to_one_over_the_experts():
     target = torch.tensor([[0.7], [0.2], [0.1]])
-    found = cem.search(nearness(target), (3, 1), SEARCH | {"population": 40, "elites": 8}, normalised=True, seed=0)
+    found = cem.search(
+        nearness(target), (3, 1), CEM(**SEARCH | {"population": 40, "elites": 8}), normalised=True, seed=0
+    )
     torch.testing.assert_close(found.alpha, target, atol=0.05, rtol=0)
     assert sum(found.alpha[:, 0]) == pytest.approx(1)
 
@@ -351,7 +355,7 @@ def test_no_candidate_is_scored_twice_and_the_uniform_mix_is_the_first():
         seen.extend(alphas)
         return [(0.5, 0.0) for _ in alphas]
 
-    cem.search(evaluate, (2, 1), SEARCH, normalised=False, seed=0)
+    cem.search(evaluate, (2, 1), CEM(**SEARCH), normalised=False, seed=0)
     torch.testing.assert_close(seen[0], torch.full((2, 1), 0.5))
     assert len({tuple(alpha.flatten().tolist()) for alpha in seen}) == len(seen)
     assert all((alpha > 0).any(0).all() for alpha in seen), "no column of zeros"
@@ -360,21 +364,25 @@ def test_no_candidate_is_scored_twice_and_the_uniform_mix_is_the_first():
 def test_one_expert_normalised_leaves_nothing_to_search():
     scored: list[int] = []
     found = cem.search(
-        lambda alphas: scored.append(len(alphas)) or [(0.3, -1.0)] * len(alphas), (1, 1), SEARCH | {"patience": 2},
-        normalised=True, seed=0,
+        lambda alphas: scored.append(len(alphas)) or [(0.3, -1.0)] * len(alphas), (1, 1),
+        CEM(**SEARCH | {"patience": 2}), normalised=True, seed=0,
     )  # fmt: skip
     assert sum(scored) == 1 and float(found.alpha) == 1 and found.stopped.startswith("converged")
 
 
 def test_an_initial_mean_moves_the_draws_and_not_the_uniform_mix():
-    settings = SEARCH | {"initial_mean": 1, "iterations": 1}
+    settings = CEM(**SEARCH | {"initial_mean": 1, "iterations": 1})
     found = cem.search(lambda alphas: [(0.5, -float(a.std())) for a in alphas], (3, 1), settings, True, seed=0)
     torch.testing.assert_close(found.alpha, torch.full((3, 1), 1 / 3))
 
 
 def test_without_one_right_answer_there_is_no_signal_and_the_uniform_mix_is_kept():
     found = cem.search(
-        lambda alphas: [(0.0, -math.inf)] * len(alphas), (3, 1), SEARCH | {"patience": 3}, normalised=False, seed=0
+        lambda alphas: [(0.0, -math.inf)] * len(alphas),
+        (3, 1),
+        CEM(**SEARCH | {"patience": 3}),
+        normalised=False,
+        seed=0,
     )
     assert found.stopped == cem.NO_SIGNAL and torch.equal(found.alpha, torch.full((3, 1), 1 / 3))
     assert len(found.history) == 4, "the first iteration and three without a better candidate"
@@ -385,7 +393,7 @@ def test_the_best_ever_is_kept_and_the_deviation_has_a_floor():
     def noisy(alphas):  # a lucky draw early on that the elite mean moves away from
         return [(1.0, 0.0) if 0.45 < float(alpha[0]) < 0.55 else (0.5, float(alpha[0])) for alpha in alphas]
 
-    found = cem.search(noisy, (2, 1), SEARCH | {"smallest_std": 0.07}, normalised=False, seed=1)
+    found = cem.search(noisy, (2, 1), CEM(**SEARCH | {"smallest_std": 0.07}), normalised=False, seed=1)
     bests = [step["best_accuracy"] for step in found.history]
     assert bests == sorted(bests) and found.score[0] == 1.0
     assert min(min(column) for step in found.history for column in step["std"]) == pytest.approx(0.07)
@@ -395,7 +403,7 @@ def test_elites_that_tie_on_right_answers_are_ranked_by_likelihood():
     def evaluate(alphas):
         return [(1.0, float(alpha[0])) for alpha in alphas]
 
-    found = cem.search(evaluate, (1, 1), SEARCH | {"iterations": 1}, normalised=False, seed=0)
+    found = cem.search(evaluate, (1, 1), CEM(**SEARCH | {"iterations": 1}), normalised=False, seed=0)
     drawn = cem.draw(torch.ones(1, 1), torch.full((1, 1), 0.5), 11, False, torch.Generator().manual_seed(0))
     best = sorted([1.0, *(float(alpha) for alpha in drawn)], reverse=True)[:3]
     assert found.history[0]["mean"][0][0] == pytest.approx(sum(best) / 3)
@@ -417,13 +425,8 @@ def test_all_mixes_in_one_batch_score_as_one_by_one(engine):
 
 
 def test_a_search_is_the_same_with_the_same_seed(engine):
-    settings = SEARCH | {
-        "iterations": 3,
-        "granularity": "layer",
-        "normalised": True,
-        "score": "strict",
-        "max_new_tokens": 6,
-    }
+    layerwise = {"iterations": 3, "granularity": "layer", "normalised": True, "score": "strict", "max_new_tokens": 6}
+    settings = Search(**SEARCH | layerwise)
     one, two, other = (
         few_shot.adapt(engine, engine.tokenizer, WORDS, rows(3), EXPERTS, 2, settings, seed) for seed in (0, 0, 1)
     )
