@@ -43,7 +43,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Scope:
     """What a job leaves unused of the code that its command could reach."""
 
     task: str | None = None
@@ -66,30 +66,30 @@ def digest(command: str, task: str | None = None, without: Iterable[str] = (), u
     Raises:
         ValueError: there is no such command.
     """
-    choice = Choice(task, BOOKKEEPING | {f"{PACKAGE}.{name}" for name in without}, frozenset(unused))
-    return _digest(command, choice)
+    scope = Scope(task, BOOKKEEPING | {f"{PACKAGE}.{name}" for name in without}, frozenset(unused))
+    return _digest(command, scope)
 
 
 @cache
-def _digest(command: str, choice: Choice) -> str:
+def _digest(command: str, scope: Scope) -> str:
     hashed = sha256()
-    for name, code in sorted(closure(command, choice).items()):
+    for name, code in sorted(closure(command, scope).items()):
         hashed.update(f"{name}\n{code}\n".encode())
     return hashed.hexdigest()[:16]
 
 
-def closure(command: str, choice: Choice) -> dict[Name, str]:
+def closure(command: str, scope: Scope) -> dict[Name, str]:
     """The code of every definition that a command may run, by module and name; see `digest`."""
     reached: dict[Name, str] = {}
     waiting = [command_function(command)]
     while waiting:
         name = waiting.pop()
-        if name in reached or _left_out(name[0], choice):
+        if name in reached or _left_out(name[0], scope):
             continue
-        code, referred = _read_definition(name, choice.task is None, choice.unused)
+        code, referred = _read_definition(name, scope.task is None, scope.unused)
         reached[name] = code
         for reference in referred:
-            waiting += _resolve(*reference, choice)
+            waiting += _resolve(*reference, scope)
         module, _, _ = name[0].rpartition(".")
         waiting += [(name[0], ""), *([(module, "")] if module else [])]  # importing it imports its package, too
     return reached
@@ -189,13 +189,13 @@ def _global_names(scope: SymbolTable) -> set[str]:
     return names.union(*map(_global_names, scope.get_children()))
 
 
-def _resolve(module: str, name: str, attributes: tuple[str, ...], choice: Choice) -> Iterator[Name]:
+def _resolve(module: str, name: str, attributes: tuple[str, ...], scope: Scope) -> Iterator[Name]:
     """Where `name.attribute...` of a module is defined; nothing if that is outside of this package."""
     inner = f"{module}.{name}" if name else module
-    if choice.task is not None and inner == f"{PACKAGE}.tasks.TASKS":
-        yield _definition_of_task(choice.task)
+    if scope.task is not None and inner == f"{PACKAGE}.tasks.TASKS":
+        yield _definition_of_task(scope.task)
     elif _path(inner) and attributes:
-        yield from _resolve(inner, attributes[0], attributes[1:], choice)
+        yield from _resolve(inner, attributes[0], attributes[1:], scope)
     elif _path(inner):
         yield from _all_of(inner)  # a module is handed over as a whole
     elif _path(module):
@@ -203,7 +203,7 @@ def _resolve(module: str, name: str, attributes: tuple[str, ...], choice: Choice
             yield module, name
         elif name in read(module).imports:
             yield module, ""
-            yield from _resolve(*read(module).imports[name], attributes, choice)
+            yield from _resolve(*read(module).imports[name], attributes, scope)
 
 
 def _statements(name: Name, any_task: bool) -> list[ast.stmt]:
@@ -305,8 +305,8 @@ def _all_of(module: str) -> Iterator[Name]:
     yield from ((module, name) for name in read(module).definitions)
 
 
-def _left_out(module: str, choice: Choice) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in choice.without)
+def _left_out(module: str, scope: Scope) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in scope.without)
 
 
 @cache

@@ -128,7 +128,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
+def folder_checksums(folder: Path) -> dict[str, str]:
     """sha256 of every file in a folder (not below it), by name; manifests and seals are left out."""
     files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name != "manifest.json")
     return {path.name: sha256(path) for path in files if not path.name.startswith(".")}

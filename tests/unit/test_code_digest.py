@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from transformer2 import code_digest
 from transformer2.cli.options import app
-from transformer2.code_digest import BOOKKEEPING, Choice, closure, digest
+from transformer2.code_digest import BOOKKEEPING, Scope, closure, digest
 from transformer2.config import Training
 from transformer2.reproduce.frames import IDENTITY
 
@@ -170,13 +170,13 @@ def test_no_command_runs_code_that_its_digest_leaves_out(tmp_path, monkeypatch):
     ]:  # fmt: skip
         ran = traced([*arguments.split(), *json_options])
         without = BOOKKEEPING | {f"transformer2.{name}" for name in step.get("without", ())}
-        choice = Choice(step.get("task"), without, frozenset(step.get("unused", ())))
+        scope = Scope(step.get("task"), without, frozenset(step.get("unused", ())))
         command = arguments.split()[0]
         if command in of_work:  # what a stage runs of it
             work = f"stages.work.{of_work[command]}"
-            assert closure(work, choice).keys() <= closure(command, choice).keys()
+            assert closure(work, scope).keys() <= closure(command, scope).keys()
         followed = {name for name in ran if name[0] not in BOOKKEEPING}
-        assert len(followed) > 1 and followed <= closure(command, choice).keys(), command
+        assert len(followed) > 1 and followed <= closure(command, scope).keys(), command
 
 
 def traced(arguments: list[str]) -> set[tuple[str, str]]:

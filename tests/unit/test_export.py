@@ -19,7 +19,7 @@ import helpers
 from conftest import ROOT
 from transformer2.export import export, low_rank, relative_error
 from transformer2.models import load_expert, load_experts, load_model, load_tokenizer, new_expert
-from transformer2.provenance import fingerprint, read_json, write_json, write_jsonl
+from transformer2.provenance import folder_checksums, read_json, write_json, write_jsonl
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
 from transformer2.svf.basis import decompose, scale_weight
@@ -80,7 +80,7 @@ def model_folder(folder: Path, source: str = "hub:someone/tiny", dtype: Any = to
     tokenizer = helpers.tokenizer()
     helpers.model(len(tokenizer), seed).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    facts = {"source": source, "revision": "abc123", "parameters": 1, "sha256": fingerprint(folder)}
+    facts = {"source": source, "revision": "abc123", "parameters": 1, "sha256": folder_checksums(folder)}
     write_json(folder / "manifest.json", facts)
     return folder
 
@@ -212,7 +212,7 @@ def test_a_lora_of_rank_k_is_the_one_that_peft_finds_by_decomposing_the_change(s
 def test_two_exports_are_the_same_bytes(svf, base, tmp_path):
     for name in ("one", "two"):
         run(svf, base, tmp_path / name, "lora", 2)
-    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "two")
+    assert folder_checksums(tmp_path / "one") == folder_checksums(tmp_path / "two")
     modules = read_json(tmp_path / "one" / "adapter_config.json")["target_modules"]
     assert modules == sorted(modules), "a set has another order in the next process"
 

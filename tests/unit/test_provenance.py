@@ -13,7 +13,7 @@ from transformer2.provenance import (
     atomic_folder,
     atomic_path,
     exclusive_lock,
-    fingerprint,
+    folder_checksums,
     manifest,
     read_complete_lines,
     read_json,
@@ -78,7 +78,7 @@ def test_a_manifest_has_facts_checksums_versions_time_and_memory(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "x").write_text("x")
     with manifest(tmp_path / "manifest.json", task="gsm8k") as facts:
-        facts["sha256"] = fingerprint(tmp_path / "data")
+        facts["sha256"] = folder_checksums(tmp_path / "data")
     record = read_json(tmp_path / "manifest.json")
     assert record["task"] == "gsm8k" and record["sha256"] == {"x": sha256(tmp_path / "data" / "x")}
     assert record["packages"]["torch"].startswith("2.") and record["seconds"] >= 0 and record["peak_memory_mb"] > 10

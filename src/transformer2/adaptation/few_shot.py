@@ -48,7 +48,7 @@ def score_mixes(
     return scores
 
 
-class Remembered:
+class ScoreCache:
     """Scores of candidates in a file, so that a search that was stopped is resumed without scoring them again.
 
     The first line is the job (any JSON value). A file of another job is replaced; an unfinished last line is dropped.
@@ -78,7 +78,7 @@ class Remembered:
 
 def adapt(
     engine: Engine, tokenizer: Any, task: Task, rows: Sequence[Row], experts: Sequence[str], layers: int,
-    settings: Search, seed: int, remembered: Remembered | None = None,
+    settings: Search, seed: int, cache: ScoreCache | None = None,
 ) -> Result:  # fmt: skip
     """Searches the mix of `experts` that answers `rows` best; the engine then holds it under the name "default".
 
@@ -91,7 +91,7 @@ def adapt(
         layers: decoder layers of the model.
         settings: what is searched, how, and how a candidate is scored.
         seed: of the draws.
-        remembered: scores of an earlier, stopped run of the same search.
+        cache: scores of an earlier, stopped run of the same search.
 
     Raises:
         ValueError: no shot, or no expert.
@@ -107,7 +107,7 @@ def adapt(
             return score_mixes(engine, tokenizer, task, rows, experts, alphas, settings.score, settings.max_new_tokens)
 
         def evaluate(alphas: list[Tensor]) -> list[Score]:
-            scores = remembered(alphas, score) if remembered else score(alphas)
+            scores = cache(alphas, score) if cache else score(alphas)
             bar.set_postfix(accuracy=f"{max(scores)[0]:.2f}" if scores else "as before")
             bar.update()
             return scores

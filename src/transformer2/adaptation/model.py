@@ -166,10 +166,8 @@ class SelfAdaptiveModel:
         task = task.for_family(self.family)
         chosen = parse_search({"max_new_tokens": task.max_new_tokens} | settings)
         layers = len(self.engine.model.base_model.scaled_layers(self.experts[0]))
-        remembered = few_shot.Remembered(scores, self._search(shots, task, seed, chosen)) if scores else None
-        result = few_shot.adapt(
-            self.engine, self.tokenizer, task, shots, self.experts, layers, chosen, seed, remembered
-        )
+        cache = few_shot.ScoreCache(scores, self._search(shots, task, seed, chosen)) if scores else None
+        result = few_shot.adapt(self.engine, self.tokenizer, task, shots, self.experts, layers, chosen, seed, cache)
         self.engine.set_expert("default")
         self.alpha = result.alpha
         return result

@@ -28,7 +28,7 @@ from transformer2.cli.options import (
     start_torch,
 )  # fmt: skip
 from transformer2.grid import IDENTITY
-from transformer2.provenance import atomic_path, fingerprint, manifest, read_json, write_jsonl
+from transformer2.provenance import atomic_path, folder_checksums, manifest, read_json, write_jsonl
 from transformer2.scoring import task_of
 from transformer2.seals import damaged, intact, seal_folder, sha256
 from transformer2.stages import work
@@ -201,7 +201,7 @@ def export(
     with manifest(out.with_name(f"{out.name}.manifest.json"), **facts) as record:
         written = write(expert, model, out, form, rank, basis, hub_id, dtype, templates)  # type: ignore[arg-type]
         record["inputs"] = {"expert": sha256(expert / "adapter_model.safetensors")}
-        record |= {"error": written.get("error"), "sha256": fingerprint(out)}
+        record |= {"error": written.get("error"), "sha256": folder_checksums(out)}
     for name, part in written.get("matrices", {}).items():
         print(f"{name}: rank {part['rank']}, error {part['error']:.2%} of the change of the weight")
     print(f"{out}: {form}" + (f" of rank {written['rank']}, error {written['error']:.2%} in all" if written else ""))

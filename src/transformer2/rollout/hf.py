@@ -46,7 +46,8 @@ class HFEngine:
             return []
         self._check_lengths(prompts)
         answers: dict[int, Completion] = {}
-        ended, choose = Ending(self.tokenizer, self._eos(), sampling.stop), Choice(sampling, self._placeholders())
+        ended = StopCondition(self.tokenizer, self._eos(), sampling.stop)
+        choose = TokenSampler(sampling, self._placeholders())
         batches = list(by_length([len(prompt) for prompt in prompts], self.batch_rows))
         with self._decoding(experts) as model:
             prefix = prefix_of(model, prompts, experts, self._rows)
@@ -77,8 +78,8 @@ class HFEngine:
             raise ValueError(
                 "the model names no token that ends its answers: set eos_token_id in its generation config"
             )
-        end, greedy = min(eos), Choice(Sampling(1), never).of(len(prompts))
-        drawn = {row: Choice(one, never).of(1) for row, one in enumerate(samplings) if one.temperature}
+        end, greedy = min(eos), TokenSampler(Sampling(1), never).of(len(prompts))
+        drawn = {row: TokenSampler(one, never).of(1) for row, one in enumerate(samplings) if one.temperature}
 
         def choose(logits: Tensor, alive: list[int]) -> Tensor:
             best = greedy(logits, alive).tolist()
@@ -197,7 +198,7 @@ def _contiguous_states(head: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-class Choice:
+class TokenSampler:
     """Draws tokens, so that a row's draws depend neither on the other rows nor on which of them have left."""
 
     def __init__(self, sampling: Sampling, never: Sequence[int]):
@@ -219,7 +220,7 @@ class Choice:
         return choose
 
 
-class Ending:
+class StopCondition:
     """Whether an answer ends with its newest token: by an end token, or as its text now holds a stop string."""
 
     def __init__(self, tokenizer: Any, eos: set[int], stop: tuple[str, ...]):

@@ -43,7 +43,7 @@ class Entrance:
         self.classifies = worker.fixed is None
         self.tokenizer: Any = copy.deepcopy(model.tokenizer)  # the worker uses the other one, in its own thread
         self.context: int = model.engine.model.config.get_text_config().max_position_embeddings
-        self._alone = threading.Lock()
+        self._tokenizer_lock = threading.Lock()
 
     def question(self, request: Request, tell: Any) -> Question:
         """The question of a request, of which `tell` hears.
@@ -64,7 +64,7 @@ class Entrance:
                 raise self._too_long(f"to classify the last message takes {tokens} tokens")
         seed = secrets.randbits(63) if request.seed is None else request.seed
         limit = request.limit or min(DEFAULT_TOKENS, room)
-        sampling = Sampling(limit, request.heat, tuple(request.stop), seed)
+        sampling = Sampling(limit, request.sampling_temperature, tuple(request.stop), seed)
         return Question(prompt, None if adaptive else request.model, text, sampling, tell)
 
     def known(self, name: str) -> str:
@@ -76,7 +76,7 @@ class Entrance:
 
     def _encode(self, prompt: Prompt) -> list[int]:
         try:
-            with self._alone:
+            with self._tokenizer_lock:
                 return encode_prompt(self.tokenizer, prompt)
         except TemplateError as error:
             message = f"the chat template of the model refuses these messages: {' '.join(str(error).split())}"

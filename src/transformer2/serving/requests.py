@@ -86,7 +86,7 @@ class Request(BaseModel):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
-    def heat(self) -> float:
+    def sampling_temperature(self) -> float:
         """The temperature."""
         return self.temperature if self.temperature is not None and self.temperature >= GREEDY else 0.0
 

@@ -43,12 +43,12 @@ def train_expert(
             recompute_layers(expert)
         if team.size > 1:
             shard_layers(expert, team)
-            team.from_first(lambda: None)  # all have given back what is not their share
+            team.broadcast_from_main(lambda: None)  # all have given back what is not their share
         answering: Any = None
-        if team.first:
+        if team.is_main:
             answering = training_engine(engine, expert, model, tokenizer, basis, dtype, gpus, batch_rows)
         facts = settings.model_dump() | {"model": str(model), "task": task, "seed": seed}
-        with curves(report_to if team.first else (), out, facts) as report:
+        with curves(report_to if team.is_main else (), out, facts) as report:
             trainer = Trainer(
                 expert, answering, tokenizer, the_task, train_rows, validation_rows, settings, seed, out, inputs, team,
                 report,
@@ -72,7 +72,7 @@ def train_in_team(gpus: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Trains one expert in one process a GPU; `arguments` are those of `train_expert`, and it returns the same."""
     release()
     with tempfile.TemporaryDirectory(prefix="transformer2-team-") as folder:
-        place = Path(folder) / "meeting"
+        place = Path(folder) / "rendezvous"
         start_processes(_member, (gpus, place, dict(arguments)), gpus, start_method="spawn")
     training = read_json(arguments["out"] / "training.json")
     return {field.name: training[field.name] for field in fields(Progress)}

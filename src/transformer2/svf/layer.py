@@ -79,7 +79,7 @@ def diagonal(left: Tensor, right: Tensor, q: Tensor) -> Tensor:
     return (left.to(accurate) * right.to(accurate)).sum(0)
 
 
-def turned(x: Tensor, q: Tensor, d: Tensor) -> Tensor:
+def scaled_projection(x: Tensor, q: Tensor, d: Tensor) -> Tensor:
     """x Q diag(d) Q^T in the dtype of x; d is (r,), or (rows, 1, ..., r) if each row of x has its own."""
     return (((x.to(q.dtype) @ q) * d).to(q.dtype) @ q.T).to(x.dtype)
 
@@ -238,9 +238,9 @@ class Linear(nn.Module, SVFLayer):
     def _factored(self, x: Tensor, d: Tensor) -> Tensor:
         """x W'^T + b by the base layer as it is. Naive equivalent: `scale_weight` for each row, then `F.linear`."""
         if self.tall:
-            return self.base_layer(x + turned(x, self.svf_q, d))
+            return self.base_layer(x + scaled_projection(x, self.svf_q, d))
         y = self.base_layer(x)
-        return y + turned(y if self.bias is None else y - self.bias, self.svf_q, d)
+        return y + scaled_projection(y if self.bias is None else y - self.bias, self.svf_q, d)
 
     def _composed(self, x: Tensor) -> Tensor:
         """x W'^T + b by W', as the base model would compute it."""

@@ -113,7 +113,7 @@ class Trainer:
         if self.progress.step >= steps or self.progress.stopped:
             self.last = self._copy()
             self._restore(self._selected())
-            if self.team.first:
+            if self.team.is_main:
                 remove(self.out / "checkpoint.safetensors")
         return self.progress
 
@@ -174,7 +174,7 @@ class Trainer:
             answers = self.settings.answers
             return (leave_one_out(samples, answers) if answers > 1 else samples), seen
 
-        return self.team.from_first(answered)
+        return self.team.broadcast_from_main(answered)
 
     def _update(self, samples: list[Sample], learning_rate: float) -> dict[str, float]:
         """One optimiser step; none if the gradient is not finite."""
@@ -217,7 +217,7 @@ class Trainer:
             self.engine.refresh()
             return accuracy(self.engine, self.tokenizer, self.task, self.validation, tokens, which)
 
-        value = self.team.from_first(measured)
+        value = self.team.broadcast_from_main(measured)
         p.last_validation = value
         if value > p.best_validation:
             p.best_step, p.best_validation, p.evaluations_since_best = p.step, value, 0
@@ -235,7 +235,7 @@ class Trainer:
         return {"settings": self.settings.model_dump(), "seed": self.seed, "inputs": self.inputs} | task
 
     def _save_checkpoint(self) -> None:
-        if not self.team.first:
+        if not self.team.is_main:
             return
         tensors = {f"current.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
@@ -267,8 +267,8 @@ class Trainer:
             self.best = {name: tensors[f"best.{name}"] for name in self.parameters}
             checkpoint.restore_optimizer(self.optimizer, self.parameters, tensors)
             tqdm.write(f"resuming from step {self.progress.step}")
-        self.team.from_first(lambda: None)  # all have read
-        if self.team.first:
+        self.team.broadcast_from_main(lambda: None)  # all have read
+        if self.team.is_main:
             self._rewrite({
                 name: [line for line in logs[name] if facts and line["step"] < self.progress.step + key]
                 for name, key in LOGS.items()
@@ -286,7 +286,7 @@ class Trainer:
             parameter.copy_(tensors[name])
 
     def _log(self, name: str, lines: list[dict[str, Any]]) -> None:
-        if self.team.first:
+        if self.team.is_main:
             self._write(name, lines)
             self.report(name, lines)
 
@@ -307,7 +307,7 @@ class Trainer:
     def save(self) -> None:
         """Writes the adapters of the selected state and of the last one (in `last/`), and `training.json`, the summary
         that the choice among sweep points reads."""
-        if not self.team.first:
+        if not self.team.is_main:
             return
         for state, folder in ((self.last, self.out / LAST), (self._selected(), self.out)):
             self._restore(state)

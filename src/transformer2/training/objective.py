@@ -105,5 +105,5 @@ def accumulate_gradients(
             )
             states.backward(gradient)
             totals += sums.cpu()
-    team.add_up([totals, *(p.grad for p in model.parameters() if p.requires_grad and p.grad is not None)])
+    team.all_reduce([totals, *(p.grad for p in model.parameters() if p.requires_grad and p.grad is not None)])
     return dict(zip(("loss", "kl"), totals.tolist(), strict=True))

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 Result = TypeVar("Result")
-PATIENCE = timedelta(days=2)
+TIMEOUT = timedelta(days=2)
 """How long a process waits for the others, who may wait for the answers of the first."""
 
 
@@ -31,16 +31,16 @@ class Team:
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def from_first(self, work: Callable[[], Result]) -> Result:
+    def broadcast_from_main(self, work: Callable[[], Result]) -> Result:
         """What the first process gets from `work`, in all of them."""
         if self.size == 1:
             return work()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # vLLM needs what torch would keep
-        result: list[Any] = [work() if self.first else None]
+        result: list[Any] = [work() if self.is_main else None]
         dist.broadcast_object_list(result, 0)
         return result[0]
 
@@ -51,7 +51,7 @@ class Team:
         mine = [(batch, 1.0) for batch in batches[self.rank :: self.size]]
         return mine + [(batches[0], 0.0)] * (rounds - len(mine))
 
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
         """Puts the sum over all processes in place of each tensor."""
         if self.size > 1:
             for tensor in tensors:
@@ -61,13 +61,13 @@ class Team:
 ALONE = Team()
 
 
-def join(rank: int, size: int, meeting: Path) -> Team:
-    """Makes this process one of a team; `meeting` is a file that is not there yet, the same for all of them."""
+def join(rank: int, size: int, rendezvous: Path) -> Team:
+    """Makes this process one of a team; `rendezvous` is a file that is not there yet, the same for all of them."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(rank)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=size, timeout=TIMEOUT)
     return Team(rank, size)
 
 

@@ -19,7 +19,7 @@ from transformer2.models import load_experts, load_model, new_expert, save_exper
 from transformer2.rollout.attention import NAME
 from transformer2.rollout.decode import common_prefix
 from transformer2.rollout.engine import Sampling, encode_prompt
-from transformer2.rollout.hf import Ending, HFEngine
+from transformer2.rollout.hf import HFEngine, StopCondition
 
 START = [0, *range(10, 22)]
 PROMPTS = [[*START, 5, 6, 7], [*START, 8], [*START, *range(30, 41)], [*START, 9, 9], [*START, 8, 7], [*START, 7]] * 3
@@ -136,7 +136,7 @@ def test_query_heads_that_share_keys_attend_as_repeated_keys_would(words, tmp_pa
 
 @pytest.mark.parametrize("stop", ["yes no", "s n", "no", "o ma", " ", "é"])
 def test_a_stop_string_that_tokens_share_is_seen_as_decoding_all_of_them_sees_it(words, stop):
-    ended = Ending(words, {words.eos_token_id}, (stop,))
+    ended = StopCondition(words, {words.eos_token_id}, (stop,))
     tokens = [i for row in rows(4) for i in encode_prompt(words, WORDS.prompt(row)) if i not in words.all_special_ids]
     naive = [stop in words.decode(tokens[: n + 1][-len(stop) - 1 :]) for n in range(len(tokens))]
     assert [ended(tokens[: n + 1]) for n in range(len(tokens))] == naive

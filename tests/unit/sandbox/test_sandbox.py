@@ -186,7 +186,7 @@ def test_a_hostile_report_costs_little(report: bytes) -> None:
 
 
 def test_an_edit_of_what_runs_inside_redoes_the_scores() -> None:
-    assert ("transformer2.sandbox.inside", "serialise") in code_digest.closure("score", code_digest.Choice("humaneval"))
+    assert ("transformer2.sandbox.inside", "serialise") in code_digest.closure("score", code_digest.Scope("humaneval"))
 
 
 @isolated_runs

@@ -48,7 +48,7 @@ def train(team: Team, chosen: dict[str, Any], out: Path) -> loop.Trainer:
     expert = new_expert(model(len(words)), chosen, None, 0)
     if team.size > 1:
         shard_layers(expert, team)
-    engine: Any = Canned(words) if team.first else None
+    engine: Any = Canned(words) if team.is_main else None
     one = loop.Trainer(expert, engine, words, WORDS, rows(24), rows(16), chosen, 0, out, None, team)
     one.run(3)  # a checkpoint is left at step 2
     one.progress = loop.Progress()
@@ -59,7 +59,7 @@ def train(team: Team, chosen: dict[str, Any], out: Path) -> loop.Trainer:
 
 def member(rank: int, size: int, folder: Path, chosen: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    team = join(rank, size, folder / "meeting")
+    team = join(rank, size, folder / "rendezvous")
     out = folder / "together"
     one = train(team, chosen, out)
     states: list[Any] = [None] * size
