@@ -35,7 +35,7 @@ def silent(log: str, lines: Iterable[Mapping[str, Any]]) -> None:
 def curves(libraries: Iterable[str], out: Path, settings: Mapping[str, Any]) -> Iterator[Report]:
     """What sends the numbers of a training in the folder `out` to each library, under the name of the folder.
 
-    A training that goes on after a stop sends everything again, so its curves are whole: TensorBoard's files, in
+    A training that is resumed sends everything again, so its curves are whole: TensorBoard's files, in
     `out/tensorboard`, replace those of before, and for the others it is a new run.
     """
     started = [_start(library, out, dict(settings)) for library in libraries]

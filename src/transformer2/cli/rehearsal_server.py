@@ -81,22 +81,11 @@ def use_everything() -> None:
         for family, task in (("llama-3", "gsm8k"), ("llava-next", "textvqa")):
             model, rows, answers = (str(folder / f"{family}{end}") for end in ("", ".jsonl", ".answers.jsonl"))
             for command in (
-                ["model", "--source", f"rehearsal:{family}:warm-up", "--out", model],
-                ["data", "--task", task, "--split", "test", "--source", "rehearsal:hub", "--limit", "2", "--out", rows],
-                [
-                    "generate",
-                    "--model",
-                    model,
-                    "--task",
-                    task,
-                    "--data",
-                    rows,
-                    "--out",
-                    answers,
-                    "--max-new-tokens",
-                    "2",
-                ],  # fmt: skip
-            ):
+                ("model", "--source", f"rehearsal:{family}:warm-up", "--out", model),
+                ("data", "--task", task, "--split", "test", "--source", "rehearsal:hub", "--limit", "2", "--out", rows),
+                ("generate", "--model", model, "--task", task, "--data", rows, "--out", answers,
+                 "--max-new-tokens", "2"),
+            ):  # fmt: skip
                 CliRunner().invoke(app, command, catch_exceptions=False)
     figure = plt.figure()
     figure.text(0, 0, "$x$")

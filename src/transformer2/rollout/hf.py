@@ -17,7 +17,7 @@ from .engine import Completion, Sampling, text_of
 from .likelihood import completion_states, token_logprobs
 
 Receive = Callable[[int, int, Literal["stop", "length"] | None], bool]
-"""Takes a row, its newest token, and why its answer ends with it (None: it goes on); says whether to go on."""
+"""Takes a row, its newest token, and why its answer ends with it (None: it does not); says whether to continue."""
 
 
 class HFEngine:
@@ -42,6 +42,11 @@ class HFEngine:
         self, prompts: Sequence[list[int]], sampling: Sampling, experts: Sequence[str | None] | None = None,
         streamer: Any = None,
     ) -> list[Completion]:  # fmt: skip
+        """As `Engine.generate`; a streamer of transformers gets the tokens of a single prompt.
+
+        Raises:
+            ValueError: a prompt fills the context of the model.
+        """
         if not prompts:
             return []
         self._check_lengths(prompts)
@@ -110,6 +115,7 @@ class HFEngine:
         completions: Sequence[list[int]],
         experts: Sequence[str | None] | None = None,
     ) -> list[Tensor]:
+        """As `Engine.logprobs`: (tokens of the completion,) each, in float32."""
         self.model.eval()
         model = self._causal_model()
         answers: dict[int, Tensor] = {}
@@ -125,6 +131,7 @@ class HFEngine:
 
     @torch.no_grad()
     def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> Tensor:
+        """As `Engine.next_logprobs`: (prompts, tokens) in float32, on the CPU; ValueError as `generate`."""
         self.model.eval()
         self._check_lengths(prompts)
         model = self._causal_model()

@@ -53,7 +53,7 @@ def distributions(head: nn.Module, states: Tensor) -> Tensor:
 
 
 def of_targets(logprobs: Tensor, targets: Tensor) -> Tensor:
-    """Those of the tokens that came, (tokens,)."""
+    """Log-probability of each target, (tokens,), from log-probabilities (tokens, vocabulary)."""
     return logprobs.gather(-1, targets[:, None].to(logprobs.device))[:, 0]
 
 

@@ -16,9 +16,8 @@ class Pieces:
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()):
         self.tokenizer, self.stop = tokenizer, stop
-        self.before: list[
-            int
-        ] = []  # tokens of the last piece: some tokenizers drop a blank in front of the first token
+        self.before: list[int] = []
+        """Tokens of the last piece: some tokenizers drop a blank in front of the first token."""
         self.pending: list[int] = []  # tokens whose text is not told yet
         self.held = ""  # text that may begin a stop string
         self.stopped = False

@@ -68,7 +68,7 @@ class Answer:
     tokens: int = 0
 
     def add(self, token: int, reason: Reason | None) -> bool:
-        """Tells what is certain with this token; whether the answer goes on. `reason` ends it, if there is one."""
+        """Tells what is certain with this token; whether the answer continues. `reason` ends it, if there is one."""
         if self.question.left:
             return False
         self.tokens += 1

@@ -64,6 +64,7 @@ def _gram(weight: Tensor) -> Tensor:
 
 
 def is_tall(weight: Tensor) -> bool:
+    """Whether a weight (m, n) has m >= n; then Q = V (n, n), else Q = U (m, m)."""
     return weight.shape[0] >= weight.shape[1]
 
 

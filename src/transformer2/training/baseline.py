@@ -10,8 +10,7 @@ def leave_one_out(samples: Sequence[Sample], answers: int) -> list[Sample]:
     """Samples whose weight is the advantage of each answer: its reward minus the mean of the others to its prompt.
 
     The gradient keeps its mean, and no longer varies with what all rewards have in common (RLOO: Kool et al. 2019,
-    Ahmadian et al. 2024). Where all answers to a
-    prompt are right, or all wrong, nothing is learnt from it.
+    Ahmadian et al. 2024). Where all answers to a prompt are right, or all wrong, nothing is learnt from it.
 
     Args:
         samples: the answers to one prompt follow each other.

@@ -17,6 +17,11 @@ from transformer2.provenance import atomic_path
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Writes tensors of any shape by name, and facts that JSON can hold; a file that is there is replaced as a whole.
+
+    Raises:
+        TypeError: a fact is nothing that JSON can hold.
+    """
     held, said = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, json.dumps(facts)
     with atomic_path(path, sealed=False) as temporary:
         save_file(held, temporary, {"facts": said, "sha256": _digest(held, said)})

@@ -78,9 +78,9 @@ class Progress:
 class Trainer:
     """One expert in training.
 
-    `inputs` identifies base model and data (any
-    JSON value, such as checksums). Checkpoints and logs of other settings or inputs are discarded. In a `team`, only
-    the first process answers (it alone needs an engine) and writes. `report` gets what the logs get.
+    `inputs` identifies base model and data (any JSON value, such as checksums). Checkpoints and logs of other settings
+    or inputs are discarded. In a `team`, only the first process answers (it alone needs an engine) and writes. `report`
+    gets what the logs get.
     """
 
     def __init__(
