@@ -14,7 +14,7 @@ from scipy.stats import norm, t
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from conftest import ROOT
-from transformer2.report.forest import forest
+from transformer2.report.figures.forest import forest
 from transformer2.reproduce import gains, simulation
 from transformer2.reproduce.answers import MEANING, RULES, Rule, Verdict, decide, judge, ours_as_row
 from transformer2.reproduce.gains import counted_gain, independent_error, paired_error, paired_gain

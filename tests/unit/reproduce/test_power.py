@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from conftest import ROOT
-from transformer2.report.forest import forest
+from transformer2.report.figures.forest import forest
 from transformer2.reproduce.ledger import entries, read_all
 from transformer2.reproduce.power import counts, detectable, needed_items, power_of, power_table
 from transformer2.reproduce.printed import printed_gains

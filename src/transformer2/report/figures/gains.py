@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from transformer2.report import text
 from transformer2.report.figures.drawing import legend, save
-from transformer2.report.forest import forest
+from transformer2.report.figures.forest import forest
 from transformer2.reproduce.pooled import pool_methods
 from transformer2.reproduce.power import detectable
 from transformer2.reproduce.verdicts import JudgedTable

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import norm
 
-from transformer2.reproduce.statistics import LEVEL
+from transformer2.report.figures.drawing import legend
+from transformer2.reproduce.power import Z
 
 PAPER, OURS = "#777777", "#0072B2"
-Z = float(norm.ppf((1 + LEVEL) / 2))
 OFFSET = 0.16
 """Half of the distance between the two marks of a line, in lines."""
 
@@ -55,9 +54,7 @@ def forest(cells: pd.DataFrame, margin: float, title: str, pooled: pd.DataFrame 
     axis.text(1.01, 0, right, transform=axis.get_yaxis_transform(), va="center", fontsize=9, fontweight="bold")
     _dress(axis, lines, headings, y, "gain over the base, percentage points, 95 % intervals")
     figure.suptitle(title, fontsize=11)
-    handles, labels = axis.get_legend_handles_labels()
-    entries = dict(zip(labels, handles, strict=True))
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend(figure, [axis], ncols=2)
     return figure
 
 
