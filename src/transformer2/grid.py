@@ -12,11 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from transformer2 import paths
 from transformer2.config import CONFIGURATIONS, CROSS, STRATEGIES, Run
-from transformer2.config.names import CLASSIFIER
+from transformer2.config.names import CLASSIFIER, MAIN_BUDGET
 from transformer2.tasks import TASKS
 
-MAIN_BUDGET = "10"
-"""Name of the few-shot adaptation of the paper's tables."""
 UNIFORM = "uniform"
 IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "state", "task", "seed")
 """What a file of scores says of itself: columns of the tidy frame. `state` is that of the trainings behind it, best (on

@@ -15,7 +15,7 @@ from transformer2 import code_digest
 from transformer2.cli.options import app
 from transformer2.code_digest import BOOKKEEPING, Scope, closure, digest
 from transformer2.config import Training
-from transformer2.reproduce.frames import IDENTITY
+from transformer2.grid import IDENTITY
 
 RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 ANSWER = {"command": "stages.work.answer", "task": "gsm8k", "without": ("sandbox",), "unused": ("score",)}

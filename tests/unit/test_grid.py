@@ -8,8 +8,7 @@ from test_config import CONFIGS
 
 from conftest import ROOT
 from transformer2 import config, paths
-from transformer2.grid import Cell, Grid
-from transformer2.reproduce.frames import IDENTITY
+from transformer2.grid import IDENTITY, Cell, Grid
 from transformer2.stages.steps import Steps
 
 

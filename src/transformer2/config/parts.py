@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from transformer2.config.names import CONFIGURATIONS, PAPER_MODELS, REHEARSAL, PaperModel
+from transformer2.config.names import CONFIGURATIONS, MAIN_BUDGET, PAPER_MODELS, REHEARSAL, PaperModel
 from transformer2.config.section import (
     Alpha,
     Batch,
@@ -203,12 +203,12 @@ class Adaptation(Section):
     trained: dict[FreeName, Method] = {}
     """Methods that are trained on the shots themselves, all of them in each batch, instead of a search over mixes
     (Table 8): once for each budget without an own number of iterations."""
-    budgets: dict[FreeName, Budget] = {"10": Budget(shots=10)}
+    budgets: dict[FreeName, Budget] = {MAIN_BUDGET: Budget(shots=10)}
     """Few-shot adaptations by name; "10" is the main one, whose shots also choose among the `compared` experts."""
 
     @field_validator("budgets")
     @classmethod
     def _main_budget(cls, budgets: dict[str, Budget]) -> dict[str, Budget]:
-        if "10" not in budgets:
-            raise ValueError("the main budget, named '10', is missing")
+        if MAIN_BUDGET not in budgets:
+            raise ValueError(f"the main budget, named {MAIN_BUDGET!r}, is missing")
         return budgets

@@ -13,6 +13,7 @@ from transformer2.config.names import (
     CLASSIFIER,
     CONFIGURATIONS,
     CROSS,
+    MAIN_BUDGET,
     MODELS_FOLDER,
     PAPER_MODELS,
     REHEARSAL,
@@ -264,7 +265,7 @@ class Run(Section):
         """Few-shot adaptations by name: those of the configuration, and the main one over both models' experts."""
         assert self.adaptation is not None
         rows = [self.row_of(name) for name, model in self.models.items() if model.transfer]
-        main = self.adaptation.budgets["10"]
+        main = self.adaptation.budgets[MAIN_BUDGET]
         cross = {CROSS: main.model_copy(update={"rows": rows})} if rows else {}
         return self.adaptation.budgets | cross
 

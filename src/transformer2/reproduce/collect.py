@@ -8,10 +8,10 @@ import pandas as pd
 
 from transformer2 import paths
 from transformer2.config import Run
-from transformer2.grid import Grid
+from transformer2.grid import IDENTITY, Grid
 from transformer2.provenance import manifest, read_json, read_jsonl
 from transformer2.reproduce import imported_scores
-from transformer2.reproduce.frames import COLUMNS, IDENTITY, write_frame
+from transformer2.reproduce.frames import COLUMNS, write_frame
 from transformer2.reproduce.half_gain import half_gains
 from transformer2.reproduce.inventory import adaptation_files, expert_folders, frame_files
 from transformer2.reproduce.spectrum import spectra

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from transformer2.config import Run
-from transformer2.config.names import REHEARSAL
-from transformer2.grid import MAIN_BUDGET, Grid
+from transformer2.config.names import MAIN_BUDGET, REHEARSAL
+from transformer2.grid import Grid
 from transformer2.rehearsal.small import small_run
 from transformer2.reproduce.cells import samples_of
 from transformer2.reproduce.claims import (

@@ -9,13 +9,11 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from transformer2.grid import MAIN_BUDGET
+from transformer2.config.names import MAIN_BUDGET
+from transformer2.grid import IDENTITY
 from transformer2.provenance import atomic_write, read_json
 from transformer2.seals import intact
 
-IDENTITY = ("run", "model", "stands_in_for", "standin", "method", "trained_on", "state", "task", "seed")
-"""What a file of scores says of itself: columns of the tidy frame. `state` is that of the trainings behind it, best (on
-validation) or last; empty where no training is, or where several are mixed or dispatched to."""
 COLUMNS = (*IDENTITY, "item", "strict", "lenient", "read", "new_tokens", "finish_reason")
 """Of the frame of scores."""
 UNPAIRED = "/unpaired/"

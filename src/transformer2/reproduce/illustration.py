@@ -8,7 +8,8 @@ from typing import Any
 from safetensors import safe_open
 
 from transformer2.config import Run
-from transformer2.grid import MAIN_BUDGET, Grid
+from transformer2.config.names import MAIN_BUDGET
+from transformer2.grid import Grid
 from transformer2.models import family, load_tokenizer
 from transformer2.provenance import read_json
 from transformer2.reproduce.inventory import ILLUSTRATED_TASK as TASK

@@ -277,7 +277,7 @@ def score(
     identity: Mapping[str, Any],
     allow_unsandboxed_code: bool = False,
 ) -> Facts:
-    """Scores answers; `identity` is what the file says of itself (`frames.IDENTITY`)."""
+    """Scores answers; `identity` is what the file says of itself (`grid.IDENTITY`)."""
     from transformer2.rows import read_rows
     from transformer2.scoring import score_answers
 
@@ -296,7 +296,7 @@ def choose(
     Args:
         candidates: file of scores of each expert, by name.
         out: file of the chosen scores.
-        identity: what it says of itself (`frames.IDENTITY`).
+        identity: what it says of itself (`grid.IDENTITY`).
         by: shots | test.
         task: that was answered.
         data: its rows.

@@ -9,8 +9,8 @@ import pytest
 
 from commands import run, run_in_its_own_process
 from transformer2.cli.run import generate
+from transformer2.grid import IDENTITY
 from transformer2.provenance import read_json, read_jsonl, write_jsonl
-from transformer2.reproduce.frames import IDENTITY
 from transformer2.stages import loaded
 from transformer2.training.selection import ADAPTER_FILES
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from transformer2.grid import MAIN_BUDGET
+from transformer2.config.names import MAIN_BUDGET
 from transformer2.report.figures.drawing import COLOURS, legend, save
 from transformer2.reproduce.frames import last_iteration, of_main_budget
 from transformer2.tasks.classify import CLASSES, OTHERS

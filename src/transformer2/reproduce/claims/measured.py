@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from transformer2.config import MODULES
-from transformer2.grid import MAIN_BUDGET
+from transformer2.config.names import MAIN_BUDGET
 from transformer2.reproduce.budgets import Budgets, are_unequal
 from transformer2.reproduce.cells import gain_test, item_verdicts, paired, samples_of
 from transformer2.reproduce.claims import (
