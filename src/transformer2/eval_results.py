@@ -14,9 +14,9 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 from transformer2 import model_card, paths
 from transformer2.config.sizes import ITEMS
 from transformer2.experts import WEIGHTS, training_of
+from transformer2.grid import adapter_folder
 from transformer2.model_card import Place
 from transformer2.provenance import read_json
-from transformer2.reproduce.cells import adapter
 from transformer2.reproduce.statistics import wilson
 from transformer2.seals import sha256
 from transformer2.tasks import TASKS
@@ -91,7 +91,7 @@ def measured(expert: Path, place: Place) -> Iterator[Measured]:
 
 
 def _manifests(file: Path, place: Place, task: str, state: str) -> dict[str, dict[str, Any]]:
-    where = {"run": place.run.name, "model": place.model, "adapter": adapter(place.method, place.task, state)}
+    where = {"run": place.run.name, "model": place.model, "adapter": adapter_folder(place.method, place.task, state)}
     answers = paths.ANSWERS.of(**where, task=task, seed=place.seed.removeprefix("seed"))
     data = paths.DATA.of(run=place.run.name, task=task, split="test")
     results = place.run.parent.parent

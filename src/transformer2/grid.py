@@ -62,9 +62,10 @@ class Expert(NamedTuple):
     task: str
 
 
-def in_state(name: str, state: str) -> str:
-    """The name of an adapter whose experts are in a state of their training; the best one has no mark."""
-    return name if state in ("", "best") else f"{name}-{state}"
+def adapter_folder(method: str, trained_on: str = "", state: str = "") -> str:
+    """Folder of what an adapter measured, which is its name: its method, what its expert learnt, and a mark where its
+    experts are in the last state of their training."""
+    return "-".join(part for part in (method, trained_on, "last" if state == "last" else "") if part)
 
 
 class Grid:
@@ -149,7 +150,7 @@ class Grid:
             yield from self._states(method, task)
         for method in self.transferred_methods:
             for task in self.run.text_tasks:
-                yield Adapter(f"{method}-{task}", "transferred", method, task)
+                yield Adapter(adapter_folder(method, task), "transferred", method, task)
         if self.search is None:
             return
         yield from self._states(CLASSIFIER, "classify")
@@ -162,17 +163,17 @@ class Grid:
             yield from self._of_budget(budget)
         for method in self.search.compared:
             for state in self.run.states_of(method):
-                candidates = tuple(in_state(f"{method}-{task}", state) for task in self.compared_tasks(method))
+                candidates = tuple(adapter_folder(method, task, state) for task in self.compared_tasks(method))
                 for by, shots in (("test", 0), ("shots", main)):
                     name = f"{method}_on_{by}"
                     yield Adapter(
-                        in_state(name, state), "choice", name,
+                        adapter_folder(name, state=state), "choice", name,
                         state=state, candidates=candidates, shots=shots, chosen_by=by,
                     )  # fmt: skip
 
     def _states(self, method: str, task: str) -> Iterator[Adapter]:
         for state in self.run.states_of(method):
-            yield Adapter(in_state(f"{method}-{task}", state), "expert", method, task, state)
+            yield Adapter(adapter_folder(method, task, state), "expert", method, task, state)
 
     def _of_budget(self, budget: str) -> Iterator[Adapter]:
         """The mixes of a budget, the trainings on its shots, and the choices among either."""
@@ -257,13 +258,13 @@ class Grid:
             also = [other for other in run.methods[method].also_on if other in run.unseen_of(model)]
             for state in run.states_of(method):
                 yield from self._product(
-                    [model], [in_state(f"{method}-{task}", state)], [task, *also], run.seeds_of(method)
+                    [model], [adapter_folder(method, task, state)], [task, *also], run.seeds_of(method)
                 )
         if self.search is None:
             return
         for method in self.search.compared:
             for state in run.states_of(method):
-                choices = [in_state(f"{method}_on_{by}", state) for by in ("test", "shots")]
+                choices = [adapter_folder(f"{method}_on_{by}", state=state) for by in ("test", "shots")]
                 compared = [*choices, *self.adapters[choices[0]].candidates]
                 for model in run.models_of(method):
                     yield from self._product([model], compared, self.unseen(model), adapted)
@@ -271,7 +272,7 @@ class Grid:
             for model in self.adaptive(strategy):
                 yield from self._product([model], [strategy, f"{strategy}_labels"], self.unseen(model), adapted)
         yield from self._product(self.language_models, ["base"], ["classify"], [first])
-        classifiers = [in_state(f"{CLASSIFIER}-classify", state) for state in run.states_of(CLASSIFIER)]
+        classifiers = [adapter_folder(CLASSIFIER, "classify", state) for state in run.states_of(CLASSIFIER)]
         yield from self._product(self.adaptive(CLASSIFIER), classifiers, ["classify"], adapted)
         for model, task, choice in self.trained_on_shots:
             yield from self._product([model], [choice], [task], adapted)

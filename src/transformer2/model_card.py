@@ -12,12 +12,12 @@ import jinja2
 import yaml
 
 from transformer2.experts import kind_of, training_of
+from transformer2.grid import adapter_folder
 from transformer2.models import is_vision_model
 from transformer2.provenance import atomic_write, read_json, read_jsonl
 from transformer2.report import text
 from transformer2.report.layout import environment
 from transformer2.report.tables.settings import unused_settings
-from transformer2.reproduce.cells import adapter
 from transformer2.reproduce.statistics import wilson
 from transformer2.training.selection import LAST
 
@@ -181,7 +181,7 @@ def scores(expert: Path) -> list[dict[str, str]]:
 def score_files(place: Place, state: str) -> list[Path]:
     """Files with the test scores of a state of an expert, one a task."""
     run, model, task, method, seed = place
-    return sorted((run / "scores" / model / adapter(method, task, state)).glob(f"*/{seed}.json"))
+    return sorted((run / "scores" / model / adapter_folder(method, task, state)).glob(f"*/{seed}.json"))
 
 
 def hardware(manifest: Mapping[str, Any]) -> str:

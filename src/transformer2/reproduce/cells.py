@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from transformer2.grid import adapter_folder
 from transformer2.reproduce.frames import UNPAIRED
 from transformer2.reproduce.gains import Gain, counted_gain, paired_gain
 from transformer2.reproduce.ledger import Column, Entry, LedgerTable, Reported, Row, State, entries
@@ -132,11 +133,6 @@ def _of_row(scores: pd.DataFrame, row: Row) -> pd.DataFrame:
     return scores.loc[scores["model" if row.own else "stands_in_for"] == row.model]
 
 
-def adapter(method: str, trained_on: str, state: str) -> str:
-    """Folder of what a method measured: that of an expert says what it learnt, and that it is a last state."""
-    return "-".join([method, *filter(None, [trained_on]), *(["last"] if state == "last" else [])])
-
-
 def _measure(entry: Entry, samples: pd.DataFrame, scores: pd.DataFrame, which: Scoring) -> Measured | None:
     task = entry.column.task
     if samples.empty:
@@ -148,7 +144,7 @@ def _measure(entry: Entry, samples: pd.DataFrame, scores: pd.DataFrame, which: S
     base_samples = _select(_of_row(scores, entry.row), "base", "", task)
     base = verdicts if entry.method == "base" else None if base_samples.empty else item_verdicts(base_samples, which)
     gain, p_value, detectable = _against_base(verdicts, base)
-    folder = f"scores/{model}/{adapter(entry.method, entry.trained_on, state)}/{task}"
+    folder = f"scores/{model}/{adapter_folder(entry.method, entry.trained_on, state)}/{task}"
     return Measured(
         model=model,
         state=state,

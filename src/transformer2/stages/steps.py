@@ -8,7 +8,7 @@ from typing import Any
 from transformer2 import paths
 from transformer2.config import STRATEGIES, VISION_TASKS, Run
 from transformer2.config.names import CLASSIFIER
-from transformer2.grid import IDENTITY, Cell, Grid, in_state
+from transformer2.grid import IDENTITY, Cell, Grid, adapter_folder
 from transformer2.rows import picture_archive
 from transformer2.stages.step import Step
 from transformer2.tasks import TASKS
@@ -60,7 +60,7 @@ class Steps:
         adapter = self.grid.adapters[cell.adapter]
         if adapter.kind != "expert" or adapter.state != "last" or "best" not in self.run.states_of(adapter.method):
             return None
-        return cell._replace(adapter=in_state(f"{adapter.method}-{adapter.trained_on}", "best"))
+        return cell._replace(adapter=adapter_folder(adapter.method, adapter.trained_on))
 
     def _cells(self, model: str, *kinds: str) -> list[Cell]:
         return [cell for cell in self.needed if cell.model == model and self._kind(cell) in kinds]

@@ -8,9 +8,9 @@ import pytest
 
 from commands import run
 from conftest import ROOT
+from transformer2.grid import adapter_folder
 from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.report.trace import explain
-from transformer2.reproduce.cells import adapter
 from transformer2.reproduce.collect import scores
 from transformer2.reproduce.frames import write_frame
 from transformer2.seals import sha256
@@ -25,7 +25,7 @@ VERSIONS = {"started": "2026-11-01T00:00:00Z", "git": "abc", "packages": {"torch
 
 def scored(folder: Path, method: str, trained_on: str, task: str, solved: int, **more) -> Path:
     """A file of scores, of which the first `solved` are right."""
-    name = adapter(method, trained_on, more.get("state", ""))
+    name = adapter_folder(method, trained_on, more.get("state", ""))
     items = [
         {"item": f"{task}/test/{i}", "strict": i < solved, "lenient": i < solved, "answer": str(i), "new_tokens": 3,
          "finish_reason": "stop"} for i in range(ITEMS)
