@@ -15,8 +15,9 @@ from transformer2 import model_card, paths
 from transformer2.config.sizes import ITEMS
 from transformer2.experts import WEIGHTS, training_of
 from transformer2.grid import adapter_folder
-from transformer2.model_card import Place
+from transformer2.model_card import ExpertPlace
 from transformer2.provenance import read_json
+from transformer2.report import places
 from transformer2.reproduce.statistics import wilson
 from transformer2.seals import sha256
 from transformer2.tasks import TASKS
@@ -46,7 +47,7 @@ class Measured:
         return self.record["items"]
 
 
-def place_in_run(expert: Path) -> Place:
+def place_in_run(expert: Path) -> ExpertPlace:
     """Where an expert lies in its run; ValueError if it lies in none, or is not the one that the run trained."""
     place, training = model_card.place_of(expert), training_of(expert)
     if place is None or training is None:
@@ -56,7 +57,7 @@ def place_in_run(expert: Path) -> Place:
         )
     point = model_card.made_in(expert)
     manifest = _manifest(point / "manifest.json", "say how it was trained")
-    said = {"task": place.task, "seed": int(place.seed.removeprefix("seed")), "settings": training["settings"]}
+    said = {"task": place.task, "seed": place.seed, "settings": training["settings"]}
     for key, value in said.items():
         if manifest.get(key) != value or training.get(key) != value:
             raise ValueError(
@@ -70,7 +71,7 @@ def place_in_run(expert: Path) -> Place:
     return place
 
 
-def measured(expert: Path, place: Place) -> Iterator[Measured]:
+def measured(expert: Path, place: ExpertPlace) -> Iterator[Measured]:
     """The test scores of an expert in its state, one task after another.
 
     Raises:
@@ -79,7 +80,7 @@ def measured(expert: Path, place: Place) -> Iterator[Measured]:
     state = model_card.state_of(expert)
     of_expert = {
         "model": place.model, "method": place.method, "trained_on": place.task, "state": state,
-        "seed": int(place.seed.removeprefix("seed")),
+        "seed": place.seed,
     }  # fmt: skip
     for file in model_card.score_files(place, state):
         record = read_json(file)
@@ -90,12 +91,10 @@ def measured(expert: Path, place: Place) -> Iterator[Measured]:
         yield _checked(Measured(record["task"], file, record, _manifests(file, place, record["task"], state)))
 
 
-def _manifests(file: Path, place: Place, task: str, state: str) -> dict[str, dict[str, Any]]:
-    where = {"run": place.run.name, "model": place.model, "adapter": adapter_folder(place.method, place.task, state)}
-    answers = paths.ANSWERS.of(**where, task=task, seed=place.seed.removeprefix("seed"))
-    data = paths.DATA.of(run=place.run.name, task=task, split="test")
-    results = place.run.parent.parent
-    files = {"scores": file, "answers": results / answers, "data": results / data}
+def _manifests(file: Path, place: ExpertPlace, task: str, state: str) -> dict[str, dict[str, Any]]:
+    adapter = adapter_folder(place.method, place.task, state)
+    answers = places.find(paths.ANSWERS, place.run, model=place.model, adapter=adapter, task=task, seed=place.seed)
+    files = {"scores": file, "answers": answers, "data": places.find(paths.DATA, place.run, task=task, split="test")}
     return {
         name: _manifest(path.with_suffix(".manifest.json"), f"say where the scores in {file} come from")
         for name, path in files.items()

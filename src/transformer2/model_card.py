@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
+from transformer2 import paths
 from transformer2.experts import kind_of, training_of
 from transformer2.grid import adapter_folder
 from transformer2.models import is_vision_model
 from transformer2.provenance import atomic_write, read_json, read_jsonl
-from transformer2.report import text
+from transformer2.report import places, text
 from transformer2.report.layout import environment
 from transformer2.report.tables.settings import unused_settings
 from transformer2.reproduce.statistics import wilson
@@ -54,7 +55,7 @@ class Base:
         return cls(name, said, kind == "pocket", is_vision_model(model), sums, dtype)
 
 
-class Place(NamedTuple):
+class ExpertPlace(NamedTuple):
     """An expert in the files of its run."""
 
     run: Path
@@ -62,8 +63,7 @@ class Place(NamedTuple):
     model: str
     task: str
     method: str
-    seed: str
-    """As its folder is called, such as seed0."""
+    seed: int
 
 
 def hub_name(model: Path, hub_id: str | None) -> tuple[str | None, str | None]:
@@ -161,7 +161,7 @@ def scores(expert: Path) -> list[dict[str, str]]:
     model's on the same items."""
     if (place := place_of(expert)) is None:
         return []
-    run, model, *_, seed = place
+    run, model, *_ = place
     rows = []
     states = sorted(("best", "last"), key=lambda state: state != state_of(expert))
     for state, file in ((one, file) for one in states for file in score_files(place, one)):
@@ -170,7 +170,7 @@ def scores(expert: Path) -> list[dict[str, str]]:
         row = {"task": record["task"], "state": state, "data": _data(run, record["task"])}
         row |= _share(sum(item["strict"] for item in items) / len(items), len(items))
         row |= {"lenient": percent(sum(item["lenient"] for item in items) / len(items)), "base": "–"}
-        for other in sorted((run / "scores" / model / "base" / record["task"]).glob("*.json"))[:1]:
+        for other in _score_files(run, model, "base", record["task"], "*")[:1]:
             same = {item["item"]: item["strict"] for item in read_json(other)["items"]}
             if same.keys() == {item["item"] for item in items}:
                 row["base"] = percent(sum(same.values()) / len(same))
@@ -178,10 +178,16 @@ def scores(expert: Path) -> list[dict[str, str]]:
     return rows
 
 
-def score_files(place: Place, state: str) -> list[Path]:
+def score_files(place: ExpertPlace, state: str) -> list[Path]:
     """Files with the test scores of a state of an expert, one a task."""
     run, model, task, method, seed = place
-    return sorted((run / "scores" / model / adapter_folder(method, task, state)).glob(f"*/{seed}.json"))
+    return _score_files(run, model, adapter_folder(method, task, state), "*", seed)
+
+
+def _score_files(run: Path, model: str, adapter: str, task: str, seed: int | str) -> list[Path]:
+    """Files of scores in the folder of a run; `*` stands for any task or seed."""
+    file = places.find(paths.SCORES, run, model=model, adapter=adapter, task=task, seed=seed)
+    return sorted(run.glob(str(file.relative_to(run))))
 
 
 def hardware(manifest: Mapping[str, Any]) -> str:
@@ -209,20 +215,24 @@ def _data(run: Path, task: str) -> str:
     return names.get(source.partition(":")[0], source)
 
 
-def place_of(expert: Path) -> Place | None:
+def place_of(expert: Path) -> ExpertPlace | None:
     """Where an expert, or its last state, lies in the run that chose it; None for another one."""
     folder = expert.resolve().parent if expert.resolve().name == LAST else expert.resolve()
-    *_, experts, model, task, method, seed = ("", "", "", "", *folder.parts)
-    chosen = experts == "experts" and (expert / "selection.json").is_file()
-    return Place(folder.parents[4], model, task, method, seed) if chosen else None
+    try:
+        run = folder.parents[4]
+        where = places.read(paths.EXPERT, folder, run)
+        place = ExpertPlace(run, where["model"], where["task"], where["method"], int(where["seed"]))
+    except (IndexError, ValueError):  # it does not lie where a run has its experts
+        return None
+    return place if (expert / "selection.json").is_file() else None
 
 
 def made_in(expert: Path) -> Path:
     """Folder of the sweep's point that an expert was chosen from; of an expert without a choice its own."""
     if (place := place_of(expert)) is None:
         return expert
-    run, *where = place
-    return run / "sweeps" / Path(*where) / read_json(expert / "selection.json")["chosen"]
+    chosen = read_json(expert / "selection.json")["chosen"]
+    return places.find(paths.SWEEP, place.run, **place._asdict(), point=chosen)
 
 
 def _read(path: Path) -> Any:

@@ -17,6 +17,7 @@ from textwrap import indent
 import yaml
 from tqdm import tqdm
 
+from transformer2 import paths
 from transformer2.config import Run
 from transformer2.config.limits import SPLITS
 from transformer2.rehearsal.client import ENVIRONMENT, LARGE_PAGES, write_client
@@ -75,7 +76,7 @@ def both_parts(run: Run, root: Path, folder: Path, python: Path, cores: int) -> 
 def data_files(run: Run) -> list[str]:
     """The files of all rows that a run uses."""
     splits = {task: SPLITS if task in (*run.tasks, "classify") else ("test",) for task in run.data_of}
-    return [f"results/{run.run}/data/{task}/{split}.jsonl" for task in splits for split in splits[task]]
+    return [paths.DATA.of(run=run.run, task=task, split=split) for task in splits for split in splits[task]]
 
 
 @contextmanager
