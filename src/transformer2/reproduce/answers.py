@@ -20,7 +20,7 @@ from scipy.stats import t as student
 
 from transformer2.reproduce.gains import Gain
 from transformer2.reproduce.power import TELESCOPE, Z, detectable
-from transformer2.reproduce.statistics import LEVEL
+from transformer2.reproduce.statistics import LEVEL, critical
 
 Verdict = Literal[
     "reproduced", "same direction", "not reproduced", "cannot tell", "not comparable (stand-in)", "not run",
@@ -128,7 +128,7 @@ def judge(cells: pd.DataFrame, margin: float) -> pd.DataFrame:
 
 
 def _ours(cells: pd.DataFrame) -> dict[str, Any]:
-    width = student.ppf((1 + LEVEL) / 2, cells["df"]) * cells["ours_se"]
+    width = critical(cells["df"]) * cells["ours_se"]
     p_value = pd.Series(2 * student.sf(cells["ours"].abs() / cells["ours_se"], cells["df"]), index=cells.index)
     return {"ours_low": cells["ours"] - width, "ours_high": cells["ours"] + width, "p_value": p_value}
 
@@ -138,7 +138,7 @@ def _compared(judged: pd.DataFrame, bound: Literal["", "_paired"]) -> dict[str, 
     gain, ours, df = judged["gain"], judged["ours"], judged["df"]
     printed_se = judged[f"se{bound}"]
     spread = np.sqrt(judged["ours_se"] ** 2 + printed_se**2 + judged["seed_variance"])
-    width = student.ppf((1 + LEVEL) / 2, df) * spread
+    width = critical(df) * spread
     inside = (gain - ours).abs() <= width
     telescope = 100 * detectable(judged["n"], judged[f"discordant{bound}"], TELESCOPE)
     too_small = np.sign(gain) * ours + student.ppf(LEVEL, df) * judged["ours_se"] < telescope

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
-from transformer2.reproduce.statistics import LEVEL, Estimate
+from transformer2.reproduce.statistics import Estimate, critical
 
 
 class Gain(NamedTuple):
@@ -43,7 +43,7 @@ class Gain(NamedTuple):
     @property
     def interval(self) -> Estimate:
         """The gain with its 95 % interval."""
-        width = float(student.ppf((1 + LEVEL) / 2, self.df)) * self.se
+        width = float(critical(self.df)) * self.se
         return Estimate(self.value, self.value - width, self.value + width)
 
     @property
@@ -88,15 +88,15 @@ def _crossed(values: np.ndarray) -> tuple[float, float, float]:
     by_seed = max(items * ((of_seed - mean) ** 2).sum() / (seeds - 1), residual)
     total = by_seed + by_item - residual
     share = min(by_seed / total, 1.0)  # above 1 where items differ less than chance
-    few, many = (float(student.ppf((1 + LEVEL) / 2, df)) for df in (seeds - 1, np.inf))
+    few, many = (float(critical(df)) for df in (seeds - 1, np.inf))
     return (total / (seeds * items)) ** 0.5, _degrees(share * few + (1 - share) * many), (by_seed - residual) / items
 
 
-def _degrees(critical: float) -> float:
+def _degrees(quantile: float) -> float:
     """Degrees of freedom of the t distribution with this 97.5 % quantile."""
 
     def excess(df: float) -> float:
-        return float(student.ppf((1 + LEVEL) / 2, df)) - critical
+        return float(critical(df)) - quantile
 
     return np.inf if excess(1e6) >= 0 else float(brentq(excess, 0.5, 1e6))  # pyright: ignore[reportArgumentType]
 

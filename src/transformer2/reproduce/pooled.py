@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
 from statsmodels.stats.meta_analysis import combine_effects
 
-from transformer2.reproduce.statistics import LEVEL
+from transformer2.reproduce.statistics import critical
 
 
 class Pooled(NamedTuple):
@@ -36,12 +35,12 @@ def pool(effects: ArrayLike, errors: ArrayLike) -> Pooled:
     if not len(effect) or not (variance > 0).all():
         raise ValueError("a pooled estimate needs effects with standard errors above 0")
     if len(effect) == 1:
-        width = float(student.ppf((1 + LEVEL) / 2, np.inf)) * variance[0] ** 0.5
+        width = float(critical(np.inf)) * variance[0] ** 0.5
         return Pooled(effect[0], effect[0] - width, effect[0] + width, 0.0)
     with np.errstate(divide="ignore"):  # statsmodels reports I², which equal effects have not
         mean: Any = combine_effects(effect, variance, method_re="iterated")
     error = max(mean.sd_eff_w_re, mean.sd_eff_w_re_hksj)
-    width = float(student.ppf((1 + LEVEL) / 2, len(effect) - 1)) * error
+    width = float(critical(len(effect) - 1)) * error
     return Pooled(mean.mean_effect_re, mean.mean_effect_re - width, mean.mean_effect_re + width, mean.tau2**0.5)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import norm
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint, test_proportions_2indep
 
@@ -33,6 +34,11 @@ class Estimate(NamedTuple):
 
 
 UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
+
+
+def critical(df: ArrayLike) -> np.ndarray:
+    """Critical value of Student's t with so many degrees of freedom (of any shape) for a 95 % interval."""
+    return student.ppf((1 + LEVEL) / 2, df)
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
