@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from transformer2.config import CLASSIFIER, Search, parse_search
+from transformer2.config.names import CLASS_TOKENS
 from transformer2.experts import check_base
 from transformer2.models import load_experts, load_model, load_tokenizer
 from transformer2.rollout.engine import Completion, Sampling, encode_prompt
@@ -187,7 +188,7 @@ class SelfAdaptiveModel:
         return self.generate_for(prompts, of_task, Sampling(max_new_tokens), streamer=streamer)
 
     def generate_for(
-        self, questions: Sequence[str], prompts: Sequence[Prompt], sampling: Sampling, class_tokens: int = 64,
+        self, questions: Sequence[str], prompts: Sequence[Prompt], sampling: Sampling, class_tokens: int = CLASS_TOKENS,
         streamer: Any = None,
     ) -> Answers:  # fmt: skip
         """Answers to prompts in a task's own form; the first pass classifies `questions`."""
@@ -209,7 +210,7 @@ class SelfAdaptiveModel:
     def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         return [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
 
-    def classify(self, questions: Sequence[str], max_new_tokens: int = 64) -> list[Decision]:
+    def classify(self, questions: Sequence[str], max_new_tokens: int = CLASS_TOKENS) -> list[Decision]:
         """Only the first pass."""
         classifier = CLASSIFIER if self.strategy == "cls" else None
         return classify(self.engine, self.tokenizer, questions, self.first_pass, classifier, max_new_tokens)

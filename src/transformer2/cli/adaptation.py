@@ -26,6 +26,7 @@ from transformer2.cli.options import (
     start_torch,
 )  # fmt: skip
 from transformer2.config import CLASSIFIER
+from transformer2.config.names import CLASS_TOKENS
 from transformer2.grid import IDENTITY
 from transformer2.provenance import manifest
 from transformer2.stages import work
@@ -35,8 +36,8 @@ from transformer2.stages import work
 def dispatch(
     model: File, expert: Experts, task: Text, data: File, out: File, decisions: File, identity: Text,
     classifier: Path | None = None, basis: Path | None = None, first_pass: Text = "generation",
-    dtype: str = "float32", max_new_tokens: Tokens = None, class_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    batch_rows: Rows = 64,
+    dtype: str = "float32", max_new_tokens: Tokens = None,
+    class_tokens: Annotated[int, typer.Option(min=1)] = CLASS_TOKENS, batch_rows: Rows = 64,
     threads: Threads = 1, gpus: Gpus = None,
 ) -> None:  # fmt: skip
     """Answer every item of a split in two passes: classify the prompt, then answer with the expert of its class."""

@@ -16,6 +16,8 @@ POCKET_LAYERS = {"llama": 2, "mistral": 2, "llama-deep": 4, "llava-next": 2}
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 """A library that shows training curves."""
 PaperModel = Literal["llama3-8b", "mistral-7b", "llama3-70b", "llava-next-8b"]
+CLASS_TOKENS = 64
+"""Longest reply of the first pass of dispatch, where nothing else is asked for."""
 MAIN_BUDGET = "10"
 """Name of the few-shot adaptation of the paper's tables."""
 REHEARSAL = "rehearsal:"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from transformer2.config.names import CONFIGURATIONS, MAIN_BUDGET, PAPER_MODELS, REHEARSAL, PaperModel
+from transformer2.config.names import CLASS_TOKENS, CONFIGURATIONS, MAIN_BUDGET, PAPER_MODELS, REHEARSAL, PaperModel
 from transformer2.config.section import (
     Alpha,
     Batch,
@@ -194,7 +194,7 @@ class Adaptation(Section):
     prompts: TaskData
     """Prompts that it is trained on, chosen by, and tested with: all classes together, equal parts of each. A class
     that has fewer gives all, and is drawn more often; null takes every prompt."""
-    class_tokens: Tokens = 64
+    class_tokens: Tokens = CLASS_TOKENS
     """Longest reply of the first pass."""
     configurations: Some[Literal["vector", "vector-normalised", "layer", "layer-normalised"]] = list(CONFIGURATIONS)  # pyright: ignore
     cem: CEM = CEM()

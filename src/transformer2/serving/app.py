@@ -17,6 +17,7 @@ from jinja2 import TemplateError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from transformer2.config.names import CLASS_TOKENS
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.tasks import Prompt
 from transformer2.tasks.classify import adaptation_prompt
@@ -30,8 +31,6 @@ SELF_ADAPTIVE = "self-adaptive"
 T = TypeVar("T")
 GONE = 499
 """The status that nobody reads: the client has closed the connection."""
-CLASS_TOKENS = 64
-"""Of the first pass, as `SelfAdaptiveModel.classify` writes them."""
 
 
 class Entrance:

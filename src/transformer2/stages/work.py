@@ -11,6 +11,7 @@ from typing import Any
 
 from transformer2 import config as configuration
 from transformer2 import trackers
+from transformer2.config.names import CLASS_TOKENS
 from transformer2.provenance import exclusive_lock, read_json, read_jsonl, write_json, write_jsonl
 from transformer2.scoring import scored_task, task_of
 from transformer2.seals import remove, sha256
@@ -244,8 +245,8 @@ def _write_answers(answers: Sequence[Mapping[str, Any]], out: Path) -> Facts:
 def dispatch(
     *, model: Path, experts: Mapping[str, Path], task: str, data: Path, out: Path, decisions: Path,
     identity: Mapping[str, Any], classifier: Path | None = None, basis: Path | None = None,
-    first_pass: Any = "generation", dtype: str = "float32", max_new_tokens: int | None = None, class_tokens: int = 64,
-    batch_rows: int = 64,
+    first_pass: Any = "generation", dtype: str = "float32", max_new_tokens: int | None = None,
+    class_tokens: int = CLASS_TOKENS, batch_rows: int = 64,
 ) -> Facts:  # fmt: skip
     """Answers every item of a split in two passes: classifies the prompt, then answers with the expert of its class."""
     from transformer2.adaptation.model import SelfAdaptiveModel

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from transformer2.config.names import CLASS_TOKENS
 from transformer2.config.sizes import OTHERS, shares
 from transformer2.tasks import everyday
 from transformer2.tasks.base import Prompt, Row, Score, Split, Task, Text, chat
@@ -122,5 +123,5 @@ TASK = Task(
     solution=lambda row: ANSWER % row["class"],
     score=score,
     stop=(),
-    max_new_tokens=64,
+    max_new_tokens=CLASS_TOKENS,
 )
