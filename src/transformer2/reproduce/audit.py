@@ -184,7 +184,7 @@ def counts(table: LedgerTable, ledger: Ledger) -> Iterator[Finding]:
         yield Finding(
             "parameters",
             "error",
-            (f"{table.document}/{table.name}/{row.model}/{row.method}",),
+            (f"{table.id}/{row.model}/{row.method}",),
             f"{printed}M is not what {row.label.split(' ', 1)[1]} trains: {parameters(trains, shape) / 1e6:.2f}M by "
             f"the shapes ({' + '.join(trains.modules)})",
             f"{printed}M: {named or 'no set of the seven projections'}",
@@ -212,7 +212,7 @@ def percentages(ledger: Ledger) -> Iterator[Finding]:
         for row in table.rows:
             percent = 100 * row.first / row.second
             if abs(percent - row.ratio) > Decimal("0.5"):
-                place = f"{table.document}/{table.name}/{row.task}"
+                place = f"{table.id}/{row.task}"
                 yield Finding(
                     "percentage", "error", (place,), f"{row.ratio}% is {percent:.1f}%", f"{row.first} / {row.second}"
                 )
@@ -252,7 +252,7 @@ def settings(ledger: Ledger) -> Iterator[Finding]:
     printed: dict[tuple[str, str], dict[str, tuple[Decimal, ...]]] = defaultdict(dict)
     for table in ledger.settings:
         for row in table.rows:
-            printed[row.method, row.label][f"{table.document}/{table.name}"] = row.values
+            printed[row.method, row.label][table.id] = row.values
     for (method, label), of_place in printed.items():
         if len(set(of_place.values())) > 1:
             evidence = "; ".join(f"{', '.join(map(str, values))} in {place}" for place, values in of_place.items())

@@ -159,7 +159,7 @@ def entries(table: LedgerTable) -> list[Entry]:
     """Every cell where something can stand, row by row."""
     return [
         Entry(
-            f"{table.document}/{table.name}/{row.model}/{reported.method or row.method}/{column.name}",
+            f"{table.id}/{row.model}/{reported.method or row.method}/{column.name}",
             row,
             column,
             reported,
@@ -314,9 +314,7 @@ def read_all(folder: Path) -> Ledger:
 
 def rows_by_id(ledger: Ledger) -> dict[str, Row]:
     """Every row of the tables of scores, by <document>/<table>/<model>/<method>."""
-    return {
-        f"{table.document}/{table.name}/{row.model}/{row.method}": row for table in ledger.scores for row in table.rows
-    }
+    return {f"{table.id}/{row.model}/{row.method}": row for table in ledger.scores for row in table.rows}
 
 
 def parameters(trained: Trained, shape: Shape) -> int:
