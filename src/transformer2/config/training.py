@@ -67,7 +67,8 @@ class Training(Section):
     patience: Count = 5
     """Evaluations without a better one after which training stops early."""
     micro_batch_tokens: Count = 8192
-    """Tokens of one forward and backward pass, padding included."""
+    """Most tokens of one forward and backward pass, padding included. A training halves them where a GPU has too little
+    memory; results depend on them by rounding alone, and by which numbers dropout draws."""
 
 
 class TaskTraining(Training):

@@ -4,7 +4,7 @@ Each step takes a batch, turns it into samples (the policy's scored answers, or 
 gradient of Eq. (1), and from time to time answers the validation half greedily. Two states are kept: the best of those
 that were validated, which is the paper's expert (Appendix A.1), and the last one, which shows what the training led to.
 All randomness is a function of (seed, step), and the checkpoint holds everything else, so a training that was stopped
-is resumed bit for bit.
+is resumed bit for bit. Where a GPU has too little memory for a pass, the step is done again in smaller ones.
 """
 
 import json
@@ -72,6 +72,8 @@ class Progress:
     steps_without_gradient: int = 0
     collapsed_at: int | None = None
     """The step at which, for the first time, no answer had been right for `COLLAPSE_STEPS` steps."""
+    pass_tokens: int | None = None
+    """Tokens of a pass since a GPU had too little memory for `micro_batch_tokens`; None as long as it has enough."""
     stopped: str | None = None
 
 
@@ -178,11 +180,9 @@ class Trainer:
 
     def _update(self, samples: list[Sample], learning_rate: float) -> dict[str, float]:
         """One optimiser step; none if the gradient is not finite."""
-        torch.manual_seed(derive_seed(self.seed, self.progress.step, 2))  # dropout
         # REINFORCE needs the gradient of the policy that answered, so no dropout there.
         set_training_mode(self.model, dropout=self.settings.objective == "next_token")
-        self.optimizer.zero_grad()
-        facts = accumulate_gradients(self.model, samples, self.settings, self.team)
+        facts = self._gradients(samples)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm).item()
         if math.isfinite(norm) and math.isfinite(facts["loss"]):
             for group in self.optimizer.param_groups:
@@ -193,6 +193,36 @@ class Trainer:
             norm = math.nan
         self.model.eval()
         return facts | {"gradient_norm": norm}
+
+    def _gradients(self, samples: list[Sample]) -> dict[str, float]:
+        """Leaves the gradients of a step in `.grad`, from zero. Passes that a GPU has no memory for are halved, for the
+        rest of the training.
+
+        Raises:
+            ValueError: a pass of one answer is too large, or a pass of one process of a team.
+        """
+        longest = max(len(s.prompt_ids) + len(s.completion_ids) for s in samples)
+        while True:
+            tokens = self.progress.pass_tokens or self.settings.micro_batch_tokens
+            torch.manual_seed(derive_seed(self.seed, self.progress.step, 2))  # dropout
+            self.optimizer.zero_grad()
+            try:
+                passes = self.settings.model_copy(update={"micro_batch_tokens": tokens})
+                return accumulate_gradients(self.model, samples, passes, self.team)
+            except torch.OutOfMemoryError as error:
+                too_large = f"step {self.progress.step}: too little GPU memory for passes of {tokens} tokens"
+                if self.team.size > 1:  # the others wait for this process in the middle of a layer
+                    raise ValueError(
+                        f"{too_large} in a process of {self.team.size}; lower micro_batch_tokens"
+                    ) from error
+                if tokens <= longest:
+                    raise ValueError(
+                        f"{too_large}, and its longest answer has {longest} with the prompt: turn "
+                        "gradient_checkpointing on, or lower max_new_tokens"
+                    ) from error
+            torch.cuda.empty_cache()  # nothing refers to the tensors of the step any more
+            self.progress.pass_tokens = max(tokens // 2, longest)
+            tqdm.write(f"{too_large}: from here on they have {self.progress.pass_tokens}")
 
     @torch.no_grad()
     def _decay(self, learning_rate: float) -> None:

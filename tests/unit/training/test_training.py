@@ -15,10 +15,12 @@ from transformer2.rollout.engine import Sampling
 from transformer2.rollout.hf import HFEngine
 from transformer2.svf import layer
 from transformer2.tasks import classify
-from transformer2.training import checkpoint, loop
+from transformer2.training import checkpoint, loop, objective
 from transformer2.training.objective import Sample, accumulate_gradients, gradient_by_states, negative_objective
+from transformer2.training.recompute import set_training_mode
 from transformer2.training.samples import batch_indices, references, rollout
 from transformer2.training.selection import ADAPTER_FILES, LAST, same_expert, select
+from transformer2.training.team import Team
 
 SAMPLES = [Sample([0, 5, 6], [7, 8, 9], 1.0), Sample([0, 5], [11], -1.0), Sample([0, 5, 6, 7, 8], [9, 4], 1.0)]
 
@@ -141,6 +143,68 @@ def test_decay_is_that_of_adamw_where_the_base_model_is_at_zero(words, tmp_path)
             torch.testing.assert_close(parameter.detach(), twin.detach())
             with torch.no_grad():
                 twin.copy_(parameter)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU in which passes of at most `gpu["tokens"]` have room; all that are tried are noted."""
+    whole, held = objective.completion_states, {"tokens": 10**6, "passes": []}
+
+    def forward(causal, prompts, answers):
+        tokens = len(prompts) * max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        held["passes"].append(tokens)
+        if tokens > held["tokens"]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(causal, prompts, answers)
+
+    monkeypatch.setattr(objective, "completion_states", forward)
+    return held
+
+
+LONG_AND_SHORT = [Sample([0, 5, 6, 7, 8], [9, 4], 1.0), *[Sample([0, 5], [11], r) for r in (1.0, -1.0, 1.0, -1.0)]]
+
+
+@pytest.mark.parametrize("kind", [{}, {"adapter": "lora", "modules": "attention_qv", "objective": "next_token"}])
+def test_a_step_that_a_gpu_has_no_memory_for_is_done_again_in_smaller_passes(words, tmp_path, capsys, gpu, kind):
+    chosen, found = settings(init_std=0.3, lora_dropout=0.0, micro_batch_tokens=12, **kind), []
+    for room in (10**6, 11):
+        one = trainer(words, tmp_path / str(room), chosen)
+        set_training_mode(one.model, dropout=False)
+        gpu["tokens"], gpu["passes"] = room, []
+        found.append((one._gradients(LONG_AND_SHORT), [p.grad.clone() for p in one.parameters.values()]))
+    assert gpu["passes"] == [7, 12, 7, 6, 6], "the first pass had its gradient before the second one failed"
+    (facts, gradients), (facts_again, gradients_again) = found
+    assert facts_again == pytest.approx(facts, rel=1e-5)
+    torch.testing.assert_close(gradients_again, gradients, rtol=1e-4, atol=1e-6)
+    assert (
+        capsys.readouterr().out == "step 0: too little GPU memory for passes of 12 tokens: from here on they have 7\n"
+    )
+    one._gradients(LONG_AND_SHORT)
+    assert gpu["passes"][5:] == [7, 6, 6], "the smaller size is kept"
+
+
+def test_smaller_passes_are_kept_by_a_resumed_training_and_said_in_its_summary(words, tmp_path, gpu):
+    whole = trainer(words, tmp_path / "whole", settings(micro_batch_tokens=128))
+    gpu["tokens"] = 100
+    whole.run()
+    whole.save()
+    assert read_json(tmp_path / "whole" / "training.json")["pass_tokens"] == 64
+    trainer(words, tmp_path / "parts", settings(micro_batch_tokens=128)).run(last_step=3)
+    gpu["passes"] = []
+    second = trainer(words, tmp_path / "parts", settings(micro_batch_tokens=128))
+    second.run()
+    assert max(gpu["passes"]) <= 64
+    assert all(torch.equal(a, b) for a, b in zip(vectors(whole).values(), vectors(second).values(), strict=True))
+
+
+def test_a_pass_that_cannot_be_halved_is_refused_with_what_to_change(words, tmp_path, gpu):
+    one = trainer(words, tmp_path, settings(micro_batch_tokens=12))
+    gpu["tokens"] = 6
+    with pytest.raises(ValueError, match="passes of 7 tokens, and its longest answer has 7.*gradient_checkpointing"):
+        one._gradients(LONG_AND_SHORT)
+    one.progress, one.team = loop.Progress(), Team(0, 2)
+    with pytest.raises(ValueError, match="passes of 12 tokens in a process of 2; lower micro_batch_tokens"):
+        one._gradients(LONG_AND_SHORT)
 
 
 def test_objective_is_equation_one():
