@@ -76,6 +76,7 @@ def basis(
     model: File, out: File, dtype: str = "float32", threads: Threads = 1,
     block: Annotated[int, typer.Option(help="which block of layers, from 0")] = 0,
     blocks: Annotated[int, typer.Option(help="into how many blocks of layers the work is divided")] = 1,
+    device: Annotated[str, typer.Option(help="cpu | cuda: where; cuda takes a free GPU")] = "cpu",
 ) -> None:  # fmt: skip
     """Decompose every matrix of the decoder layers (or of one block of them), once for a model."""
     from safetensors import SafetensorError
@@ -83,13 +84,14 @@ def basis(
     from transformer2.models import check_model, dtype_of, reading
     from transformer2.svf.basis import decoder_matrices, write_basis
 
-    start_torch(threads)
+    one_of("device", device, ("cpu", "cuda"))
+    start_torch(threads, 1 if device == "cuda" else None)
     check_model(model)
     of_type = dtype_of(dtype)
-    facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks}
+    facts = {"model": str(model), "dtype": dtype, "block": block, "blocks": blocks, "device": device}
     with manifest(out.with_suffix(".manifest.json"), **facts) as record, reading(model, SafetensorError):
         with atomic_path(out) as temporary:
-            record["matrices"] = write_basis(decoder_matrices(model, of_type, block, blocks), temporary)
+            record["matrices"] = write_basis(decoder_matrices(model, of_type, block, blocks), temporary, device)
         record["sha256"] = sha256(out)
 
 

@@ -169,12 +169,12 @@ def join_bases(files: Sequence[Path], out: Path) -> int:
     return len(fingerprints)
 
 
-def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path) -> int:
-    """Decomposes (module name, weight) pairs into one safetensors file; returns their number."""
+def write_basis(matrices: Iterable[tuple[str, Tensor]], path: Path, device: str = "cpu") -> int:
+    """Decomposes (module name, weight) pairs on a device into one safetensors file; returns their number."""
     tensors, fingerprints = {}, {}
     for name, weight in tqdm(matrices, desc="singular value decomposition", unit="matrix"):
-        basis = decompose(weight)
-        tensors[f"{name}.q"], tensors[f"{name}.s"] = basis.q, basis.s
+        basis = decompose(weight.to(device))
+        tensors[f"{name}.q"], tensors[f"{name}.s"] = basis.q.cpu(), basis.s.cpu()
         fingerprints[name] = fingerprint(weight)
     if not tensors:
         raise ValueError("no decoder matrix (…layers.<n>.…_proj.weight) in the model: SVF has nothing to decompose")

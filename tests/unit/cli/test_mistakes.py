@@ -139,6 +139,14 @@ def test_a_dtype_that_models_do_not_run_in_is_named(base, said, tmp_path):
         assert "unknown dtype" in said(*arguments)
 
 
+def test_a_device_that_is_not_there_is_named(base, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    arguments = ("basis", "--model", base, "--out", tmp_path / "basis.safetensors", "--device")
+    assert "unknown device 'gpu'" in said(*arguments, "gpu")
+    assert "1 GPUs are asked for, and 0 are there" in said(*arguments, "cuda")
+    assert not list(tmp_path.glob("*basis*"))
+
+
 @pytest.mark.parametrize("value", ["{", "[1]", "nonsense", "'{}'"])
 def test_an_option_that_is_no_json_is_named(said, value):
     with pytest.raises(ValueError, match=r"--settings (is not JSON|must be a JSON mapping)"):

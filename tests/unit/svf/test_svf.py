@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from transformer2.svf import SVFConfig
+from transformer2.svf import SVFConfig, basis
 from transformer2.svf.basis import (
     BasisFile,
     decoder_matrices,
@@ -249,6 +249,23 @@ def test_a_basis_by_blocks_of_layers_is_the_one_that_is_made_at_once(tmp_path, b
     assert torch.equal(BasisFile(tmp_path / "joined").load(name, weight).q, whole[f"{name}.q"])
     with pytest.raises(ValueError, match="and so does another of the files"):
         join_bases([*files, files[0]], tmp_path / "joined")
+
+
+def test_matrices_are_decomposed_on_the_device_that_is_asked_for(tmp_path, monkeypatch):
+    """Without a GPU the device of tensors that hold no numbers stands for one."""
+    devices = []
+
+    def decomposed(weight):
+        devices.append(weight.device.type)
+        return decompose(torch.eye(3))
+
+    write_basis([("a", torch.eye(3))], tmp_path / "cpu", "cpu")
+    monkeypatch.setattr(basis, "decompose", decomposed)
+    write_basis([("a", torch.eye(3))], tmp_path / "meta", "meta")
+    assert devices == ["meta"]
+    here, there = (BasisFile(tmp_path / name) for name in ("cpu", "meta"))
+    assert here.fingerprints == there.fingerprints, "those of the weight as it was"
+    assert torch.equal(here.load("a", torch.eye(3)).q, there.load("a", torch.eye(3)).q)
 
 
 def test_a_block_that_is_not_there_is_refused(tmp_path):
