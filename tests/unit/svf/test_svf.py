@@ -16,6 +16,7 @@ from transformer2.svf.basis import (
     decoder_matrices,
     decompose,
     join_bases,
+    row_hashes,
     scale_weight,
     write_basis,
 )
@@ -246,9 +247,38 @@ def test_a_basis_by_blocks_of_layers_is_the_one_that_is_made_at_once(tmp_path, b
     joined, whole = (load_file(tmp_path / name) for name in ("joined", "whole"))
     assert joined.keys() == whole.keys() and all(torch.equal(joined[name], whole[name]) for name in whole)
     name, weight = next(decoder_matrices(tmp_path / "model", torch.float32))
-    assert torch.equal(BasisFile(tmp_path / "joined").load(name, weight).q, whole[f"{name}.q"])
+    one, other = (BasisFile(tmp_path / name) for name in ("joined", "whole"))
+    assert torch.equal(one.load(name, weight).q, whole[f"{name}.q"])
+    assert (one.fingerprints, one.row_hashes) == (other.fingerprints, other.row_hashes) and len(one.row_hashes) == 5 * 7
     with pytest.raises(ValueError, match="and so does another of the files"):
         join_bases([*files, files[0]], tmp_path / "joined")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_row_hashes_are_of_other_weights_others_and_do_not_depend_on_where_numbers_lie(dtype):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5).to(dtype)
+    nudged = weight.clone()
+    nudged[3, 2] *= 1 + torch.finfo(dtype).eps
+    others = [
+        nudged,
+        weight.flip(0),
+        weight[:5],
+        weight.float() if dtype == torch.bfloat16 else weight.double(),
+        -weight,
+    ]
+    assert len({row_hashes(one) for one in [weight, *others]}) == 6
+    assert row_hashes(weight.T.contiguous().T) == row_hashes(weight)
+
+
+def test_a_weight_whose_row_hashes_are_others_is_recognised_by_its_bytes(tmp_path, monkeypatch):
+    """Whatever another device or version of torch makes of the hashes, sha256 decides."""
+    weight = torch.eye(3)
+    write_basis([("a", weight)], tmp_path / "basis")
+    monkeypatch.setattr(basis, "row_hashes", lambda _: "another")
+    assert torch.equal(BasisFile(tmp_path / "basis").load("a", weight).s, torch.ones(3))
+    with pytest.raises(ValueError, match="does not belong to this model"):
+        BasisFile(tmp_path / "basis").load("a", 2 * weight)
 
 
 def test_matrices_are_decomposed_on_the_device_that_is_asked_for(tmp_path, monkeypatch):
