@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import WORDS, model, right, rows, settings, tokenizer
@@ -254,6 +256,35 @@ def test_the_head_is_applied_once_to_each_token_and_its_gradients_are_those_of_a
     torch.testing.assert_close(sums, torch.stack([loss, (weights * divergence).sum()]).detach())
     passes = 2 if kl is None else 3  # logits, their gradient, the base model's logits
     assert counter.get_total_flops() == passes * 2 * 11 * 8 * 30
+
+
+class Largest(TorchDispatchMode):
+    """Counts the numbers of the largest tensor with the vocabulary as its last dimension; views are not counted."""
+
+    def __init__(self, vocabulary: int):
+        super().__init__()
+        self.vocabulary, self.numbers = vocabulary, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in () if func.is_view else tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensor.shape[-1:] == (self.vocabulary,):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.2])
+def test_no_more_logits_than_those_of_a_chunk_exist_at_once(words, monkeypatch, kl):
+    base, chosen = model(len(words)), settings(kl_coefficient=kl, init_std=0.3)
+    expert, vocabulary = new_expert(base, chosen, None, seed=1).eval(), base.config.vocab_size
+    monkeypatch.setattr(likelihood, "CHUNK_LOGITS", 2 * vocabulary)
+    with Largest(vocabulary) as largest:
+        accumulate_gradients(expert, SAMPLES, chosen)
+    assert largest.numbers == 2 * vocabulary, "six tokens are answered"
+    with Largest(vocabulary) as largest:
+        states, _ = likelihood.completion_states(base, [s.prompt_ids for s in SAMPLES], [[7, 8]] * len(SAMPLES))
+        base.get_output_embeddings()(states)
+    assert largest.numbers == 6 * vocabulary, "the whole head is seen"
 
 
 def test_scaled_weights_are_made_once_for_all_micro_batches_of_a_step(words, monkeypatch):
