@@ -1,17 +1,20 @@
 """The benchmarks do the same work on both sides, and report it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import helpers
 from benchmarks import models, training
 from benchmarks.__main__ import CASES, app
 from benchmarks.cases import scaling, step, token
 from benchmarks.released import compose, factors
 from benchmarks.table import table
+from transformer2.planning.costs import Size
 from transformer2.svf.basis import scale_weight
 
 TINY = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -83,6 +86,49 @@ def test_a_case_writes_its_report_and_its_figure(case, tmp_path):
     if "same" in report:
         found, of = report["same"].values()
         assert found == of, "both sides answer the same"
+    assert out.with_suffix(".svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_a_step_is_compared_with_that_of_trl_on_the_same_prompts(tmp_path):
+    pytest.importorskip("trl")
+    words = helpers.tokenizer()
+    helpers.model(len(words)).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    out = tmp_path / "report.json"
+    run(
+        "policy-gradient", "--model", str(tmp_path / "model"), "--prompts", "2", "--completions", "2",
+        "--prompt-tokens", "5", "--answer-tokens", "3", "--rank", "2", "--repeats", "1", "--out", str(out),
+    )  # fmt: skip
+    report = json.loads(out.read_text())
+    assert report["sides"].keys() == {"svf", "trl"} and report["answers"] == 4
+    assert all(side["seconds"] and side["flops"] > 0 for side in report["sides"].values())
+    assert out.with_suffix(".svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_growth_is_fitted_and_drawn_beside_what_is_planned(tmp_path, monkeypatch):
+    small = {"WIDTHS": (64, 128), "DEPTHS": (1, 2), "BATCHES": (2, 4), "CANDIDATES": (1, 2), "EXPERTS": (1, 2)}
+    for name, of_kind in small.items():
+        monkeypatch.setattr(scaling, name, of_kind)
+    monkeypatch.setattr(
+        scaling, "sizes", lambda width=64, depth=1: Size(depth, width, width, 2 * width, 160, tied=True)
+    )
+    measured = scaling.first
+
+    def first(*arguments):
+        work, facts = measured(*arguments)
+        return work, replace(facts, peak_bytes=max(facts.peak_bytes, 1))  # so little may need no new page of memory
+
+    monkeypatch.setattr(scaling, "first", first)
+    out = tmp_path / "scaling.json"
+    run("scaling", "--repeats", "1", "--out", str(out))
+    report = json.loads(out.read_text())
+    grown = {what: tuple(point["size"] for point in points) for what, points in report["growth"].items()}
+    assert tuple(grown.values()) == tuple(small.values())
+    for what, exponents in report["exponents"].items():
+        assert exponents["flops"] == pytest.approx(exponents["planned_flops"], abs=0.1), what
+    assert report["exponents"]["answers of a batch"]["planned_flops"] == pytest.approx(1, abs=0.2)
     assert out.with_suffix(".svg").read_text().startswith("<?xml")
 
 
