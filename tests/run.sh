@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs every check that CI runs; arguments go to pytest (for example: tests/run.sh -m "not slow").
+# Sets up .venv and runs the checks and tests that need no other extra than `dev`; arguments go to pytest (for example:
+# tests/run.sh -m "not slow"). What CI runs besides is said in CONTRIBUTING.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ -d .venv ] || "${PYTHON:-python3}" -m venv .venv

@@ -1,4 +1,4 @@
-"""A release is of the version that the package and the changelog name, with that version's notes."""
+"""A release is of the version that the package and the changelog name; its checks can be run by hand."""
 
 import os
 import re
@@ -44,3 +44,11 @@ def test_the_notes_of_a_release_are_the_changelog_of_its_version_alone(tmp_path)
     environment = os.environ | {"GITHUB_REF_NAME": "v0.2.0"}
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "notes.md").read_text().strip() == "- One.\n- Two."
+
+
+def test_the_script_runs_every_check_of_ci_but_that_of_the_lock():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    checks = [one["run"] for one in jobs["checks"]["steps"] if not one.get("run", "uv").startswith("uv")]
+    script = (ROOT / "tests/run.sh").read_text().splitlines()
+    assert len(checks) == 6
+    assert all(any(line.startswith(check) for line in script) for check in checks)
