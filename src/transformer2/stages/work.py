@@ -183,11 +183,11 @@ def adapt(
         )
         with exclusive_lock(out / ".lock"):
             result = adaptive.adapt(rows, the_task, seed, out / "candidates.jsonl", **settings)
+            save_expert(adaptive.engine.model, out, selected_adapters=["default"])
+            facts = {"experts": list(experts), "alpha": result.alpha.tolist(), "stopped": result.stopped}
+            facts |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
+            write_json(out / "adaptation.json", dict(identity) | facts | {"history": result.history})
             remove(out / "candidates.jsonl")
-        save_expert(adaptive.engine.model, out, selected_adapters=["default"])
-    facts = {"experts": list(experts), "alpha": result.alpha.tolist(), "stopped": result.stopped}
-    facts |= {"accuracy": result.score[0], "loglik": result.history[-1]["best_loglik"], "shots": len(rows)}
-    write_json(out / "adaptation.json", dict(identity) | facts | {"history": result.history})
     folders = {name: str(folder) for name, folder in experts.items()}
     return {"task": task, "seed": seed, "settings": dict(settings)} | facts | {"experts": folders}
 

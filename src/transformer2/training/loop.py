@@ -115,8 +115,6 @@ class Trainer:
         if self.progress.step >= steps or self.progress.stopped:
             self.last = self._copy()
             self._restore(self._selected())
-            if self.team.is_main:
-                remove(self.out / "checkpoint.safetensors")
         return self.progress
 
     def _step(self) -> dict[str, Any]:
@@ -336,7 +334,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the adapters of the selected state and of the last one (in `last/`), and `training.json`, the summary
-        that the choice among sweep points reads."""
+        that the choice among sweep points reads; then the checkpoint is not needed any more, and is removed."""
         if not self.team.is_main:
             return
         for state, folder in ((self.last, self.out / LAST), (self._selected(), self.out)):
@@ -346,6 +344,7 @@ class Trainer:
             seal(self.out / name)
         trained = sum(p.numel() for p in self.parameters.values())
         write_json(self.out / "training.json", asdict(self.progress) | {"trained_parameters": trained} | self._job())
+        remove(self.out / "checkpoint.safetensors")
 
 
 def _describe(samples: Sequence[Sample], seen: Rollout | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model
 from typer.testing import CliRunner
 
 from helpers import WORDS, model, rows, tokenizer
-from transformer2 import evaluation
+from transformer2 import evaluation, models
 from transformer2.adaptation import cem, dispatch, few_shot
 from transformer2.adaptation.choice import choose, shots
 from transformer2.adaptation.model import SelfAdaptiveModel
@@ -26,6 +26,7 @@ from transformer2.provenance import read_json, write_jsonl
 from transformer2.rollout import hf
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
+from transformer2.stages import work
 from transformer2.svf import SVFConfig
 from transformer2.tasks import TASKS, Score, classify, everyday
 from transformer2.tasks.classify import CLASSES, adaptation_prompt, labelled, read_class, shares, strict_class
@@ -633,6 +634,25 @@ def test_the_commands_adapt_and_ask_do_it_from_a_terminal(base, folders, tmp_pat
         asked = ["ask", "say yes", "--experts", str(experts), "--strategy", strategy, "--max-new-tokens", "5"]
         done = CliRunner().invoke(app, asked, catch_exceptions=False)
         assert done.exit_code == 0 and "[class " in done.stderr
+
+
+def test_the_scores_of_a_search_stay_until_its_mix_is_written(base, folders, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "shots.jsonl", [{"prompt": "say yes", "answer": "yes"}])
+    arguments = {
+        "model": base, "experts": {name: folders[name] for name in EXPERTS}, "task": "own",
+        "shots": tmp_path / "shots.jsonl", "out": tmp_path / "mix", "n": None, "identity": {},
+        "settings": {"iterations": 1, "population": 2, "elites": 1, "max_new_tokens": 2},
+    }  # fmt: skip
+
+    def full_disk(*_, **__):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(models, "save_expert", full_disk)
+        work.adapt(**arguments)
+    assert (tmp_path / "mix" / "candidates.jsonl").exists()
+    work.adapt(**arguments)
+    assert not (tmp_path / "mix" / "candidates.jsonl").exists()
 
 
 @pytest.mark.parametrize(

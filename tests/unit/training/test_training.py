@@ -414,6 +414,7 @@ def test_stopped_and_resumed_training_equals_an_undisturbed_one_bit_for_bit(word
     trainer(words, tmp_path / "parts", chosen).run(last_step=3)  # its last checkpoint is of step 2
     second = trainer(words, tmp_path / "parts", chosen)
     second.run()
+    second.save()
     assert all(torch.equal(a, b) for a, b in zip(vectors(whole).values(), vectors(second).values(), strict=True))
     strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
     for name in ("metrics.jsonl", "validation.jsonl"):
@@ -486,6 +487,31 @@ def test_a_training_that_is_killed_while_it_saves_goes_on_from_the_checkpoint_of
 
 def killed(*_):
     raise SystemExit
+
+
+@pytest.mark.parametrize("patience", [50, 1])
+def test_a_training_that_is_killed_before_its_expert_is_written_takes_no_step_again(
+    words, tmp_path, capsys, monkeypatch, patience
+):
+    chosen = settings(learning_rate=0.05, patience=patience)
+    monkeypatch.setattr(loop, "accuracy", lambda *_: 0.5)
+    whole, stopped = trainer(words, tmp_path / "whole", chosen), trainer(words, tmp_path / "parts", chosen)
+    whole.run()
+    whole.save()
+    stopped.run()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(loop, "save_expert", killed)
+        stopped.save()
+    capsys.readouterr()
+    again = trainer(words, tmp_path / "parts", chosen)
+    monkeypatch.setattr(again, "_step", killed)
+    progress = again.run()
+    again.save()
+    assert f"resuming from step {progress.step}" in capsys.readouterr().out
+    for state in ("", LAST):
+        assert same_expert(tmp_path / "whole" / state, tmp_path / "parts" / state)
+    assert not same_expert(tmp_path / "parts", tmp_path / "parts" / LAST)
+    assert read_json(tmp_path / "parts" / "training.json") == read_json(tmp_path / "whole" / "training.json")
 
 
 def test_a_checkpoint_of_another_base_model_is_not_gone_on_from(words, tmp_path):
