@@ -6,10 +6,13 @@ import subprocess
 import pandas as pd
 import pytest
 
+import helpers
 from conftest import ROOT
+from helpers import model
 from rendering import render_settings
 from transformer2.config import Method, Run, Training
-from transformer2.report.tables.settings import values
+from transformer2.models import new_expert
+from transformer2.report.tables.settings import unused_settings, values
 from transformer2.report.text import setting
 from transformer2.reproduce import ledger
 
@@ -99,3 +102,24 @@ def test_latex_fits_the_page(tmp_path):
     subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, check=True, capture_output=True)
     log = (tmp_path / "main.log").read_text(encoding="latin-1")
     assert "Overfull" not in log and "Float too large" not in log
+
+
+@pytest.mark.parametrize("adapter", ["svf", "lora", "dora", "ia3", "vera", "tinylora"])
+def test_the_settings_of_an_adapter_are_those_that_change_it(adapter):
+    def built(**changes) -> dict:
+        modules = "ia3" if adapter == "ia3" else "attention_qv"
+        expert = new_expert(model(300), helpers.settings(adapter=adapter, modules=modules, **changes), None, 0)
+        return expert.peft_config["default"].to_dict()
+
+    others = {
+        "parametrisation": "sigmoid_nuclear", "init_mean": 0.5, "init_std": 0.2, "rank": 2, "lora_alpha": 5,
+        "lora_dropout": 0.3, "projection": 7,
+    }  # fmt: skip
+    plain = built()
+    without_effect = {name for name, value in others.items() if built(**{name: value}) == plain}
+    assert unused_settings(adapter, "policy_gradient") == without_effect
+
+
+def test_what_rewards_answers_is_no_setting_of_next_token_training():
+    more = unused_settings("lora", "next_token") - unused_settings("lora", "policy_gradient")
+    assert more == {"rollout", "answers", "reward", "reward_wrong", "kl_coefficient", "kl"}

@@ -23,9 +23,13 @@ START = (
 """Note on the initial mean (docs/choices.md has what 0.1 does)."""
 OF_SVF = ("parametrisation", "init_mean", "init_std")
 OF_LORA = ("rank", "lora_alpha", "lora_dropout")
-OF_TINYLORA = ("projection",)
-OF_REINFORCE = ("rollout", "reward", "reward_wrong", "kl_coefficient", "kl")
-"""Settings that act with one adapter, or one objective, alone."""
+OF_ADAPTER = {
+    "svf": OF_SVF, "lora": OF_LORA, "dora": OF_LORA, "ia3": (), "vera": ("rank", "lora_dropout"),
+    "tinylora": ("rank", "projection"),
+}  # fmt: skip
+"""Adapter -> the settings that not every adapter uses and that it uses (`models.new_expert`)."""
+OF_REINFORCE = ("rollout", "answers", "reward", "reward_wrong", "kl_coefficient", "kl")
+"""Settings that act with this objective alone."""
 
 
 def table(table: SettingsTable, run: str, methods: Mapping[str, Method]) -> tuple[Page, pd.DataFrame]:
@@ -107,6 +111,5 @@ def _others(table: SettingsTable, name: str, method: Method) -> str:
 
 def unused_settings(adapter: str, objective: str) -> set[str]:
     """Settings that do nothing in a training: those of other adapters, and of the other objective."""
-    unused = set(OF_LORA if adapter == "svf" else OF_SVF)
-    unused |= set(OF_TINYLORA) if adapter != "tinylora" else set()
+    unused = {setting for settings in OF_ADAPTER.values() for setting in settings} - set(OF_ADAPTER[adapter])
     return unused | (set(OF_REINFORCE) if objective == "next_token" else set())
