@@ -200,6 +200,13 @@ def gain_test(method: pd.DataFrame, other: pd.DataFrame, factor: float = 1.0) ->
     return GainTest(gain, gain.p_value)
 
 
+def name_of_test(seeds: int, paired: bool) -> str:
+    """What the test of `gain_test` is called, of a method with so many seeds and no factor."""
+    if not paired:
+        return "independent samples"
+    return "mixed model" if seeds > 1 else "exact McNemar"
+
+
 def counted(verdicts: pd.DataFrame) -> tuple[float, int]:
     """How many items are right, as a mean over seeds, and how many there are."""
     return float(verdicts.to_numpy().sum()) / len(verdicts), verdicts.shape[1]

@@ -105,6 +105,17 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
     assert max(map(len, re.findall("prompt  (.*)", text))) < 250
 
 
+def test_the_test_of_several_seeds_is_named_as_what_it_is(results):
+    assert "(exact McNemar, this cell alone)" in explained(SVF, results)
+    file = results / "scores/toy/svf-gsm8k/gsm8k/seed0.json"
+    other = read_json(file) | {"seed": 1}
+    other["items"][0]["strict"] = False
+    write_json(file.with_name("seed1.json"), other)
+    files = [results / "scores/toy/base/gsm8k/seed0.json", file, file.with_name("seed1.json")]
+    write_frame(scores(files), results / "scores.csv.gz")
+    assert "(mixed model, this cell alone)" in explained(SVF, results)
+
+
 def test_a_row_about_last_states_is_followed_to_the_last_one(results):
     file = scored(results, "lora_attention_pg", "gsm8k", "gsm8k", 1, state="last")
     write_frame(scores([*results.glob("scores/toy/base/*/*.json"), file]), results / "scores.csv.gz")

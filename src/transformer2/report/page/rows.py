@@ -12,6 +12,7 @@ from transformer2.provenance import read_json
 from transformer2.report import places, text
 from transformer2.report.page.marks import CELL_VERDICTS, Mark
 from transformer2.report.page.records import Record, is_own, is_standin
+from transformer2.reproduce.cells import name_of_test
 from transformer2.reproduce.power import Z
 
 
@@ -156,8 +157,7 @@ def _more(cell: Record) -> str:
         of_factor = _span(cell["strict_normalised_low"], cell["strict_normalised_high"])
         parts.append(f"{_factor(cell['strict_normalised'])} of our base ({of_factor})")
     if cell["strict_p"]:
-        test = "mixed model" if len(seeds) > 1 else "exact McNemar"
-        test = test if cell["paired"] == "True" else "independent samples"
+        test = name_of_test(len(seeds), cell["paired"] == "True")
         parts.append(f"against our base {text.p_value(float(cell['strict_p']))} ({test}, by Holm over the table)")
     if cell["detectable"]:
         parts.append(

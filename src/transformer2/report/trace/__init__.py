@@ -14,7 +14,7 @@ from transformer2.report.trace.chain import base_model, chain, samples
 from transformer2.report.trace.lines import INDENT, UNREADABLE, checked, describe_file, fault, indented
 from transformer2.report.trace.missing import command, configuration_of, not_run
 from transformer2.reproduce import ledger
-from transformer2.reproduce.cells import Cell, cells
+from transformer2.reproduce.cells import Cell, cells, name_of_test
 from transformer2.reproduce.frames import Frames
 from transformer2.reproduce.imported_scores import MANIFEST
 from transformer2.reproduce.ledger import LedgerTable, entries
@@ -143,9 +143,7 @@ def _run(table: LedgerTable, strict: Cell, lenient: Cell) -> list[str]:
         p_value = (
             "not tested against the base"
             if math.isnan(ours.p_value)
-            else (
-                f"p = {ours.p_value:.2g} ({'exact McNemar' if ours.paired else 'independent samples'}, this cell alone)"
-            )
+            else f"p = {ours.p_value:.2g} ({name_of_test(len(ours.seeds), ours.paired)}, this cell alone)"
         )
         lines.insert(-1, f"normalised  {text.with_interval(ours.normalised)}; {p_value}")
     return lines
