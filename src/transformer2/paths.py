@@ -57,6 +57,8 @@ DECISIONS = Place("results/{run}/generations/{model}/{adapter}/{task}/seed{seed}
 SCORES = Place("results/{run}/scores/{model}/{adapter}/{task}/seed{seed}.json")
 RECORD = Place("results/{run}/stages/{stage}/{model}/{block}-of-{blocks}.json")
 """What a stage made, and from what: one file for Snakemake to see."""
+IMPORTED = Place("results/{run}/scores.manifest.json")
+"""Where the scores of a run came from that were measured elsewhere."""
 RUN = Place("results/{run}/run.json")
 """The resolved configuration."""
 WEIGHTS = "adapter_model.safetensors"

@@ -119,7 +119,7 @@ PAPER_RUN = relpath((PACKAGE / "config" / "paper.yaml").resolve())
 """The configuration that has all that the papers report."""
 
 STAGES = Stages(RUN)
-CONTENTS = Contents.of(RUN, LEDGER)
+CONTENTS = Contents.of(RUN, LEDGER, STAGES.results())
 ENGINE_ENV = f"../../envs/{'vllm' if RUN.engine == 'vllm' else 'core'}.yaml"
 """Environment of the rules that an engine of one's choice answers in."""
 SETTINGS = RUN.model_dump_json(indent=1)

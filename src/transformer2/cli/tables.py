@@ -110,11 +110,13 @@ def report(
     from transformer2.report.contents import Contents
     from transformer2.report.page import render
     from transformer2.reproduce.ledger import read_all
+    from transformer2.stages.blocks import Stages
 
     of_run, folder = run_of(run)
     papers = read_all(ledger)
     hours = whole_gpu_hours(configuration.load(paper), papers)
-    render(folder, Contents.of(of_run, papers), ledger / "templates", command, hours, folder / "report.html")
+    contents = Contents.of(of_run, papers, Stages(of_run).results())
+    render(folder, contents, ledger / "templates", command, hours, folder / "report.html")
 
 
 @app.command()
@@ -123,9 +125,10 @@ def record(run: RunFile, command: Text, out: File, ledger: Path = PAPER_TABLES) 
     from transformer2.report import summary
     from transformer2.report.contents import Contents
     from transformer2.reproduce.ledger import read_all
+    from transformer2.stages.blocks import Stages
 
     of_run, folder = run_of(run)
-    summary.write(folder, Contents.of(of_run, read_all(ledger)), command, out)
+    summary.write(folder, Contents.of(of_run, read_all(ledger), Stages(of_run).results()), command, out)
 
 
 @app.command()
@@ -146,9 +149,12 @@ def crate(run: RunFile, snakemake: Text, root: Path = Path(), ledger: Path = PAP
     from transformer2.report.contents import Contents
     from transformer2.report.crate import write_crate
     from transformer2.reproduce.ledger import read_all
+    from transformer2.stages.blocks import Stages
 
     of_run, folder = run_of(run)
-    write_crate(of_run, folder, Contents.of(of_run, read_all(ledger)), root, ledger, snakemake)
+    write_crate(
+        of_run, folder, Contents.of(of_run, read_all(ledger), Stages(of_run).results()), root, ledger, snakemake
+    )
 
 
 @app.command()

@@ -5,6 +5,7 @@ All of it follows from the configuration and the ledger; nothing here draws, so 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from transformer2.config import Run, unknown
@@ -207,10 +208,18 @@ class Contents:
     figures: tuple[Figure, ...]
     frames: tuple[str, ...]
     """Their files, in the folder of the run."""
+    results: frozenset[Path]
+    """Experts, mixes, answers and scores with their manifests, and those of data: files and whole folders, in the
+    folder of the run (`Stages.results`)."""
 
     @classmethod
-    def of(cls, run: Run, ledger: Ledger) -> "Contents":
-        return cls(tuple(tables_of(run, ledger)), tuple(figures_of(run, ledger)), tuple(frame_files(run)))
+    def of(cls, run: Run, ledger: Ledger, results: frozenset[Path]) -> "Contents":
+        return cls(tuple(tables_of(run, ledger)), tuple(figures_of(run, ledger)), tuple(frame_files(run)), results)
+
+    def find(self, folder: Path, pattern: str) -> list[Path]:
+        """The `results` that are in the folder of the run and match a pattern, in order."""
+        found = {path: path.relative_to(folder) for path in folder.glob(pattern)}
+        return sorted(path for path, name in found.items() if not self.results.isdisjoint([name, *name.parents]))
 
     def reads(self, frame: str) -> bool:
         """Whether a figure reads a frame (of `frames.Frames`)."""

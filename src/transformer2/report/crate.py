@@ -5,6 +5,7 @@ weights stay where they are: the crate has their paths and checksums, in the for
 """
 
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -106,17 +107,20 @@ def write_crate(run: Run, folder: Path, contents: Contents, root: Path, ledger: 
     shown = ["illustration.json"] if contents.reads("illustration") else []
     names = [*contents.frames, *shown, *contents.table_files(), *contents.figure_files(), *pages]
     out = folder / "run.crate.zip"
-    crate(folder, [folder / name for name in names], run.model_dump(mode="json"), root, ledger, snakemake, out)
+    files = [folder / name for name in names]
+    crate(folder, contents, files, run.model_dump(mode="json"), root, ledger, snakemake, out)
     return out
 
 
 def crate(
-    results: Path, files: Sequence[Path], settings: dict[str, Any], root: Path, ledger: Path, snakemake: str, out: Path
-) -> None:
+    results: Path, contents: Contents, files: Sequence[Path], settings: dict[str, Any], root: Path, ledger: Path,
+    snakemake: str, out: Path,
+) -> None:  # fmt: skip
     """Writes the crate of the run in `results/<run>` to `out`, a zip archive.
 
     Args:
         results: of the run; base models lie beside it, in `models`.
+        contents: of the run.
         files: tables, figures, frames and pages that the run has now.
         settings: the resolved configuration of the run.
         root: the project, with the Snakefile; or the folder that a module of it was deployed into.
@@ -126,7 +130,7 @@ def crate(
     The same run gives the same bytes; its times are those of its manifests. Raises ValueError if the run has no
     manifest, or one that is damaged.
     """
-    manifests = summary.manifests(results)
+    manifests = summary.manifests(results, contents)
     made, (started, ended) = _Crate(), map(_utc, summary.span(manifests))
     action = made.thing(
         f"#run-{results.name}", "CreateAction", name=f"Run “{results.name}”", startTime=started, endTime=ended,
@@ -134,7 +138,7 @@ def crate(
         "to the tables of the papers",
         actionStatus="http://schema.org/CompletedActionStatus",
         instrument=_workflow(made, manifests, root, snakemake),
-        object=_inputs(made, results, settings, ledger), result=_outputs(made, results, files),
+        object=_inputs(made, results, contents, settings, ledger), result=_outputs(made, results, contents, files),
     )  # fmt: skip
     made.file("README.md", README.format(run=results.name).encode(), "About this crate", about={"@id": "./"})
     contributors = made.thing("#contributors", "Organization", name="The Transformer² reproduction contributors")
@@ -178,7 +182,7 @@ def _workflow(made: _Crate, manifests: list[dict[str, Any]], root: Path, snakema
     )  # fmt: skip
 
 
-def _inputs(made: _Crate, results: Path, settings: dict[str, Any], ledger: Path) -> list[Any]:
+def _inputs(made: _Crate, results: Path, contents: Contents, settings: dict[str, Any], ledger: Path) -> list[Any]:
     """The configuration, the ledger, and manifests of base models and data."""
     inputs = [made.file("config.yaml", _yaml(settings), "Configuration of the run, with every default")]
     for path in sorted(ledger.glob("*/*.yaml")):
@@ -186,7 +190,8 @@ def _inputs(made: _Crate, results: Path, settings: dict[str, Any], ledger: Path)
         inputs.append(made.file(f"paper_tables/{_name(path, ledger)}", path.read_bytes(), title))
     models = [] if settings.get("scores") else settings["models"]
     inputs += [_base_model(made, model, results.parent / "models" / model / "base") for model in models]
-    for path in sorted([*results.glob("data/*/*.manifest.json"), *results.glob("scores.manifest.json")]):
+    of_data = [contents.find(results, pattern) for pattern in ("data/*/*.manifest.json", "scores.manifest.json")]
+    for path in itertools.chain(*of_data):
         name = _name(path, results.parents[1])
         inputs.append(made.file(name, path.read_bytes(), f"Manifest of {name.removesuffix('.manifest.json')}"))
     return inputs
@@ -209,7 +214,7 @@ def _base_model(made: _Crate, name: str, folder: Path) -> Any:
     )  # fmt: skip
 
 
-def _outputs(made: _Crate, results: Path, files: Sequence[Path]) -> list[Any]:
+def _outputs(made: _Crate, results: Path, contents: Contents, files: Sequence[Path]) -> list[Any]:
     """What the run measured, as files; and a list of what stays where it is."""
     described = []
     for path in sorted(set(files)):
@@ -217,7 +222,7 @@ def _outputs(made: _Crate, results: Path, files: Sequence[Path]) -> list[Any]:
         kind = {"paper_tables": "Table", "figures": "Figure"}.get(folder)
         title = f"{kind}: {'/'.join(inner)}" if kind else FRAMES[folder]
         described.append(made.file(_name(path, results.parents[1]), path.read_bytes(), title))
-    kept = sorted(path for pattern in KEPT for path in results.glob(pattern))
+    kept = sorted(path for pattern in KEPT for path in contents.find(results, pattern))
     if kept:
         sums = "".join(f"{sha256(path)}  {_name(path, results.parents[1])}\n" for path in kept)
         described.append(made.file("SHA256SUMS", sums.encode(), "Checksums of answers, scores and weights"))

@@ -1,6 +1,6 @@
 """A finished run in short: machine, cost, experts, classification of prompts and mixes, read from its files."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -45,9 +45,9 @@ def jobs(run: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def manifests(run: Path) -> list[dict[str, Any]]:
+def manifests(run: Path, contents: Contents) -> list[dict[str, Any]]:
     """What the artifacts of `results/<run>` say of how they came to be; raises ValueError if there is none."""
-    manifests = [manifest(path) for path in sorted(run.rglob("*manifest.json"))]
+    manifests = [manifest(path) for path in contents.find(run, "**/*manifest.json")]
     if not manifests:
         raise ValueError(f"{run}: no manifest says what it ran on")
     return manifests
@@ -98,24 +98,21 @@ class Section:
     """As text, below its column names."""
 
 
-def sections(run: Path, frames: Sequence[str]) -> list[Section]:
-    """What came before the scores of a run: its experts, classes and mixes, as far as it has them.
-
-    `frames` are the files of the frames that the run has now: classes and mixes are shown if theirs are among them.
-    """
+def sections(run: Path, contents: Contents) -> list[Section]:
+    """What came before the scores of a run: its experts, classes and mixes, as far as it has them now."""
     parts = [
-        Section("Experts", "Chosen on validation among the points of each sweep.", experts(run)),
+        Section("Experts", "Chosen on validation among the points of each sweep.", experts(run, contents)),
         Section("What the form of the answers adds", FORM, form(Frames(run).scores)),
         Section(
             "Classification of prompts",
             "Share of prompts that were given the class of their task, in percent, with Wilson's 95 % interval. "
             "Held-out prompts are balanced over the classes, others among them; experts of the first seed.",
-            classified(run) if "decisions.csv.gz" in frames else pd.DataFrame(),
+            classified(run) if "decisions.csv.gz" in contents.frames else pd.DataFrame(),
         ),
         Section(
             "Mixes of experts",
             "The best mix of each search on its shots; alpha is averaged over layers.",
-            mixes(run) if "alphas.csv.gz" in frames else pd.DataFrame(),
+            mixes(run, contents),
         ),
     ]
     return [section for section in parts if not section.table.empty]
@@ -140,9 +137,9 @@ def form(scores: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def experts(run: Path) -> pd.DataFrame:
+def experts(run: Path, contents: Contents) -> pd.DataFrame:
     """Every expert, and how it was chosen, as text; empty for a run without experts."""
-    return pd.DataFrame(list(_experts(run)))
+    return pd.DataFrame(list(_experts(run, contents)))
 
 
 def half_gain(run: Path) -> Section:
@@ -180,9 +177,9 @@ def classified(run: Path) -> pd.DataFrame:
     return every.pivot_table("shown", ["model", "strategy"], "task", aggfunc="first").fillna("–").reset_index()
 
 
-def mixes(run: Path) -> pd.DataFrame:
+def mixes(run: Path, contents: Contents) -> pd.DataFrame:
     """The best mix of each few-shot search, as text, alpha averaged over layers; empty for a run without searches."""
-    return pd.DataFrame(list(_mixes(run)))
+    return pd.DataFrame(list(_mixes(run, contents)))
 
 
 def cost(of_run: pd.DataFrame) -> Section:
@@ -212,8 +209,8 @@ def _distinct(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
 
 
-def _experts(run: Path) -> Iterator[dict[str, str]]:
-    for path in sorted(run.glob("experts/*/*/*/seed*/selection.json")):
+def _experts(run: Path, contents: Contents) -> Iterator[dict[str, str]]:
+    for path in contents.find(run, "experts/*/*/*/seed*/selection.json"):
         expert = places.read(paths.EXPERT, path.parent, run)
         choice, of_last = selections(path.parent)
         training, last = choice["training"], of_last["training"]
@@ -233,8 +230,8 @@ def _share(right: pd.Series) -> str:
     return text.percent_of(float(right.mean()), *wilson(int(right.sum()), len(right)), len(right))
 
 
-def _mixes(run: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(run.glob("mixes/*/*/*/*/seed*/adaptation.json")):
+def _mixes(run: Path, contents: Contents) -> Iterator[dict[str, Any]]:
+    for path in contents.find(run, "mixes/*/*/*/*/seed*/adaptation.json"):
         mix, record = places.read(paths.MIX, path.parent, run), read_json(path)
         alpha = [sum(of_layers) / len(of_layers) for of_layers in record["alpha"]]
         yield {
@@ -249,14 +246,14 @@ def _mixes(run: Path) -> Iterator[dict[str, Any]]:
 def write(run: Path, contents: Contents, command: str, out: Path) -> None:
     """Writes what the finished run in `results/<run>` measured to `out` as Markdown: its tables, experts, cost and
     machine; `command` is how it was made."""
-    of_jobs, of_run = jobs(run), manifests(run)
+    of_jobs, of_run = jobs(run), manifests(run, contents)
     tables = sorted(contents.table_files("md"))
     parts = [
         f"# Run “{run.name}”, {span(of_run)[1]:%Y-%m-%d}",
         f"```bash\n{command}\n```",
         _machine(of_run, of_jobs),
         *((run / file).read_text(encoding="utf-8").strip() for file in tables),
-        *map(_section, [*sections(run, contents.frames), cost(of_jobs)]),
+        *map(_section, [*sections(run, contents), cost(of_jobs)]),
     ]
     atomic_write(out, "\n\n".join(parts) + "\n")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
 
+from transformer2 import paths
 from transformer2.config import PAPER_MODELS, Run, explain, unknown
 from transformer2.reproduce import ledger
 from transformer2.reproduce.frames import COLUMNS, UNPAIRED
@@ -16,7 +17,7 @@ from transformer2.reproduce.own_models import with_rows
 
 COMPUTED = ("data", "sweeps", "experts", "generations", "mixes", "scores")
 """Folders of a run that was computed here."""
-MANIFEST = "scores.manifest.json"
+MANIFEST = Path(paths.IMPORTED.pattern).name
 """Says of a run that its scores were measured elsewhere, and in which file."""
 
 Name = Annotated[str, Field(min_length=1)]

@@ -11,6 +11,7 @@ choose          the choices among scored adapters; one for all models
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from transformer2 import paths
 from transformer2.config import Run
@@ -96,6 +97,16 @@ class Stages:
     def _data(steps: Iterable[Step]) -> list[str]:
         """The data that steps read."""
         return list(dict.fromkeys(str(path) for step in steps for path in step.inputs if paths.is_data(path)))
+
+    def results(self) -> frozenset[Path]:
+        """Files and whole folders that the steps write, with their manifests, and the manifests of the data that steps
+        read, in the folder of the run; of a run whose scores were measured elsewhere, the manifest of these."""
+        steps = [step for stage in STAGES for model in self.models_of(stage) for step in self.steps(stage, model)]
+        made = [path for step in steps for path in (step.manifest, *step.outputs)]
+        made += [step.manifest.parent for step in steps if step.manifest.name == "manifest.json"]
+        made += [Path(path).with_suffix(".manifest.json") for path in self._data(steps)]
+        made += [] if self.run.scores is None else [Path(paths.IMPORTED.of(run=self.run.run))]
+        return frozenset(path.relative_to("results", self.run.run) for path in made)
 
     # ---- steps
 

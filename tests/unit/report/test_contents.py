@@ -82,7 +82,7 @@ def test_scores_that_were_measured_elsewhere_fill_tables_of_scores_alone(importe
 
 def test_every_frame_and_every_figure_has_a_function_that_makes_it(tiny, unadapted, ledger):
     for run in (tiny, unadapted):
-        contents = Contents.of(run, ledger)
+        contents = Contents.of(run, ledger, frozenset())
         assert set(contents.frames) <= set(FRAMES)
         assert {figure.kind for figure in contents.figures} <= {*DRAW, "table", "gains", "power"}
         readers = {name for figure in contents.figures for name in figure.about.frames}

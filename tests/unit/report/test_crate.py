@@ -27,6 +27,11 @@ from transformer2.seals import remove
 
 STARTED = {"git": "abc", "python": "3.11.7", "packages": {"torch": "2.13.0+cpu"}}
 MODELS = list(Run().models)
+FILES = (
+    "data/gsm8k/test.manifest.json", "generations/toy/base/gsm8k/seed0.manifest.json",
+    "generations/toy/base/gsm8k/seed0.jsonl", "experts/toy/gsm8k/svf/seed0/adapter_model.safetensors",
+)  # fmt: skip
+CONTENTS = Contents((), (), ("scores.csv.gz",), frozenset(map(Path, FILES)))
 
 
 @pytest.fixture
@@ -58,7 +63,8 @@ def packed(results: Path) -> list[Path]:
 
 def made(results: Path, **changes: Any) -> Path:
     out = results / "run.crate.zip"
-    crate(results, packed(results), Run(**changes).model_dump(mode="json"), ROOT, ROOT / "paper_tables", "9.27.1", out)
+    settings = Run(**changes).model_dump(mode="json")
+    crate(results, CONTENTS, packed(results), settings, ROOT, ROOT / "paper_tables", "9.27.1", out)
     return out
 
 
@@ -147,6 +153,15 @@ def test_the_crate_says_what_ran_on_what_and_what_came_out(results):
     assert checked.returncode == 0, checked.stdout
 
 
+def test_what_an_earlier_configuration_left_is_not_packed(results):
+    before = made(results).read_bytes()
+    late = {"started": "2027-01-01T00:00:00Z", "seconds": 5}
+    write_json(results / "data/math/test.manifest.json", late | STARTED)
+    write_json(results / "experts/toy/math/svf/seed0/manifest.json", late | STARTED)
+    atomic_write(results / "experts/toy/math/svf/seed0/adapter_model.safetensors", "of an earlier configuration")
+    assert made(results).read_bytes() == before
+
+
 def test_the_same_run_gives_the_same_bytes(results):
     first = made(results).read_bytes()
     assert made(results).read_bytes() == first and len(first) < 200_000
@@ -154,7 +169,7 @@ def test_the_same_run_gives_the_same_bytes(results):
 
 def test_the_command_packs_the_crate(results):
     (results / "run.json").write_text(Run().model_dump_json())
-    contents = Contents.of(Run(), read_all(ROOT / "paper_tables"))
+    contents = Contents.of(Run(), read_all(ROOT / "paper_tables"), frozenset())
     pages = {"audit.csv", "audit.md", "claims.csv", "claims.md", "report.html", "illustration.json"}
     pages |= {"coverage.csv", "verdicts.csv", "verdicts.md", "verdicts-pooled.csv"}
     names = {*contents.frames, *contents.table_files(), *contents.figure_files(), *pages}

@@ -143,6 +143,7 @@ CONTENTS = Contents(
         Figure("printed-gains", "power", "What the papers' own gains can show"),
     ),  # fmt: skip
     ("scores.csv.gz", "half_gain.csv"),
+    frozenset([Path("data/gsm8k/test.manifest.json"), Path("sweeps")]),
 )
 
 
@@ -424,13 +425,13 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 
 def test_a_run_says_every_machine_it_ran_on(tmp_path):
     run = own_run(tmp_path)
-    other = summary.manifests(run)[0] | {"git": "def", "gpu": "H100", "started": "2026-01-01T00:00:00Z"}
+    other = summary.manifests(run, CONTENTS)[0] | {"git": "def", "gpu": "H100", "started": "2026-01-01T00:00:00Z"}
     write_json(run / "sweeps" / "manifest.json", other)
-    manifests = summary.manifests(run)
+    manifests = summary.manifests(run, CONTENTS)
     assert summary.machine(manifests)["commit"] == "abc; def" and summary.machine(manifests)["GPU"] == "H100"
     assert [f"{time:%d %H:%M}" for time in summary.span(manifests)] == ["01 00:00", "02 03:06"]
     with pytest.raises(ValueError, match="no manifest says"):
-        summary.manifests(tmp_path / "nothing")
+        summary.manifests(tmp_path / "nothing", CONTENTS)
 
 
 # ---- in a browser

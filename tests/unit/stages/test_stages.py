@@ -12,6 +12,7 @@ from transformer2.config import Run, load
 from transformer2.config.parts import Blocks
 from transformer2.mistakes import StepsFailed
 from transformer2.provenance import read_json, write_json
+from transformer2.report.contents import Contents
 from transformer2.seals import sha256
 from transformer2.stages import work
 from transformer2.stages.blocks import Stages
@@ -279,3 +280,25 @@ def test_the_logs_of_a_training_are_results_of_its_step():
 
 def test_seeds_multiply_trainings():
     assert count(TINY.model_copy(update={"seeds": [0, 1, 2]}))["train"] == 3 * count(TINY)["train"]
+
+
+def test_the_results_of_a_run_are_what_its_steps_write_and_nothing_of_an_earlier_configuration(tmp_path):
+    folder = tmp_path / "results" / "tiny"
+    contents = Contents((), (), (), Stages(TINY).results())
+    mine = [
+        "data/gsm8k/test.manifest.json", "experts/tiny-llama/classify/cls/seed0/manifest.json",
+        "experts/tiny-llama/gsm8k/svf/seed0/manifest.json",
+        "mixes/tiny-llama/arc_challenge/10/ia3_2/seed0/last/manifest.json",
+        "mixes/tiny-llama/uniform/seed0/manifest.json", "generations/tiny-llama/base/gsm8k/seed0.manifest.json",
+    ]  # fmt: skip
+    stale = [
+        "data/other/test.manifest.json", "experts/tiny-llama/gsm8k/svf/seed7/manifest.json",
+        "experts/other/gsm8k/svf/seed0/manifest.json", "mixes/tiny-llama/arc_challenge/99/ia3_2/seed0/manifest.json",
+        "generations/other/base/gsm8k/seed0.manifest.json", "scores.manifest.json",
+    ]  # fmt: skip
+    for name in (*mine, *stale):
+        write_json(folder / name, {})
+    found = [path.relative_to(folder).as_posix() for path in contents.find(folder, "**/*manifest.json")]
+    assert found == sorted(mine)
+    imported = Run.model_validate(TINY.model_dump() | {"scores": "scores.csv"})
+    assert Stages(imported).results() == {Path("scores.manifest.json")}

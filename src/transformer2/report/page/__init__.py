@@ -77,7 +77,7 @@ def render(run: Path, contents: Contents, templates: Path, command: str, gpu_hou
     findings = read(run / "audit.csv", AUDIT_COLUMNS, {"severity": SEVERITY_MARKS})
     cells = [cell_row(record, run, out.parent, command) for record in records]
     tables = paper_tables(_in_order(run / file for file in contents.table_files("html")), records)
-    jobs, manifests = summary.jobs(run), summary.manifests(run)
+    jobs, manifests = summary.jobs(run), summary.manifests(run, contents)
     began, ended = summary.span(manifests)
     page = {
         "run": records[0]["run"],
@@ -109,7 +109,7 @@ def render(run: Path, contents: Contents, templates: Path, command: str, gpu_hou
         "minutes": f"{jobs['s'].sum() / 60:.0f}",
         "memory": f"{jobs['max_rss'].max():.0f}",
         "facts": [_text_table(summary.cost(jobs))]
-        + [_text_table(section) for section in summary.sections(run, contents.frames)],
+        + [_text_table(section) for section in summary.sections(run, contents)],
         "command": command,
         "setup": SETUP,
     }
