@@ -7,11 +7,13 @@ from typing import Any
 
 from transformer2 import paths
 from transformer2.config import PAPER_MODELS, Run
+from transformer2.config.sizes import ITEMS, available, class_sizes
 from transformer2.provenance import read_json
 from transformer2.reproduce.ledger import Ledger
 from transformer2.stages.blocks import Stages
 from transformer2.stages.keys import contents, key_in_manifest, key_of
 from transformer2.stages.steps import STAGES, Step
+from transformer2.tasks import TASKS
 
 from . import costs, engines
 from .costs import Adapted, Size
@@ -119,8 +121,7 @@ def jobs(stages: Stages) -> tuple[list[Job], dict[tuple[str, ...], float], Loads
             for block in range(n):
                 left = []
                 for step in stages.block(stage, model, block, n):
-                    if step.manifest.is_file():
-                        took = read_json(step.manifest)["seconds"]
+                    if (took := _seconds(step)) is not None:
                         seconds.setdefault(job_of(step, run).kind, []).append(took)
                     left += [] if is_done(step) else [step]
                 to_do += [job_of(step, run) for step in left]
@@ -131,6 +132,14 @@ def jobs(stages: Stages) -> tuple[list[Job], dict[tuple[str, ...], float], Loads
         to_do += [Job("data", {}) for _ in missing] + [Job(rule, {}) for rule in REPORT]
     means = {kind: sum(all_) / len(all_) for kind, all_ in seconds.items()}
     return to_do, means, Loads(*loads)
+
+
+def _seconds(step: Step) -> float | None:
+    """How long a step took when it was done; None if its manifest is missing or damaged."""
+    try:
+        return read_json(step.manifest)["seconds"]
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _there(*parts: str) -> bool:
@@ -207,15 +216,14 @@ class Estimator:
         return {"float32": 4, "bfloat16": 2}[self.run.models[model].dtype]
 
     def _items(self, task: str, split: str) -> int:
-        from transformer2.config.sizes import ITEMS, available
-
         limit = getattr(self.run.data_of[task], split)
-        full = available(task, split) if self.run.data != "pocket" and task in ITEMS else limit
+        if task == "classify":
+            full = sum((class_sizes(self.run.text_tasks, split, self._items) or {}).values())
+        else:
+            full = available(task, split) if self.run.data != "pocket" and task in ITEMS else limit
         return full if limit is None else min(limit, full)
 
     def _longest(self, task: str) -> int:
-        from transformer2.tasks import TASKS
-
         of_run = self.run.data_of[task].max_new_tokens
         return TASKS[task].max_new_tokens if of_run is None else of_run
 

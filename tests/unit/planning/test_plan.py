@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from conftest import ROOT
 from transformer2.config import Method, load, parse
+from transformer2.config.sizes import EVERYDAY
 from transformer2.models import new_expert
 from transformer2.planning import costs, plan, text
 from transformer2.planning.costs import Adapted, Size
@@ -158,6 +159,8 @@ def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_p
     assert len(left) == len(jobs) - 1 and seconds == {plan.job_of(step, stages.run).kind: 3.0}
     write_json(step.inputs[0], "another")
     assert len(plan.jobs(stages)[0]) == len(jobs)
+    step.manifest.write_text("{")
+    assert plan.jobs(stages) == (jobs, {}, loads), "a damaged manifest is that of a step to be done"
 
 
 def test_a_run_of_scores_from_elsewhere_loads_nothing(tmp_path: Path, monkeypatch):
@@ -229,6 +232,20 @@ def test_every_kind_of_job_of_the_documents_run_has_a_cost_that_is_of_the_right_
     assert cost["answer"].gpu_gb < cost["svf"].gpu_gb
     weights, basis = estimator.cost(job("model", model="llama3-8b")), estimator.cost(job("basis", model="llama3-8b"))
     assert weights.disk == pytest.approx(16.06e9, rel=0.01) and basis.disk == pytest.approx(5.5e9, rel=0.01)
+
+
+def test_where_every_prompt_is_classified_as_many_are_answered_as_there_are():
+    run, estimator = estimated()
+    there = (
+        estimator._items("gsm8k", "test") + estimator._items("mbpp_pro", "test") + estimator._items("arc_easy", "test")
+    )
+    for limit, expected in ((40, 40), (None, there + EVERYDAY["test"])):
+        prompts = run.adaptation.prompts.model_copy(update={"test": limit})
+        adaptation = run.adaptation.model_copy(update={"prompts": prompts})
+        estimator.run = run.model_copy(update={"adaptation": adaptation})
+        assert estimator._items("classify", "test") == expected
+        of = job("answer", model="llama3-8b", task="classify", adapter="cls-classify")
+        assert estimator.cost(of).seconds > 0
 
 
 def test_sizes_of_a_model_of_no_row_are_known_by_its_source():
