@@ -209,6 +209,8 @@ class Run(Section):
             for task in method.also_on:
                 if task not in self.unseen:
                     raise ValueError(f"methods.{name}.also_on: {unknown('unseen task', task, self.unseen)}")
+        for name, method in self.trained.items():
+            self._answers_differ(name, method)
         on_shots = self.adaptation.trained if self.adaptation else {}
         if taken := on_shots.keys() & self.methods.keys():
             raise ValueError(f"adaptation.trained.{min(taken)}: the name is taken; give the method another one")
@@ -223,6 +225,19 @@ class Run(Section):
                 if task not in self.unseen:
                     raise ValueError(f"adaptation.trained.{name}.tasks: {unknown('unseen task', task, self.unseen)}")
         return self
+
+    def _answers_differ(self, name: str, method: Method) -> None:
+        """Checks that several answers to a prompt are asked for only where they can differ."""
+        place = f"methods.{name}" if name in self.methods else f"adaptation.trained.{name}"
+        place = "adaptation.classifier" if name == CLASSIFIER else place
+        for point in method.points().values():
+            if point.answers > 1 and point.objective == "next_token":
+                raise ValueError(f"{place}: answers is {point.answers}, but next_token samples none; leave answers out")
+            if point.answers > 1 and point.rollout == "greedy":
+                raise ValueError(
+                    f"{place}: answers is {point.answers}, but greedy answers to a prompt are all the same; leave "
+                    "answers out, or set rollout: sampled"
+                )
 
     @model_validator(mode="after")
     def _transfers_fit(self) -> "Run":

@@ -130,6 +130,23 @@ def test_every_configuration_of_the_project_is_valid(path: Path):
         ),
         ({"methods": {"svf": {"settings": {"adapter": "lorra"}}}}, "adapter"),
         (
+            {"adaptation": None, "methods": {"svf": {"settings": {"answers": 4, "objective": "next_token"}}}},
+            "methods.svf: answers is 4, but next_token samples none; leave answers out",
+        ),
+        (
+            {"adaptation": None, "methods": {"svf": {"recipe": "release", "sweep": {"answers": [1, 4]}}}},
+            "methods.svf: answers is 4, but greedy answers to a prompt are all the same; leave answers out, or set "
+            "rollout: sampled",
+        ),
+        (
+            {"adaptation": ADAPTATION | {"classifier": {"settings": {"answers": 2, "rollout": "greedy"}}}},
+            "adaptation.classifier: answers is 2, but greedy",
+        ),
+        (
+            {"adaptation": ADAPTATION | {"trained": {"few": {"recipe": "paper-ia3", "settings": {"answers": 2}}}}},
+            "adaptation.trained.few: answers is 2, but next_token",
+        ),
+        (
             {"models": {"m": {"source": "pocket:llava-next", "row": "llava-next-8b"}}},
             "models.m.backbone: missing; pocket:llava-next is built around another pocket model",
         ),
