@@ -58,13 +58,15 @@ class SVFModel(BaseTuner):
             adapter_name: of the mixed adapter. It holds z' itself, whatever the experts' parametrisation is.
 
         Raises:
-            ValueError: an expert is not there, or as `mixed_vectors`.
+            ValueError: an expert is not there, the adapter is there and cannot hold z', or as `mixed_vectors`.
         """
         if missing := [name for name in adapters if name not in self.peft_config]:
             raise ValueError(f"no adapter named {', '.join(missing)}; there are {', '.join(self.peft_config)}")
         with torch.no_grad():
             mixed = mixed_vectors({adapter: self.vectors(adapter) for adapter in adapters}, weights)
-        if adapter_name not in self.peft_config:
+        if adapter_name in self.peft_config:
+            self._check_holds(adapter_name, mixed)
+        else:
             self.peft_config[adapter_name] = replace(
                 self.peft_config[adapters[0]],  # type: ignore[type-var]
                 parametrisation="linear", init_mean=None, init_std=0.0, inference_mode=True,
@@ -74,6 +76,21 @@ class SVFModel(BaseTuner):
             for name, layer in self.svf_layers():
                 if name in mixed:
                     layer.svf_z[adapter_name].copy_(mixed[name])
+
+    def _check_holds(self, adapter: str, mixed: Collection[str]) -> None:
+        """Raises ValueError unless an adapter trains z itself, of these matrices and no others."""
+        config: Any = self.peft_config[adapter]
+        if config.parametrisation != "linear":
+            raise ValueError(
+                f"the adapter {adapter} is there, and its parametrisation {config.parametrisation} cannot hold a mix: "
+                "choose another adapter_name"
+            )
+        scaled = {name for name, layer in self.svf_layers() if adapter in layer.svf_z}
+        if different := scaled ^ set(mixed):
+            raise ValueError(
+                f"the adapter {adapter} is there, and scales other matrices than the experts ({min(different)} and "
+                f"{len(different) - 1} more are in one of them only): choose another adapter_name"
+            )
 
     def vectors(self, adapter: str) -> dict[str, Tensor]:
         """z (r,) of every matrix that an adapter scales, by its name; differentiable in the trained vectors."""

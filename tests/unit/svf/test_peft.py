@@ -328,6 +328,24 @@ def test_a_weighted_adapter_is_the_mix_of_vectors(base):
     assert not torch.allclose(logits(model), before, atol=1e-4)
 
 
+def test_a_mix_is_written_over_no_adapter_that_cannot_hold_it():
+    model = two_experts(tiny_llama())
+    mix = [["first", "second"], [0.5, 0.5]]
+    model.add_weighted_adapter(*mix, "mix")  # type: ignore[operator]
+    model.add_weighted_adapter(["first", "second"], [0.0, 1.0], "mix")  # type: ignore[operator]
+    assert all(torch.equal(layer.z("mix"), layer.z("second")) for _, layer in model.base_model.svf_layers())  # type: ignore[operator]
+    model.add_adapter("sigmoid", SVFConfig(task_type="CAUSAL_LM", parametrisation="sigmoid_nuclear"))
+    model.add_adapter("fewer", SVFConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with pytest.raises(
+        ValueError, match="^the adapter sigmoid is there, and its parametrisation sigmoid_nuclear cannot"
+    ):
+        model.add_weighted_adapter(*mix, "sigmoid")  # type: ignore[operator]
+    with pytest.raises(ValueError, match="^the adapter fewer is there, and scales other matrices than the experts"):
+        model.add_weighted_adapter(*mix, "fewer")  # type: ignore[operator]
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
 def test_names_without_a_number_are_mixed_by_one_weight_an_expert():
     model = get_peft_model(nn.Sequential(nn.Linear(6, 4)), SVFConfig(target_modules=["0"], init_std=0.3), "a")
     model.add_adapter("b", SVFConfig(target_modules=["0"], init_std=0.3))
