@@ -93,7 +93,7 @@ def write_lora(adapted: PeftModel, k: int, name: str | None, revision: str | Non
     parts: dict[str, LowRank] = {}
     for module, layer in adapted.base_model.svf_layers():  # type: ignore[operator]
         d, basis = layer.d(["default"]), Basis(layer.svf_q, layer.svf_s)
-        parts[module.removeprefix("model.")] = low_rank(layer.get_base_weight(), basis, d, k)
+        parts[module.removeprefix("model.")] = low_rank(layer.base_weight(), basis, d, k)
     ranks = {module: len(part.a) for module, part in parts.items()}
     r = max(ranks.values())
     smaller = {module: rank for module, rank in ranks.items() if rank < r}

@@ -8,20 +8,21 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given, settings, strategies
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraModel
 from peft.tuners.lora.conversion import convert_to_lora
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import helpers
 from conftest import ROOT
-from transformer2.export import export, low_rank, relative_error
+from transformer2.export import export, low_rank, relative_error, write_lora
 from transformer2.models import load_expert, load_experts, load_model, load_tokenizer, new_expert
 from transformer2.provenance import folder_checksums, read_json, write_json, write_jsonl
 from transformer2.rollout.engine import Sampling, encode_prompt
 from transformer2.rollout.hf import HFEngine
+from transformer2.svf import SVFConfig
 from transformer2.svf.basis import decompose, scale_weight
 from transformer2.tasks import gsm8k
 
@@ -189,6 +190,20 @@ def test_experts_of_a_vision_language_model_are_exported_too(tmp_path):
     lora = PeftModel.from_pretrained(load_model(tmp_path / "model"), tmp_path / "lora").eval()
     torch.testing.assert_close(logits(lora), expected, rtol=1e-3, atol=1e-3)
     assert "AutoModelForImageTextToText" in (tmp_path / "lora" / "README.md").read_text()
+
+
+def test_a_lora_of_a_model_whose_weights_lie_transposed_is_the_expert(tmp_path):
+    """GPT-2's layers are transformers' Conv1D."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3)
+    gpt2 = GPT2LMHeadModel(config).eval()
+    gpt2.save_pretrained(tmp_path / "base")
+    adapted = get_peft_model(gpt2, SVFConfig(task_type="CAUSAL_LM", init_std=0.3)).eval()
+    (tmp_path / "lora").mkdir()
+    write_lora(adapted, 1000, None, None, tmp_path / "lora")
+    lora = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "lora").eval()
+    torch.testing.assert_close(logits(lora), logits(adapted), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(logits(lora), logits(load_model(tmp_path / "base")), atol=1e-2)
 
 
 def test_a_lora_of_rank_k_is_the_one_that_peft_finds_by_decomposing_the_change(svf, base, tmp_path):
