@@ -82,14 +82,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Writes all of `content` to `path`, or nothing."""
-    with atomic_path(path) as temporary:
+def atomic_write(path: Path, content: str | bytes, sealed: bool = True) -> None:
+    """Writes all of `content` to `path`, or nothing; `sealed` is for the files of runs."""
+    with atomic_path(path, sealed) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, value: Any) -> None:
-    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, sealed: bool = True) -> None:
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", sealed)
 
 
 def read_json(path: Path) -> Any:

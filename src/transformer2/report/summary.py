@@ -255,7 +255,7 @@ def write(run: Path, contents: Contents, command: str, out: Path) -> None:
         *((run / file).read_text(encoding="utf-8").strip() for file in tables),
         *map(_section, [*sections(run, contents), cost(of_jobs)]),
     ]
-    atomic_write(out, "\n\n".join(parts) + "\n")
+    atomic_write(out, "\n\n".join(parts) + "\n", sealed=False)
 
 
 def _machine(of_run: list[dict[str, Any]], of_jobs: pd.DataFrame) -> str:

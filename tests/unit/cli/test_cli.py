@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import run, run_in_its_own_process
+from conftest import ROOT
 from transformer2.cli.run import generate
 from transformer2.grid import IDENTITY
 from transformer2.provenance import read_json, read_jsonl, write_jsonl
@@ -114,3 +115,12 @@ def test_an_expert_that_is_another_one_answers_with_what_that_one_said(tmp_path,
         found = read_json(tmp_path / "out.manifest.json")
         assert read_jsonl(out) == said and (found["answers"], found["new_tokens"]) == (1, 2)
         assert found["expert"] == str(tmp_path / "last") and found["answers_of"] == str(tmp_path / "best")
+
+
+def test_a_file_outside_a_run_has_no_checksum_beside_it(tmp_path):
+    (tmp_path / "workflow/schemas").mkdir(parents=True)
+    planned = run("plan", f"--configfile={ROOT / 'tests/config/tiny.yaml'}", f"--out={tmp_path / 'plan.md'}")
+    described = run("schema", f"--root={tmp_path}")
+    assert (planned.returncode, described.returncode) == (0, 0), planned.stderr + described.stderr
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"plan.md", "config.yaml", "workflow/schemas/config.schema.json"}

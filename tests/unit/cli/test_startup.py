@@ -167,6 +167,7 @@ def test_the_page_of_a_run_is_made_without_torch(tmp_path):
     commands = [*([name, f"--run={run}/run.json"] for name in names), last]
     assert heavy_imports([{"arguments": arguments} for arguments in commands], tmp_path) == [CLEAN] * len(commands)
     assert (run / "report.html").is_file() and (tmp_path / "record.md").is_file()
+    assert not (tmp_path / ".record.md.sha256").exists(), "checksums are for the files of runs"
 
 
 def cpu_seconds(*arguments: str) -> float:
