@@ -52,7 +52,8 @@ SEARCH = ["model", "task", "budget", "granularity", "normalised"]
 
 
 class Frames:
-    """The frames in the folder of a run, each read and checked when it is first asked for."""
+    """The frames in the folder of a run, each read when it is first asked for. All but `experts` and `half_gain` are
+    checked (`_read`)."""
 
     def __init__(self, folder: Path):
         self.folder = folder

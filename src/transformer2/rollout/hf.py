@@ -206,7 +206,8 @@ def _contiguous_states(head: nn.Module) -> Iterator[None]:
 
 
 class TokenSampler:
-    """Draws tokens, so that a row's draws depend neither on the other rows nor on which of them have left."""
+    """Draws tokens, so that a row's draws depend neither on what the other rows of its batch hold nor on which of them
+    have left. They do depend on its place in the batch, and on the batches before: all share one stream of numbers."""
 
     def __init__(self, sampling: Sampling, never: Sequence[int]):
         self.temperature, self.never = sampling.temperature, list(never)

@@ -102,7 +102,8 @@ class Trainer:
         self._references = references(tokenizer, task)
 
     def run(self, last_step: int | None = None) -> Progress:
-        """Trains to the end (or to `last_step`, leaving a checkpoint), then leaves the selected state in the model."""
+        """Trains to the end, then leaves the selected state in the model. After `last_step` steps it stops as a kill
+        would stop it: the checkpoint is that of the last evaluation."""
         self._resume()
         steps = self.settings.steps
         if self.progress.best_validation < 0:

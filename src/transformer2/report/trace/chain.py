@@ -76,7 +76,7 @@ def _generated(record: Any, answers: Path) -> list[str]:
 
 
 def _same_data(record: Any, results: Path, task: str) -> list[str]:
-    if "data_sha256" not in record:  # the two passes keep none
+    if "data_sha256" not in record:  # of two passes by an older version
         return []
     data = places.find(paths.DATA, results, task=task, split="test")
     return [f"to {data}, sha256 {checksum(record['data_sha256'])}: {checked(data, record['data_sha256'])}"]
