@@ -145,8 +145,7 @@ def test_the_check_for_two_bos_tokens_finds_the_second_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/peft.md"])
 def test_svf_in_five_lines_trains_saves_and_loads(page, tmp_path):
-    (text,) = [text for _, text in blocks([ROOT / page], "python")]
-    text = text.replace('"expert"', "folder")
+    text, *more = [text.replace('"expert"', "folder") for _, text in blocks([ROOT / page], "python")]
     program = f"""
 from transformers import LlamaConfig, LlamaForCausalLM
 import torch
@@ -167,6 +166,8 @@ trained = model.eval()(ids).logits  #''',
     }
 assert torch.equal(model.eval()(ids).logits, trained)
 assert not torch.allclose(trained, base, atol=1e-4)
+{"".join(more)}
+assert torch.allclose(model.eval()(ids).logits, trained)  # a mix of twice the same expert, where there is one
 print("the same")
 """
     assert python(program, tmp_path) == "the same\n"
