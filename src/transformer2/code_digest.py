@@ -18,7 +18,7 @@ PACKAGE = "transformer2"
 ROOT = Path(__file__).parent
 BOOKKEEPING = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("gpus", "cli.debugging", "mistakes", "provenance", "rehearsal", "seals", "trackers")
+    for name in ("gpus", "cli.debugging", "mistakes", "provenance", "rehearsal", "checksums", "trackers")
 )
 """Modules that reserve GPUs, show errors and curves, write files and check them, or rehearse: none decides what is in
 a result."""

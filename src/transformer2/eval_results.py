@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from transformer2 import model_card, paths
+from transformer2.checksums import sha256
 from transformer2.config.sizes import ITEMS
 from transformer2.experts import WEIGHTS, training_of
 from transformer2.grid import adapter_folder
@@ -19,7 +20,6 @@ from transformer2.model_card import ExpertPlace
 from transformer2.provenance import read_json
 from transformer2.report import places
 from transformer2.reproduce.statistics import wilson
-from transformer2.seals import sha256
 from transformer2.tasks import TASKS
 from transformer2.tasks.base import Hub
 from transformer2.training.selection import LAST, same_expert

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from transformer2.checksums import verified
 from transformer2.provenance import read_json
-from transformer2.seals import intact
 from transformer2.svf.config import SVFConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -50,7 +50,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} holds no expert: there is no {name} in it")
-    intact(folder)
+    verified(folder)
     record = read_json(folder / CONFIG)
     if not isinstance(record, dict) or "peft_type" not in record:
         raise ValueError(f"{folder / CONFIG} is no configuration of an adapter: it has no peft_type")

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer
 
 from transformer2 import model_card
+from transformer2.checksums import verified
 from transformer2.experts import CONFIG, WEIGHTS, check_base, kind_of, read_expert
 from transformer2.models import check_model, is_vision_model, load_expert, load_model
 from transformer2.provenance import atomic_folder, read_json, write_json
-from transformer2.seals import intact
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import Basis, close_bases, is_tall
 
@@ -69,7 +69,7 @@ def relative_error(parts: Iterable[LowRank]) -> float:
 
 def write_adapter(expert: Path, name: str | None, revision: str | None, out: Path) -> None:
     """Writes the expert as it is, with the hub's name of its base model in place of a path on this disk."""
-    shutil.copyfile(intact(expert / WEIGHTS), out / WEIGHTS)
+    shutil.copyfile(verified(expert / WEIGHTS), out / WEIGHTS)
     base = {"base_model_name_or_path": name, "revision": revision}
     write_json(out / CONFIG, read_json(expert / CONFIG) | base | {"inference_mode": True})
 

@@ -28,12 +28,12 @@ from transformers import (
 )
 
 from transformer2 import hub
+from transformer2.checksums import record_checksum, verified
 from transformer2.config import MODULES, Training, unknown
 from transformer2.config.names import REHEARSAL
 from transformer2.experts import read_expert, svf_vectors
 from transformer2.provenance import atomic_path, read_json, write_json
 from transformer2.rollout.attention import group_heads
-from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 
 WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
@@ -176,7 +176,7 @@ def load_model(folder: Path, dtype: str = "float32", on_cpu: bool = False) -> An
     check_model(folder)
     options: dict[str, Any] = {"dtype": dtype_of(dtype), "local_files_only": True}
     several = {"device_map": "balanced"} if torch.cuda.device_count() > 1 and not on_cpu else {}
-    kind = AutoModelForImageTextToText if is_vision_model(intact(folder)) else AutoModelForCausalLM
+    kind = AutoModelForImageTextToText if is_vision_model(verified(folder)) else AutoModelForCausalLM
     with reading(folder, *UNREADABLE):
         model: Any = kind.from_pretrained(folder, **options, **several)
     group_heads(model)
@@ -269,11 +269,11 @@ def carry_over(expert: Path, out: Path) -> None:
 
 def _bases(basis: Path | None) -> dict[str, Any]:
     """PEFT's options for bases that were made before, in a file that holds what was written to it."""
-    return {"basis_path": str(intact(basis))} if basis else {}
+    return {"basis_path": str(verified(basis))} if basis else {}
 
 
 def save_expert(model: PeftModel, out: Path, **options: Any) -> None:
-    """Writes a trained adapter as PEFT does, sealed; the same adapter gives the same bytes."""
+    """Writes a trained adapter as PEFT does, with checksums; the same adapter gives the same bytes."""
     model.save_pretrained(str(out), **options)
     config = out / "adapter_config.json"
     settings = json.loads(config.read_text())
@@ -282,7 +282,7 @@ def save_expert(model: PeftModel, out: Path, **options: Any) -> None:
             settings[name] = sorted(value)
     config.write_text(json.dumps(settings, indent=2, sort_keys=True))
     for file in (out / "adapter_config.json", out / "adapter_model.safetensors"):
-        seal(file)
+        record_checksum(file)
 
 
 def load_expert(model: Any, folder: Path, basis: Path | None) -> PeftModel:

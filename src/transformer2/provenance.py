@@ -17,17 +17,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from transformer2.seals import intact, remove_abandoned, seal, sha256, temporary_path
+from transformer2.checksums import record_checksum, remove_abandoned, sha256, temporary_path, verified
 
 PACKAGES = ("torch", "transformers", "peft", "pyarrow", "safetensors", "math-verify", "scipy", "statsmodels", "pandas")
 
 
 @contextmanager
-def atomic_path(path: Path, sealed: bool = True) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; sealed and moved there if the block ends well, else removed.
+def atomic_path(path: Path, with_checksum: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside `path`: moved there, with its checksum recorded, if the block ends well, else
+    removed.
 
-    A process that is killed between the seal and the move leaves the file of before with the seal of the new one: it is
-    damaged, and made again. What cannot be made again, not `sealed`, has to hold its own checksum.
+    A process that is killed in between leaves the file of before with the checksum of the new one: it counts as
+    corrupt, and is made again. What cannot be made again has to hold a checksum itself, and has none beside it.
     Every writer has a temporary path of its own: of several at once, the last to end leaves its file.
     """
     path = Path(path)
@@ -36,8 +37,8 @@ def atomic_path(path: Path, sealed: bool = True) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        if sealed:
-            seal(path, temporary)
+        if with_checksum:
+            record_checksum(path, temporary)
         os.replace(temporary, path)
     except Exception as error:
         if number := _refusal(error):  # with the name that the user knows
@@ -70,7 +71,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for mark in temporary.rglob(".*.sha256"):  # seals are for the files of runs
+        for mark in temporary.rglob(".*.sha256"):  # they are for the files of runs
             mark.unlink()
         try:
             os.rename(temporary, path)
@@ -82,14 +83,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def atomic_write(path: Path, content: str | bytes, sealed: bool = True) -> None:
-    """Writes all of `content` to `path`, or nothing; `sealed` is for the files of runs."""
-    with atomic_path(path, sealed) as temporary:
+def atomic_write(path: Path, content: str | bytes, with_checksum: bool = True) -> None:
+    """Writes all of `content` to `path`, or nothing; a checksum beside it is for the files of runs."""
+    with atomic_path(path, with_checksum) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, value: Any, sealed: bool = True) -> None:
-    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", sealed)
+def write_json(path: Path, value: Any, with_checksum: bool = True) -> None:
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", with_checksum)
 
 
 def read_json(path: Path) -> Any:
@@ -99,7 +100,7 @@ def read_json(path: Path) -> Any:
         ValueError: it is not JSON, for example because the file was cut off; names the file.
     """
     try:
-        return json.loads(intact(Path(path)).read_bytes())
+        return json.loads(verified(Path(path)).read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}); delete what it belongs to, to make it again") from None
 
@@ -115,7 +116,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         ValueError: a line is no JSON object, for example because the file was cut off; names file and line.
     """
     rows = []
-    with open(intact(path), "rb") as file:  # not splitlines(), which splits at U+2028 too
+    with open(verified(path), "rb") as file:  # not splitlines(), which splits at U+2028 too
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
@@ -129,7 +130,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def folder_checksums(folder: Path) -> dict[str, str]:
-    """sha256 of every file in a folder (not below it), by name; manifests and seals are left out."""
+    """sha256 of every file in a folder (not below it), by name; manifests and files of checksums are left out."""
     files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name != "manifest.json")
     return {path.name: sha256(path) for path in files if not path.name.startswith(".")}
 

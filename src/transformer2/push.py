@@ -95,7 +95,7 @@ def gather(
         written = eval_results.entry(one, task_id, base, repository.address(f"scores/{one.task}.json"))
         (out / RESULTS).mkdir(exist_ok=True)
         (out / RESULTS / f"{one.task}.yaml").write_text(yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
-    write_json(out / "manifest.json", eval_results.evidence(expert, scores), sealed=False)
+    write_json(out / "manifest.json", eval_results.evidence(expert, scores), with_checksum=False)
     with open(out / "README.md", "a", encoding="utf-8") as card:
         card.write(f"{EVIDENCE}{OF_SCORES if scores else ''}.\n")
     return reasons

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
+from transformer2.checksums import verified
 from transformer2.provenance import atomic_path
-from transformer2.seals import intact
 from transformer2.tasks.base import Picture, Row, Task
 
 MARK = b"\xef\xbb\xbf"
@@ -44,7 +44,7 @@ def read_rows(task: Task, path: Path, pictures: bool = True) -> list[Row]:
     check, shown = checker(task), pictures and "image" in task.columns
     archive = _open_archive(picture_archive(path)) if shown else None
     rows: dict[str, Row] = {}
-    for where, row in json_lines(intact(path)):
+    for where, row in json_lines(verified(path)):
         check(row, where)
         row = {"item": f"{task.name}/{path.stem}/{len(rows)}"} | row
         if row["item"] in rows:
@@ -90,7 +90,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Row]]:
     are passed over.
 
     Raises:
-        ValueError: a line is not UTF-8, not JSON or no object; the gzip file is cut off or damaged.
+        ValueError: a line is not UTF-8, not JSON or no object; the gzip file is cut off or corrupt.
     """
     number = 0
     try:
@@ -164,7 +164,7 @@ def _open_archive(path: Path) -> zipfile.Path | None:
     if not path.exists():
         return None
     try:
-        return zipfile.Path(zipfile.ZipFile(intact(path)))
+        return zipfile.Path(zipfile.ZipFile(verified(path)))
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no archive of pictures ({error}): make the data again") from None
 

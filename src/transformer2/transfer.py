@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from transformer2.checksums import record_checksum, verified
 from transformer2.experts import AFTER, BEFORE, CONFIG, WEIGHTS, svf_vectors
 from transformer2.provenance import atomic_path
-from transformer2.seals import intact, seal
 from transformer2.svf import SVFConfig
 from transformer2.svf.basis import singular_values
 from transformer2.svf.layer import scaling
@@ -121,12 +121,12 @@ def transfer(
     Raises:
         ValueError: as `read_z`, `check_same_matrices` and `resampled`.
     """
-    values = singular_values(intact(source_basis))
+    values = singular_values(verified(source_basis))
     z = read_z(expert, values)
     kinds = {kind(name) for name in z}
     source, target = (
         {name: len(s) for name, s in of_model.items() if kind(name) in kinds}
-        for of_model in (values, singular_values(intact(basis)))
+        for of_model in (values, singular_values(verified(basis)))
     )
     if mapping is None:
         check_same_matrices(source, target)
@@ -141,7 +141,7 @@ def transfer(
         layers_to_transform=None if config.layers_to_transform is None else layers,  # type: ignore[union-attr]
     )  # fmt: skip
     placed.save_pretrained(str(out))
-    seal(out / CONFIG)
+    record_checksum(out / CONFIG)
     # Copies, as safetensors refuses one vector that two layers share.
     vectors = {f"{BEFORE}{name}{AFTER}": vector.clone() for name, vector in z.items()}
     with atomic_path(out / WEIGHTS) as temporary:

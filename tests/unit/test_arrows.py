@@ -13,7 +13,7 @@ import transformer2
 PACKAGE = Path(transformer2.__file__).parent
 LAYERS: tuple[tuple[str, set[str]], ...] = (
     ("files, programs and machines", {
-        "gpus", "code_digest", "hub", "mistakes", "paths", "provenance", "sandbox", "seals", "svf", "trackers",
+        "gpus", "code_digest", "hub", "mistakes", "paths", "provenance", "sandbox", "checksums", "svf", "trackers",
     }),
     ("the configuration of a run", {"config"}),
     ("tasks, answers and experts", {
@@ -72,10 +72,10 @@ def graph() -> dict[str, set[str]]:
 
 def test_relative_and_nested_imports_are_read():
     tree = ast.parse(
-        "from .basis import decompose\nfrom ..seals import intact\nif TYPE_CHECKING:\n    from ..cli import app\n"
+        "from .basis import decompose\nfrom ..checksums import verified\nif TYPE_CHECKING:\n    from ..cli import app\n"
         "def f():\n    from transformer2 import hub\n    import transformer2.config.run, torch"
     )
-    assert list(imported("svf.layer", tree)) == ["svf.basis.decompose", "seals.intact", "hub", "config.run"]
+    assert list(imported("svf.layer", tree)) == ["svf.basis.decompose", "checksums.verified", "hub", "config.run"]
     assert list(imported("svf", ast.parse("from .config import SVFConfig"))) == ["svf.config.SVFConfig"]
 
 

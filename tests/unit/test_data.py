@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local_hub import COMMIT
+from transformer2.checksums import sha256
 from transformer2.config.sizes import available
 from transformer2.data import choose_rows, read_split, subset
 from transformer2.pocket.corpus import rows as pocket_rows
 from transformer2.rollout.pictures import decode_picture
 from transformer2.rows import checker, read_rows, write_rows
-from transformer2.seals import sha256
 from transformer2.tasks import BENCHMARKS, TASKS, Row
 from transformer2.tasks.base import Hub, Release
 
@@ -348,12 +348,12 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_damaged_or_missing_picture_is_named(tmp_path: Path) -> None:
+def test_a_corrupt_or_missing_picture_is_named(tmp_path: Path) -> None:
     write_rows(tmp_path / "test.jsonl", drawn(2), pictures=True)
     path = tmp_path / "test.images.zip"
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"IDAT", b"IDAX", 1))
-    with pytest.raises(ValueError, match=r"test.images.zip is damaged: its sha256"):
+    with pytest.raises(ValueError, match=r"test.images.zip is corrupt: its sha256"):
         read_rows(TASKS["okvqa"], tmp_path / "test.jsonl")
     (tmp_path / ".test.images.zip.sha256").unlink()
     row, _ = read_rows(TASKS["okvqa"], tmp_path / "test.jsonl")

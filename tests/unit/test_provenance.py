@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from transformer2 import provenance
+from transformer2.checksums import sha256
 from transformer2.provenance import (
     atomic_folder,
     atomic_path,
@@ -21,7 +22,6 @@ from transformer2.provenance import (
     write_jsonl,
 )
 from transformer2.reproduce.frames import write_frame
-from transformer2.seals import sha256
 
 
 def test_rows_with_any_characters_come_back(tmp_path):

@@ -16,11 +16,11 @@ from test_export import TEMPLATES, expert_folder, logits, model_folder
 
 from conftest import ROOT
 from local_hub import COMMIT, environment, serve
+from transformer2.checksums import sha256
 from transformer2.eval_results import left_out, measured, place_in_run, task_of_benchmark
 from transformer2.models import load_expert, load_model
 from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.push import Repository, gather
-from transformer2.seals import sha256
 from transformer2.stages.keys import contents
 from transformer2.stages.runner import do
 from transformer2.stages.steps import Step

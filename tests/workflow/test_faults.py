@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_seals import flip
+from test_checksums import flip
 from test_workflow import copy_project, done_at, planned, redone, snakemake
 
 from conftest import ROOT
+from transformer2.checksums import corrupt_files, sha256
 from transformer2.provenance import read_json, read_jsonl
-from transformer2.seals import damaged, sha256
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def checkout(folder: Path) -> Path:
 
 
 def numbers(folder: Path) -> dict[str, object]:
-    """What the sealed files of a run hold, by path, but for times: data, experts, answers, scores, frames, tables."""
+    """What the files of a run hold, by path, but for times: data, experts, answers, scores, frames, tables."""
     found: dict[str, object] = {}
     for mark in (folder / RESULTS).rglob(".*.sha256"):
         path = mark.with_name(mark.name[1 : -len(".sha256")])
@@ -197,7 +197,7 @@ def test_jobs_share_no_lock_that_a_killed_one_could_keep(undisturbed):
 
 def test_a_second_snakemake_is_refused_and_disturbs_nothing(undisturbed):
     assert undisturbed.second.returncode != 0
-    assert "lock" in undisturbed.second.stderr and "is damaged" not in undisturbed.second.stderr
+    assert "lock" in undisturbed.second.stderr and "is corrupt" not in undisturbed.second.stderr
     assert planned(snakemake(undisturbed.folder, "-n")) == {}
 
 
@@ -265,7 +265,7 @@ def test_a_model_that_changed_under_the_cache_is_made_again_with_all_that_came_o
     flip(weights)
     jobs = snakemake(undisturbed.folder, "-n")
     assert {"model", "basis", "train", "answer", "adapt", "tables"} <= set(planned(jobs))
-    assert "base/model.safetensors is damaged" in jobs.stdout + jobs.stderr
+    assert "base/model.safetensors is corrupt" in jobs.stdout + jobs.stderr
     flip(weights)  # twice is not at all
     assert planned(snakemake(undisturbed.folder, "-n")) == {}
     config = undisturbed.folder / "config.yaml"
@@ -276,7 +276,7 @@ def test_a_model_that_changed_under_the_cache_is_made_again_with_all_that_came_o
     assert planned(snakemake(undisturbed.folder, "-n")) == {}
 
 
-def test_whatever_is_damaged_is_named_and_made_again(undisturbed, served):
+def test_whatever_is_corrupt_is_named_and_made_again(undisturbed, served):
     folder, results = undisturbed.folder, undisturbed.folder / RESULTS
     (sweep,) = results.glob("sweeps/*/gsm8k/svf/seed0/kl_coefficient-0.0")
     harms = {
@@ -294,13 +294,13 @@ def test_whatever_is_damaged_is_named_and_made_again(undisturbed, served):
         harm(path)
     score = f"{RESULTS}/stages/score/tiny-llama/0-of-1.json"
     alone = snakemake(folder, "--force", score, python=served)
-    assert alone.returncode != 0 and "data/math/test.jsonl is damaged: " in alone.stderr + alone.stdout
+    assert alone.returncode != 0 and "data/math/test.jsonl is corrupt: " in alone.stderr + alone.stdout
     run = snakemake(folder, python=served)
     assert run.returncode == 0, run.stderr[-3000:]
     for path in harms:  # the job by itself has made again what it could
-        assert f"{path.relative_to(folder)} is damaged" in alone.stderr + alone.stdout + run.stderr
+        assert f"{path.relative_to(folder)} is corrupt" in alone.stderr + alone.stdout + run.stderr
     assert differing(numbers(folder), undisturbed.numbers) == []
-    assert not [*damaged(folder / "results")] and planned(snakemake(folder, "-n")) == {}
+    assert not [*corrupt_files(folder / "results")] and planned(snakemake(folder, "-n")) == {}
 
 
 def test_files_from_the_future_stop_the_run_until_they_are_dated_back(undisturbed, served):

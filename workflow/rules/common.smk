@@ -67,7 +67,7 @@ from transformer2.provenance import atomic_write
 from transformer2.report.contents import Contents
 from transformer2.reproduce import imported_scores, ledger
 from transformer2.reproduce.inventory import illustrated_model, illustration_files
-from transformer2.seals import damaged, made_with
+from transformer2.checksums import corrupt_files, made_with
 from transformer2.stages.blocks import Stages
 from transformer2.stages.keys import settings_digest
 from transformer2.stages.steps import ALL_MODELS
@@ -307,10 +307,10 @@ def settings_of(stage):
 
 
 @cache
-def redo_damaged(wildcards):
+def redo_corrupt(wildcards):
     """No input of `all`, but work for it: a result that no longer holds what was written to it is made again.
 
-    Without a target alone; a job by itself does not read a damaged file, either, and says so.
+    Without a target alone; a job by itself does not read a corrupt file, either, and says so.
     """
     made_in = {
         str(path): record
@@ -319,8 +319,8 @@ def redo_damaged(wildcards):
     }
     folders = [Path("results/models") / name for name in RUN.models]
     for folder in [Path("results") / RUN.run, *folders]:
-        for file, what in damaged(folder):
-            logger.warning(f"{file} is damaged ({what}): it is made again.")
+        for file, what in corrupt_files(folder):
+            logger.warning(f"{file} is corrupt ({what}): it is made again.")
             record = made_in.get(str(file))
             redo(*([record] if record else made_with(file)))
     return []

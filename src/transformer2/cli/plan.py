@@ -45,4 +45,4 @@ def plan(
     text += "\n" + worth_the_hours(power_table(printed_gains(papers)), rows)
     print(text)
     if out is not None:
-        atomic_write(out, text, sealed=False)
+        atomic_write(out, text, with_checksum=False)

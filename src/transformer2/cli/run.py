@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from transformer2 import config as configuration
+from transformer2.checksums import corrupt_files, record_checksums, sha256, verified
 from transformer2.cli.options import (
     ENGINES,
     PAPER_TABLES,
@@ -30,7 +31,6 @@ from transformer2.cli.options import (
 from transformer2.grid import IDENTITY
 from transformer2.provenance import atomic_path, folder_checksums, manifest, read_json, write_jsonl
 from transformer2.scoring import task_of
-from transformer2.seals import damaged, intact, seal_folder, sha256
 from transformer2.stages import work
 from transformer2.stages.blocks import WITH_MODEL, Stages
 from transformer2.stages.steps import STAGES
@@ -52,7 +52,7 @@ def model(
         if backbone:
             facts["backbone"] = read_json(backbone / "manifest.json")["sha256"]
         facts |= fetch(source, out, revision=revision, seed=seed, steps=steps, backbone=backbone)
-        facts["sha256"] = seal_folder(out)
+        facts["sha256"] = record_checksums(out)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def join_bases(blocks: list[Path], out: File) -> None:
 
     with manifest(out.with_suffix(".manifest.json"), blocks=[str(file) for file in blocks]) as record:
         with atomic_path(out) as temporary:
-            record["matrices"] = join_bases([intact(file) for file in blocks], temporary)
+            record["matrices"] = join_bases([verified(file) for file in blocks], temporary)
         record["sha256"] = sha256(out)
 
 
@@ -244,13 +244,13 @@ def stage(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="of results")] = Path("results")) -> None:
     """Read every file of a folder and name those that no longer hold what was written to them."""
-    wrong = list(damaged(folder, thorough=True))
+    wrong = list(corrupt_files(folder, thorough=True))
     for file, what in wrong:
         os.utime(file)  # snakemake reads long files only if they have another time than when they were written
-        print(f"{file} is damaged: {what}")
-    sealed = sum(1 for _ in folder.rglob(".*.sha256"))
-    if not sealed:
-        raise ValueError(f"there is no sealed file in {folder}: is it a folder of results?")
+        print(f"{file} is corrupt: {what}")
+    recorded = sum(1 for _ in folder.rglob(".*.sha256"))
+    if not recorded:
+        raise ValueError(f"no file in {folder} has a checksum beside it: is it a folder of results?")
     if wrong:
-        raise ValueError(f"{len(wrong)} of {sealed} sealed files in {folder} are damaged; snakemake makes them again")
-    print(f"all {sealed} sealed files in {folder} hold what was written to them")
+        raise ValueError(f"{len(wrong)} of {recorded} files in {folder} are corrupt; snakemake makes them again")
+    print(f"all {recorded} files with a checksum in {folder} hold what was written to them")

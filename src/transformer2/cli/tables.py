@@ -186,4 +186,4 @@ def schema(
         if check and (not (root / name).exists() or (root / name).read_text(encoding="utf-8") != make()):
             raise ValueError(f"{name} is stale: run `python -m transformer2 schema`")
         if not check:
-            atomic_write(root / name, make(), sealed=False)
+            atomic_write(root / name, make(), with_checksum=False)

@@ -100,7 +100,7 @@ def is_done(step: Step) -> bool:
     """Whether the results of a step are there, made of what there is now."""
     try:
         return key_in_manifest(step) == key_of(step, contents(step))
-    except (FileNotFoundError, ValueError):  # an input is missing or damaged
+    except (FileNotFoundError, ValueError):  # an input is missing or corrupt
         return False
 
 
@@ -135,7 +135,7 @@ def jobs(stages: Stages) -> tuple[list[Job], dict[tuple[str, ...], float], Loads
 
 
 def _seconds(step: Step) -> float | None:
-    """How long a step took when it was done; None if its manifest is missing or damaged."""
+    """How long a step took when it was done; None if its manifest is missing or corrupt."""
     try:
         return read_json(step.manifest)["seconds"]
     except (FileNotFoundError, ValueError):

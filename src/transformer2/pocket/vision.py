@@ -22,11 +22,11 @@ from transformers import (
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
+from transformer2.checksums import verified
 from transformer2.pocket import pictures
 from transformer2.pocket.corpus import items
 from transformer2.pocket.pictures import SIZE
 from transformer2.pocket.pretrain import CAREFUL_STEPS, Example, encode, fit
-from transformer2.seals import intact
 from transformer2.tasks import vqa
 
 IMAGE_TOKEN = "<image>"
@@ -110,7 +110,7 @@ def pretrain(backbone: Path, seed: int, out: Path, steps: int | None = None) -> 
     processor = new_processor(AutoTokenizer.from_pretrained(backbone, local_files_only=True))
     tokens: Any = processor.tokenizer
     tokens.processor = processor
-    model = new_model(AutoModelForCausalLM.from_pretrained(intact(backbone), local_files_only=True), processor, seed)
+    model = new_model(AutoModelForCausalLM.from_pretrained(verified(backbone), local_files_only=True), processor, seed)
     facts = fit(model, batches(tokens, steps, seed), steps, "llava-next")
     model.save_pretrained(out)
     processor.save_pretrained(out)

@@ -18,11 +18,11 @@ import yaml
 from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
+from transformer2.checksums import sha256
 from transformer2.config import Run
 from transformer2.provenance import atomic_path
 from transformer2.report import summary, text
 from transformer2.report.contents import Contents
-from transformer2.seals import sha256
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
@@ -128,7 +128,7 @@ def crate(
         snakemake: its version.
 
     The same run gives the same bytes; its times are those of its manifests. Raises ValueError if the run has no
-    manifest, or one that is damaged.
+    manifest, or one that is corrupt.
     """
     manifests = summary.manifests(results, contents)
     made, (started, ended) = _Crate(), map(_utc, summary.span(manifests))

@@ -54,7 +54,7 @@ def manifests(run: Path, contents: Contents) -> list[dict[str, Any]]:
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """What one artifact says of how it came to be; ValueError with what to do if it is missing or damaged."""
+    """What one artifact says of how it came to be; ValueError with what to do if it is missing or corrupt."""
     try:
         facts = read_json(path)
     except FileNotFoundError:
@@ -255,7 +255,7 @@ def write(run: Path, contents: Contents, command: str, out: Path) -> None:
         *((run / file).read_text(encoding="utf-8").strip() for file in tables),
         *map(_section, [*sections(run, contents), cost(of_jobs)]),
     ]
-    atomic_write(out, "\n\n".join(parts) + "\n", sealed=False)
+    atomic_write(out, "\n\n".join(parts) + "\n", with_checksum=False)
 
 
 def _machine(of_run: list[dict[str, Any]], of_jobs: pd.DataFrame) -> str:

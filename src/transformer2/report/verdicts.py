@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from transformer2.checksums import verified
 from transformer2.config import Run
 from transformer2.provenance import atomic_write
 from transformer2.report import text
@@ -21,7 +22,6 @@ from transformer2.reproduce.pooled import pool_methods
 from transformer2.reproduce.power import Z, counts, power_table
 from transformer2.reproduce.printed import read_printed
 from transformer2.reproduce.verdicts import JudgedTable
-from transformer2.seals import intact
 
 SHOWN = ["quote", "reading", "printed", "printed_evidence", "verdict", "evidence"]
 """Columns of the claims that Markdown shows."""
@@ -94,8 +94,8 @@ def write_claims(ledger_folder: Path, measured: Measurements, out: Path) -> int:
 def write_coverage(ledger_folder: Path, measured: Measurements, run: Run, paper: Run, folder: Path) -> int:
     """Writes how far each number and claim has come (`coverage.Coverage`) to `coverage.csv` in the folder of a run,
     by the verdicts that lie there; returns their number. `paper` is config/paper.yaml."""
-    gains = pd.read_csv(intact(folder / "verdicts.csv"), index_col="cell")["verdict"]
-    of_claims = pd.read_csv(intact(folder / "claims.csv"), index_col="id")["verdict"]
+    gains = pd.read_csv(verified(folder / "verdicts.csv"), index_col="cell")["verdict"]
+    of_claims = pd.read_csv(verified(folder / "claims.csv"), index_col="id")["verdict"]
     known = Coverage(measured, run, paper, gains.to_dict(), of_claims.to_dict())
     frame = known.table(read_all(ledger_folder), read_claims(ledger_folder / "claims.yaml"))
     atomic_write(folder / "coverage.csv", frame.to_csv(index=False))

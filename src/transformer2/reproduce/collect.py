@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from transformer2 import paths
+from transformer2.checksums import sha256
 from transformer2.config import Run
 from transformer2.grid import IDENTITY, Grid
 from transformer2.provenance import manifest, read_json, read_jsonl
@@ -15,7 +16,6 @@ from transformer2.reproduce.frames import COLUMNS, write_frame
 from transformer2.reproduce.half_gain import half_gains
 from transformer2.reproduce.inventory import adaptation_files, expert_folders, frame_files
 from transformer2.reproduce.spectrum import spectra
-from transformer2.seals import sha256
 from transformer2.training.selection import LAST
 
 MODEL = ("run", "model", "stands_in_for", "standin")

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from transformer2.checksums import verified
 from transformer2.config.names import MAIN_BUDGET
 from transformer2.grid import IDENTITY
 from transformer2.provenance import atomic_write, read_json
-from transformer2.seals import intact
 
 COLUMNS = (*IDENTITY, "item", "strict", "lenient", "read", "new_tokens", "finish_reason")
 """Of the frame of scores."""
@@ -141,7 +141,7 @@ def read_curves(path: Path) -> pd.DataFrame:
 
 def read_half_gain(path: Path) -> pd.DataFrame:
     """The frame of updates to half of the gain of one run (`half_gain.half_gains`)."""
-    return pd.read_csv(intact(path), dtype={"updates": "Int64", "samples": "Int64"})
+    return pd.read_csv(verified(path), dtype={"updates": "Int64", "samples": "Int64"})
 
 
 def last_iteration(alphas: pd.DataFrame) -> pd.DataFrame:
@@ -151,7 +151,7 @@ def last_iteration(alphas: pd.DataFrame) -> pd.DataFrame:
 
 def read_experts(path: Path) -> pd.DataFrame:
     """The frame of experts of one run (`collect.experts`)."""
-    return pd.read_csv(intact(path))
+    return pd.read_csv(verified(path))
 
 
 def of_main_budget(alphas: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _read(path: Path, columns: Mapping[Hashable, Any], once: list[str]) -> pd.Da
     Raises:
         ValueError: a column is missing, the file has no rows, holds several runs or two rows with the same `once`.
     """
-    present = pd.read_csv(intact(path), nrows=0).columns
+    present = pd.read_csv(verified(path), nrows=0).columns
     missing = [str(column) for column in columns if column not in present]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}")

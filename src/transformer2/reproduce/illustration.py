@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from transformer2.checksums import verified
 from transformer2.config import Run
 from transformer2.config.names import MAIN_BUDGET
 from transformer2.grid import Grid
@@ -17,7 +18,6 @@ from transformer2.reproduce.inventory import illustrated_model, illustration_fil
 from transformer2.reproduce.spectrum import decoder_layer
 from transformer2.rollout.engine import encode_prompt
 from transformer2.rows import read_rows
-from transformer2.seals import intact
 from transformer2.tasks import TASKS, Row
 from transformer2.tasks.classify import CLASSES, adaptation_prompt
 from transformer2.training.samples import references
@@ -93,7 +93,7 @@ def _expert(task: str, folder: Path) -> dict[str, Any]:
 def _sizes(file: Path) -> dict[str, int]:
     """How many numbers each tensor of a file has, without reading them."""
     sizes = {}
-    with safe_open(intact(file), "numpy") as tensors:
+    with safe_open(verified(file), "numpy") as tensors:
         for key in tensors.keys():  # noqa: SIM118 (not a dict)
             sizes[key] = 1
             for length in tensors.get_slice(key).get_shape():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transformer2.seals import intact
+from transformer2.checksums import verified
 
 DISCUSSED = Fraction(256, 4096)
 """r that the paper discusses, as a share of the largest rank of its two models: a smaller stand-in is looked at with
@@ -31,7 +31,7 @@ def spectra(bases: Mapping[str, Path], models: Mapping[str, Mapping[str, Any]]) 
     """
     rows = []
     for model, file in bases.items():
-        values = singular_values(intact(file))
+        values = singular_values(verified(file))
         full_rank = max(len(s) for s in values.values())
         of_model = {"run": models[model]["run"], "model": model}
         of_model |= {key: models[model][key] for key in ("stands_in_for", "standin")}

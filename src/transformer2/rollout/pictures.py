@@ -32,7 +32,7 @@ def decode_picture(picture: Picture) -> Image.Image:
     """The pixels of a picture file.
 
     Raises:
-        ValueError: it is gone, damaged or no picture.
+        ValueError: it is gone, corrupt or no picture.
     """
     try:
         return Image.open(io.BytesIO(picture_bytes(picture))).convert("RGB")

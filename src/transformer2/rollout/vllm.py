@@ -20,7 +20,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from transformer2.seals import intact
+from transformer2.checksums import verified
 from transformer2.svf.model import SVFModel, mixed_vectors
 
 from .engine import Completion, Sampling, text_of
@@ -79,9 +79,9 @@ class VLLMEngine:
             self.put(name, expert)
         self._llm: Any = _start(self.model, dtype, gpus, memory, lora_rank)
         if not lora_rank:
-            sealed = str(intact(basis)) if basis else None
+            basis_file = str(verified(basis)) if basis else None
             shared = _weights(base, self.model) if base is not None and gpus == 1 else None
-            self._llm.collective_rpc("svf_open", args=(str(self.model), sealed, on_host, shared))
+            self._llm.collective_rpc("svf_open", args=(str(self.model), basis_file, on_host, shared))
 
     def put(self, name: str, expert: Expert) -> None:
         """Adds (or overwrites) an expert.
@@ -303,7 +303,7 @@ def _start(model: Path, dtype: str, gpus: int, memory: float, lora_rank: int) ->
     if hasattr(config, "vision_config"):
         raise ValueError(f"{model}: the vLLM engine runs language models; use engine hf for those that take pictures")
     return LLM(
-        model=str(intact(Path(model))), dtype=dtype, tensor_parallel_size=gpus, seed=0, enable_prefix_caching=True,
+        model=str(verified(Path(model))), dtype=dtype, tensor_parallel_size=gpus, seed=0, enable_prefix_caching=True,
         max_model_len=min(LONGEST, config.max_position_embeddings), generation_config="vllm",
         worker_extension_cls="transformer2.rollout.vllm_worker.SVFWorker", disable_log_stats=True, **options,
     )  # fmt: skip

@@ -6,8 +6,8 @@ from hashlib import sha256 as new_hash
 from pathlib import Path
 from typing import Any
 
+from transformer2.checksums import checksum, corruption
 from transformer2.provenance import read_json
-from transformer2.seals import checksum, damage
 from transformer2.stages.step import Step
 
 
@@ -21,7 +21,7 @@ def contents(step: Step) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: an input is missing.
-        ValueError: an input is damaged.
+        ValueError: an input is corrupt.
     """
     return {str(path): _content(path) for path in step.inputs}
 
@@ -36,17 +36,17 @@ def _digest(made_of: Any) -> str:
 
 
 def key_in_manifest(step: Step) -> str | None:
-    """What the results of a step were made of; None if one of them is missing or damaged."""
+    """What the results of a step were made of; None if one of them is missing or corrupt."""
     return None if broken(step) else read_json(step.manifest).get("key")
 
 
 def broken(step: Step) -> str | None:
-    """What is wrong with the results of a step: a file that is missing or damaged. None if nothing is."""
+    """What is wrong with the results of a step: a file that is missing or corrupt. None if nothing is."""
     for path in (*step.outputs, step.manifest):
         if not path.is_file():
             return f"{path} is missing"
-        if what := damage(path):
-            return f"{path} is damaged: {what}"
+        if what := corruption(path):
+            return f"{path} is corrupt: {what}"
     return None
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from transformer2.adapters import strip
+from transformer2.checksums import verified
 from transformer2.experts import CONFIG, kind_of, read_expert
 from transformer2.models import load_expert, load_model, load_tokenizer
 from transformer2.provenance import read_json
 from transformer2.rollout.engine import Engine
 from transformer2.rollout.hf import HFEngine
-from transformer2.seals import intact
 from transformer2.svf.config import PEFT_TYPE
 
 ROOM = 2e9
@@ -83,7 +83,7 @@ def _with_expert(engine: Any, base: Any, kind: str | None, expert: Path | None, 
         if kind == PEFT_TYPE:
             if basis is None:
                 raise ValueError("an expert on vLLM needs --basis: the bases of its model (transformer2 basis)")
-            engine.put("expert", read_z(expert, singular_values(intact(basis))))
+            engine.put("expert", read_z(expert, singular_values(verified(basis))))
         elif kind == "LoRA":
             read_expert(expert)
             engine.put("expert", expert)

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from transformer2.checksums import checksum, checksum_file
 from transformer2.mistakes import StepsFailed, mistake
 from transformer2.provenance import exclusive_lock, manifest, write_json
-from transformer2.seals import checksum, seal_of
 from transformer2.stages import work
 from transformer2.stages.keys import broken, contents, key_in_manifest, key_of
 from transformer2.stages.step import Step
@@ -67,7 +67,7 @@ def do(step: Step, key: str, read: Mapping[str, Any]) -> None:
 def remove_manifest(step: Step) -> None:
     """From now on the step counts as not done."""
     step.manifest.unlink(missing_ok=True)
-    seal_of(step.manifest).unlink(missing_ok=True)
+    checksum_file(step.manifest).unlink(missing_ok=True)
 
 
 def _line(error: Exception) -> str:

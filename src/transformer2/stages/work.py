@@ -11,10 +11,10 @@ from typing import Any
 
 from transformer2 import config as configuration
 from transformer2 import trackers
+from transformer2.checksums import remove, sha256
 from transformer2.config.names import CLASS_TOKENS
 from transformer2.provenance import exclusive_lock, read_json, read_jsonl, write_json, write_jsonl
 from transformer2.scoring import scored_task, task_of
-from transformer2.seals import remove, sha256
 from transformer2.tasks import Task
 
 Facts = dict[str, Any]

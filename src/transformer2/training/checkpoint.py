@@ -1,6 +1,6 @@
 """The whole state of a training in one file that is complete or absent, and holds its own checksum.
 
-Not sealed: a process that is killed while it saves leaves the checkpoint of before as it was.
+None lies beside it, so a process that is killed while it saves leaves the checkpoint of before as it was.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         TypeError: a fact is nothing that JSON can hold.
     """
     held, said = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, json.dumps(facts)
-    with atomic_path(path, sealed=False) as temporary:
+    with atomic_path(path, with_checksum=False) as temporary:
         save_file(held, temporary, {"facts": said, "sha256": _digest(held, said)})
 
 
@@ -36,7 +36,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
     if not whole:
-        raise ValueError(f"{path} is damaged: its checksum is another one")
+        raise ValueError(f"{path} is corrupt: its checksum is another one")
     return tensors, json.loads(metadata["facts"])
 
 

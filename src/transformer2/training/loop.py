@@ -21,12 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from transformer2.checksums import record_checksum, remove
 from transformer2.config import TaskTraining, Training
 from transformer2.evaluation import accuracy
 from transformer2.models import save_expert
 from transformer2.provenance import read_complete_lines, write_json
 from transformer2.rollout.engine import Engine
-from transformer2.seals import remove, seal
 from transformer2.tasks import Row, Task
 from transformer2.trackers import Report, silent
 
@@ -342,7 +342,7 @@ class Trainer:
             self._restore(state)
             save_expert(self.model, folder)
         for name in LOGS:
-            seal(self.out / name)
+            record_checksum(self.out / name)
         trained = sum(p.numel() for p in self.parameters.values())
         write_json(self.out / "training.json", asdict(self.progress) | {"trained_parameters": trained} | self._job())
         remove(self.out / "checkpoint.safetensors")

@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer2.checksums import sha256, verified
 from transformer2.provenance import atomic_path, read_json, write_json
-from transformer2.seals import intact, sha256
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 LAST = "last"
@@ -16,12 +16,12 @@ def copy_expert(expert: Path, out: Path) -> None:
     """Copies the adapter of one folder into another."""
     for name in ADAPTER_FILES:
         with atomic_path(out / name) as temporary:
-            shutil.copyfile(intact(expert / name), temporary)
+            shutil.copyfile(verified(expert / name), temporary)
 
 
 def same_expert(one: Path, other: Path) -> bool:
     """Whether two folders hold the same adapter, as those of the best and the last state of a training may."""
-    sums = [[sha256(intact(folder / name)) for name in ADAPTER_FILES] for folder in (one, other)]
+    sums = [[sha256(verified(folder / name)) for name in ADAPTER_FILES] for folder in (one, other)]
     return sums[0] == sums[1]
 
 

@@ -304,7 +304,7 @@ def bugs() -> list:
 
 @pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.__name__)
 def test_a_bug_keeps_its_traceback_and_names_debug(monkeypatch, bug):
-    monkeypatch.setattr("transformer2.cli.run.damaged", lambda *_, **__: bug())
+    monkeypatch.setattr("transformer2.cli.run.corrupt_files", lambda *_, **__: bug())
     monkeypatch.setattr(sys, "argv", ["transformer2", "verify"])
     with pytest.raises((ValueError, KeyError, EOFError)) as error:
         main()
@@ -323,5 +323,5 @@ def test_a_conversion_that_fails_in_our_own_code_is_a_bug():
 
 def test_debug_shows_the_traceback_of_a_mistake(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["transformer2", "--debug", "verify", str(tmp_path)])
-    with pytest.raises(ValueError, match="there is no sealed file"):
+    with pytest.raises(ValueError, match="has a checksum beside it"):
         main()

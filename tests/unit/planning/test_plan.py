@@ -160,7 +160,7 @@ def test_what_is_done_is_not_planned_again_and_says_how_long_its_like_take(tmp_p
     write_json(step.inputs[0], "another")
     assert len(plan.jobs(stages)[0]) == len(jobs)
     step.manifest.write_text("{")
-    assert plan.jobs(stages) == (jobs, {}, loads), "a damaged manifest is that of a step to be done"
+    assert plan.jobs(stages) == (jobs, {}, loads), "a corrupt manifest is that of a step to be done"
 
 
 def test_a_run_of_scores_from_elsewhere_loads_nothing(tmp_path: Path, monkeypatch):

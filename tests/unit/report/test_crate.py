@@ -18,12 +18,12 @@ import yaml
 
 from commands import run
 from conftest import ROOT
+from transformer2.checksums import remove
 from transformer2.config import Run
 from transformer2.provenance import atomic_write, write_json
 from transformer2.report.contents import Contents
 from transformer2.report.crate import PROFILES, crate
 from transformer2.reproduce.ledger import read_all
-from transformer2.seals import remove
 
 STARTED = {"git": "abc", "python": "3.11.7", "packages": {"torch": "2.13.0+cpu"}}
 MODELS = list(Run().models)

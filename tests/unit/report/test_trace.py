@@ -8,12 +8,12 @@ import pytest
 
 from commands import run
 from conftest import ROOT
+from transformer2.checksums import sha256
 from transformer2.grid import adapter_folder
 from transformer2.provenance import read_json, write_json, write_jsonl
 from transformer2.report.trace import explain
 from transformer2.reproduce.collect import scores
 from transformer2.reproduce.frames import write_frame
-from transformer2.seals import sha256
 
 SVF = "arxiv/table1/llama3-8b/svf/gsm8k"
 FEW_SHOT = "arxiv/table2/llama3-8b/few_shot_10/math"
@@ -101,7 +101,7 @@ def test_a_cell_of_an_expert_is_followed_to_its_answers(results):
         "snakemake --cores all --force results/pocket/scores/toy/svf-gsm8k/gsm8k/seed0.json",
     ):  # fmt: skip
         assert fact in text
-    assert text.count("checksum OK") == 2 and "missing" not in text and "damaged" not in text
+    assert text.count("checksum OK") == 2 and "missing" not in text and "corrupt" not in text
     assert max(map(len, re.findall("prompt  (.*)", text))) < 250
 
 
@@ -132,7 +132,7 @@ def test_a_row_about_last_states_is_followed_to_the_last_one(results):
         "the last state, after 12 steps, collapsed at step 9; all steps",
     ):  # fmt: skip
         assert fact in text
-    assert "missing" not in text and "damaged" not in text
+    assert "missing" not in text and "corrupt" not in text
 
 
 def test_what_was_not_run_of_a_last_state_is_made_by_its_own_name(tmp_path):
@@ -161,7 +161,7 @@ def test_a_cell_of_a_model_of_no_row_of_the_paper_is_followed_likewise(results):
     text = explained("arxiv/table1/toy/svf/gsm8k", results)
     assert "prints  nothing: only this project has the row" in text and "row     toy: + SVF (Ours)" in text
     assert "toy, ours alone: the paper has no row for it" in text and "5 right of 8 items" in text
-    assert "missing" not in text and "damaged" not in text
+    assert "missing" not in text and "corrupt" not in text
     needs = explained("arxiv/table1/toy/lora/gsm8k", results)
     assert "Not run" in needs and "needs a model named toy, without a `row`, under `models:`" in needs
     with pytest.raises(ValueError, match="unknown cell 'arxiv/table1/toyy/svf/gsm8k'; did you mean"):
@@ -192,7 +192,7 @@ def test_experts_of_another_model_and_equal_weights_are_followed_to_the_experts(
     text = explained("arxiv/section4/llama3-8b/uniform_mix/math", results)
     assert f"{results}/mixes/toy/uniform/seed0" in text and "equal weights, not searched" in text
     assert "z of another model, shuffled with seed 2: 1,536 z of 14 matrices" in text
-    assert text.count("chosen single on validation") == 2 and "missing" not in text and "damaged" not in text
+    assert text.count("chosen single on validation") == 2 and "missing" not in text and "corrupt" not in text
     (results / moved.removeprefix("results/pocket/") / "manifest.json").unlink()
     assert "missing: " in explained("arxiv/section4/llama3-8b/uniform_mix/math", results)
 
@@ -216,7 +216,7 @@ def test_dispatch_names_its_decisions_and_every_expert(results):
         ("scores.csv.gz", "missing: {}"),
     ],
 )
-def test_a_missing_or_damaged_link_is_named_in_its_place(results, file, line):
+def test_a_missing_or_corrupt_link_is_named_in_its_place(results, file, line):
     whole = explained(SVF, results)
     (results / file).unlink()
     missing = explained(SVF, results)
@@ -224,7 +224,7 @@ def test_a_missing_or_damaged_link_is_named_in_its_place(results, file, line):
     for content in ("{", "[]", "{}", "\x00"):
         (results / file).write_text(content)
         text = explained(SVF, results)
-        assert "damaged: " in text or "DIFFERS" in text
+        assert "corrupt: " in text or "DIFFERS" in text
         assert "prints  79.15" in text
 
 

@@ -8,12 +8,12 @@ from test_config import CONFIGS
 
 from conftest import ROOT
 from transformer2 import paths
+from transformer2.checksums import sha256
 from transformer2.config import Run, load
 from transformer2.config.parts import Blocks
 from transformer2.mistakes import StepsFailed
 from transformer2.provenance import read_json, write_json
 from transformer2.report.contents import Contents
-from transformer2.seals import sha256
 from transformer2.stages import work
 from transformer2.stages.blocks import Stages
 from transformer2.stages.keys import contents, key_in_manifest, key_of, settings_digest
@@ -144,7 +144,7 @@ def test_a_stage_does_again_what_changed_and_nothing_else(copied, tmp_path, monk
     assert again() == ["b.json"] and record.read_bytes() != first
     (tmp_path / "a.json").unlink()
     assert again() == ["a.json"]
-    (tmp_path / "c.json").write_text('"damaged"')
+    (tmp_path / "c.json").write_text('"corrupt"')
     assert again() == ["c.json"]
     (tmp_path / "c.manifest.json").unlink()
     assert again() == ["c.json"]

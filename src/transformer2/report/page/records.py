@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from transformer2.checksums import verified
 from transformer2.config import PAPER_MODELS
 from transformer2.report.page.marks import CELL_VERDICTS
 from transformer2.reproduce.answers import JUDGED
 from transformer2.reproduce.verdicts import COMPARED
-from transformer2.seals import intact
 
 Record = dict[str, str]
 """One row of a CSV file, as text."""
@@ -33,7 +33,7 @@ def read(path: Path, columns: Sequence[str], known: Mapping[str, Iterable[str]])
     Raises:
         ValueError: a column is missing, or has another value.
     """
-    frame = pd.read_csv(intact(path), dtype=str, keep_default_na=False)
+    frame = pd.read_csv(verified(path), dtype=str, keep_default_na=False)
     if missing := [column for column in columns if column not in frame]:
         raise ValueError(f"{path}: no column {', '.join(missing)}")
     for column, values in known.items():

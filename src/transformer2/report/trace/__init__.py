@@ -29,7 +29,7 @@ def explain(cell_id: str, results: Path, folder: Path) -> str:
         results: of the run, `results/<run>`.
         folder: of the ledger, `paper_tables`.
 
-    A missing or damaged link of the chain is named in its place. Raises ValueError for a cell that no table has.
+    A missing or corrupt link of the chain is named in its place. Raises ValueError for a cell that no table has.
     """
     run_file, run = configuration_of(results.name)
     table = _table_of(cell_id, folder, results, run)

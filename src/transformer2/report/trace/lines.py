@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from transformer2.checksums import sha256
 from transformer2.provenance import read_json
 from transformer2.report.text import checksum
-from transformer2.seals import sha256
 
 INDENT = "  "
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
-"""What reading a missing or damaged file ends in."""
+"""What reading a missing or corrupt file ends in."""
 
 
 def indented(lines: list[str]) -> list[str]:
@@ -29,7 +29,7 @@ def fault(path: Path, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f"missing: {path}"
     reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-    return f"damaged: {path} ({reason})"
+    return f"corrupt: {path} ({reason})"
 
 
 def checked(path: Path, expected: str) -> str:

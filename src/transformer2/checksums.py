@@ -1,7 +1,7 @@
-"""Seals: beside each file of a run, what was written to it, so that nothing is counted from a damaged one.
+"""Checksums of the files of a run, each beside its file, so that nothing is counted from a corrupt one.
 
-`seed0.json` is sealed by `.seed0.json.sha256`. What is sealed is read through `intact`; the Snakefile looks for
-`damaged` files before it plans, and has them made again.
+That of `seed0.json` is in `.seed0.json.sha256`. Files are read through `verified`; the Snakefile looks for
+`corrupt_files` before it plans, and has them made again.
 """
 
 import glob
@@ -23,7 +23,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal_of(path: Path) -> Path:
+def checksum_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
@@ -55,44 +55,45 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def seal(path: Path, content: Path | None = None) -> str:
+def record_checksum(path: Path, content: Path | None = None) -> str:
     """Records what `path` holds, or will hold once the file `content` is moved there; returns its sha256."""
     content = content or path
     facts = content.stat()
     record = {"sha256": sha256(content), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
     temporary = temporary_path(path, ".sha256")
     temporary.write_text(json.dumps(record))
-    os.replace(temporary, seal_of(path))
+    os.replace(temporary, checksum_file(path))
     return record["sha256"]
 
 
 def checksum(path: Path) -> str:
-    """The sha256 of a file, from its seal where it holds what was written to it.
+    """The sha256 of a file, as recorded beside it where it holds what was written to it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged.
+        ValueError: it is corrupt.
     """
-    intact(path)
-    mark = seal_of(path)
+    verified(path)
+    mark = checksum_file(path)
     return json.loads(mark.read_text())["sha256"] if mark.is_file() else sha256(path)
 
 
-def seal_folder(folder: Path) -> dict[str, str]:
-    """Seals every file in a folder (not below it) but manifests, which seal themselves; returns sha256 by name."""
+def record_checksums(folder: Path) -> dict[str, str]:
+    """Records the checksum of every file in a folder (not below it) but manifests, which do so themselves; sha256 by
+    name."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != "manifest.json"]
-    return {path.name: seal(path) for path in files if not path.name.startswith(".")}
+    return {path.name: record_checksum(path) for path in files if not path.name.startswith(".")}
 
 
-def damage(path: Path, thorough: bool = False) -> str | None:
-    """What is wrong with a file, None if nothing is or if it has no seal; `thorough` reads long files too."""
+def corruption(path: Path, thorough: bool = False) -> str | None:
+    """What is wrong with a file, None if nothing is or if no checksum is recorded; `thorough` reads long files too."""
     try:
-        record = json.loads(seal_of(path).read_text())
+        record = json.loads(checksum_file(path).read_text())
         facts = path.stat()
     except FileNotFoundError:
         return None
     except ValueError:
-        return "its seal cannot be read"
+        return "its checksum cannot be read"
     if facts.st_size != record["bytes"]:
         return f"it is {facts.st_size} bytes long, {record['bytes']} were written"
     if facts.st_size > ALWAYS_READ and facts.st_mtime_ns == record["mtime_ns"] and not thorough:
@@ -102,23 +103,23 @@ def damage(path: Path, thorough: bool = False) -> str | None:
     return None
 
 
-def intact(path: Path) -> Path:
-    """The path of a file, or of a folder of files, that hold what was written to them (or were never sealed).
+def verified(path: Path) -> Path:
+    """The path of a file, or of a folder of files, that hold what was written to them (or have no checksum).
 
     Raises:
         ValueError: one does not.
     """
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if what := damage(file):
-            raise ValueError(f"{file} is damaged: {what}; start snakemake again, which makes it anew")
+        if what := corruption(file):
+            raise ValueError(f"{file} is corrupt: {what}; start snakemake again, which makes it anew")
     return path
 
 
-def damaged(folder: Path, thorough: bool = False) -> Iterator[tuple[Path, str]]:
-    """(file, what is wrong with it) of every damaged file in a folder and below it."""
+def corrupt_files(folder: Path, thorough: bool = False) -> Iterator[tuple[Path, str]]:
+    """(file, what is wrong with it) of every corrupt file in a folder and below it."""
     for mark in sorted(folder.rglob(".*.sha256")):
         path = mark.with_name(mark.name[1 : -len(".sha256")])
-        if what := damage(path, thorough):
+        if what := corruption(path, thorough):
             yield path, what
 
 
@@ -132,6 +133,6 @@ def made_with(path: Path) -> set[Path]:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file, if it is there, and its seal."""
+    """Deletes a file, if it is there, and its checksum."""
     path.unlink(missing_ok=True)
-    seal_of(path).unlink(missing_ok=True)
+    checksum_file(path).unlink(missing_ok=True)
