@@ -107,14 +107,17 @@ def _sha256(weight: Tensor) -> str:
 
 
 def row_hashes(weight: Tensor) -> str:
-    """sha256 of shape, dtype and a hash of each row of a weight, made in one pass on its device.
+    """sha256 of shape, dtype, first row and a hash of each row of a weight (m, n), made in one pass on its device.
 
-    At least six times faster than `fingerprint` on a CPU. It does not see the order of the numbers within a row, nor an
-    even number of changed signs there: torch's hash is the exclusive or of the numbers.
+    At least six times faster than `fingerprint` on a CPU. A row's hash is the exclusive or of its numbers, which sees
+    neither their order nor an even number of changed signs. The first row tells weights apart whose columns are in
+    another order or have another sign.
     """
-    hashes = torch.hash_tensor(weight.detach(), dim=1).view(torch.int64).cpu()
+    weight = weight.detach()
+    hashes = torch.hash_tensor(weight, dim=1).view(torch.int64).cpu()
+    first = weight[0].contiguous().cpu().view(torch.uint8)
     head = f"{tuple(weight.shape)} {weight.dtype} ".encode()
-    return hashlib.sha256(head + hashes.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(head + first.numpy().tobytes() + hashes.numpy().tobytes()).hexdigest()
 
 
 def matrix_files(model_folder: Path) -> dict[str, tuple[Path, str]]:

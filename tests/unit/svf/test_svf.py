@@ -257,7 +257,7 @@ def test_a_basis_by_blocks_of_layers_is_the_one_that_is_made_at_once(tmp_path, b
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_row_hashes_are_of_other_weights_others_and_do_not_depend_on_where_numbers_lie(dtype):
     torch.manual_seed(0)
-    weight = torch.randn(6, 5).to(dtype)
+    weight = torch.randn(6, 4).to(dtype)
     nudged = weight.clone()
     nudged[3, 2] *= 1 + torch.finfo(dtype).eps
     others = [
@@ -266,8 +266,9 @@ def test_row_hashes_are_of_other_weights_others_and_do_not_depend_on_where_numbe
         weight[:5],
         weight.float() if dtype == torch.bfloat16 else weight.double(),
         -weight,
+        weight.flip(1),
     ]
-    assert len({row_hashes(one) for one in [weight, *others]}) == 6
+    assert len({row_hashes(one) for one in [weight, *others]}) == 7
     assert row_hashes(weight.T.contiguous().T) == row_hashes(weight)
 
 
