@@ -54,6 +54,28 @@ def test_sizes_of_the_documents_models_give_the_parameters_of_the_real_architect
     assert size.parameters == pytest.approx(real, rel=1e-4) == pytest.approx(parameters, rel=2e-3)
 
 
+def test_the_page_for_users_of_peft_has_the_sizes_of_experts_and_bases():
+    page = (ROOT / "docs/peft.md").read_text()
+    sizes = {
+        "SmolLM2-135M": Size(30, 576, 192, 1536, 49152, tied=True), "Qwen2.5-1.5B": plan.QWEN_1_5B,
+        "Llama-3-8B": Size(**SHAPES["llama3-8b"].model_dump()),
+        "Llama-3-70B": Size(**SHAPES["llama3-70b"].model_dump()),
+    }  # fmt: skip
+    for name, size in sizes.items():
+        (row,) = re.findall(rf"^\| {name} \| (.*) \|$", page, re.M)
+        svf, file, mlp, lora, basis, hours = row.split(" | ")
+        numbers = [svf.removesuffix(" numbers"), mlp, lora]
+        kinds = [("svf", "all"), ("svf", "mlp"), ("lora", "all")]
+        of_kinds = [{"adapter": adapter, "modules": modules, "rank": 16} for adapter, modules in kinds]
+        assert numbers == [f"{costs.trained_numbers(size, kind, size.layers):,}" for kind in of_kinds]
+        assert file == f"{4 * costs.trained_numbers(size, of_kinds[0], size.layers) / 1e6:.1f} MB"
+        gb = costs.basis_bytes(size, Adapted("svf", "all", size.layers), 2) / costs.GB
+        assert float(basis.removesuffix(" GB")) == pytest.approx(gb, rel=0.05)
+        number, unit = hours.split()
+        seconds = float(number) * {"seconds": 1, "minutes": 60, "hours": 3600}[unit]
+        assert seconds == pytest.approx(costs.basis_seconds(size), rel=0.1)
+
+
 def test_the_formula_of_a_basis_is_the_size_of_its_file(tmp_path: Path):
     model = small()
     model.save_pretrained(tmp_path)

@@ -78,7 +78,8 @@ def close(a: Tensor, b: Tensor) -> None:
 
 def test_every_line_of_the_page_names_a_test_that_is_there():
     page = (ROOT / "docs" / "peft.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    (section,) = re.findall(r"^## What it can do$(.*?)^## ", page, re.M | re.S)
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 20
     for row in rows:
         file, _, name = re.fullmatch(r".*\| `(.*)` \|", row)[1].rpartition("::")  # type: ignore[index]
