@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from transformer2 import config as configuration
 from transformer2 import trackers
 from transformer2.cli.options import PAPER_TABLES, File, Text, app
 from transformer2.provenance import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from transformer2.report.contents import Contents
 
 RunFile = Annotated[Path, typer.Option("--run", help="results/<run>/run.json, the resolved configuration")]
 PaperRun = Annotated[Path, typer.Option(help="the configuration that has all that the papers report")]
@@ -27,6 +30,15 @@ def run_of(file: Path) -> tuple[configuration.Run, Path]:
     if (folder.parent.name, folder.name) != ("results", run.run):
         raise ValueError(f"{file} is of run {run.run}: it must lie in results/{run.run}/")
     return run, folder
+
+
+def contents_of(run: configuration.Run, ledger: Path) -> "Contents":
+    """What a run has to show: its tables, figures and frames, and the results of its steps."""
+    from transformer2.report.contents import Contents
+    from transformer2.reproduce.ledger import read_all
+    from transformer2.stages.blocks import Stages
+
+    return Contents.of(run, read_all(ledger), Stages(run).results())
 
 
 @app.command()
@@ -106,28 +118,21 @@ def report(
 ) -> None:
     """Say on one page which of the papers' numbers and claims a run reproduces: results/<run>/report.html."""
     from transformer2.planning.plan import whole_gpu_hours
-    from transformer2.report.contents import Contents
     from transformer2.report.page import render
     from transformer2.reproduce.ledger import read_all
-    from transformer2.stages.blocks import Stages
 
     of_run, folder = run_of(run)
-    papers = read_all(ledger)
-    hours = whole_gpu_hours(configuration.load(paper), papers)
-    contents = Contents.of(of_run, papers, Stages(of_run).results())
-    render(folder, contents, ledger / "templates", command, hours, folder / "report.html")
+    hours = whole_gpu_hours(configuration.load(paper), read_all(ledger))
+    render(folder, contents_of(of_run, ledger), ledger / "templates", command, hours, folder / "report.html")
 
 
 @app.command()
 def record(run: RunFile, command: Text, out: File, ledger: Path = PAPER_TABLES) -> None:
     """Keep what a finished run measured as a Markdown page; `command` is how it was made."""
     from transformer2.report import summary
-    from transformer2.report.contents import Contents
-    from transformer2.reproduce.ledger import read_all
-    from transformer2.stages.blocks import Stages
 
     of_run, folder = run_of(run)
-    summary.write(folder, Contents.of(of_run, read_all(ledger), Stages(of_run).results()), command, out)
+    summary.write(folder, contents_of(of_run, ledger), command, out)
 
 
 @app.command()
@@ -145,15 +150,10 @@ def crate(run: RunFile, snakemake: Text, root: Path = Path(), ledger: Path = PAP
 
     `snakemake` is its version, `root` the project.
     """
-    from transformer2.report.contents import Contents
     from transformer2.report.crate import write_crate
-    from transformer2.reproduce.ledger import read_all
-    from transformer2.stages.blocks import Stages
 
     of_run, folder = run_of(run)
-    write_crate(
-        of_run, folder, Contents.of(of_run, read_all(ledger), Stages(of_run).results()), root, ledger, snakemake
-    )
+    write_crate(of_run, folder, contents_of(of_run, ledger), root, ledger, snakemake)
 
 
 @app.command()

@@ -218,7 +218,8 @@ class Estimator:
     def _items(self, task: str, split: str) -> int:
         limit = getattr(self.run.data_of[task], split)
         if task == "classify":
-            full = sum((class_sizes(self.run.text_tasks, split, self._items) or {}).values())
+            sizes = class_sizes(self.run.text_tasks, split, self._items)
+            full = limit if sizes is None else sum(sizes.values())
         else:
             full = available(task, split) if self.run.data != "pocket" and task in ITEMS else limit
         return full if limit is None else min(limit, full)

@@ -35,7 +35,10 @@ def token_logprobs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
 
     Naive equivalent: `head(states).log_softmax(-1).gather(-1, targets[:, None])[:, 0]`.
     """
-    return torch.cat([of_targets(distributions(head, states[part]), targets[part]) for part in parts(head, states)])
+    logprobs = torch.empty(len(states), device=states.device)  # there may be no token at all
+    for part in parts(head, states):
+        logprobs[part] = of_targets(distributions(head, states[part]), targets[part])
+    return logprobs
 
 
 def token_kl(policy: Tensor, base: Tensor, direction: str) -> Tensor:

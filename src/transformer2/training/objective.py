@@ -48,7 +48,7 @@ def gradient_by_states(
     """Sums over tokens of weight times -J and of weight times KL, (2,), and the gradient of the first by `states`.
 
     Logits exist for a few tokens at a time, and once: a gradient is taken before the next ones are made. Naive
-    equivalent: autograd through `head(states)` as a whole, which takes the head two times more and all logits at once.
+    equivalent: autograd through `head(states)` as a whole, which holds all logits at once.
 
     Args:
         states: last hidden states that predict the tokens of the answers, (tokens, width); `base_states` those of the

@@ -14,7 +14,7 @@ from benchmarks.__main__ import CASES, app
 from benchmarks.cases import scaling, step, token
 from benchmarks.released import compose, factors
 from benchmarks.table import table
-from transformer2.planning.costs import Size
+from transformer2.planning.costs import Adapted, Size, factored
 from transformer2.svf.basis import scale_weight
 
 TINY = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -166,3 +166,26 @@ def test_every_case_has_help():
 def test_the_page_has_the_numbers_of_the_reports_beside_it():
     docs = Path(__file__).parents[3] / "docs"
     assert table(sorted((docs / "performance").glob("*.json"))) in (docs / "performance.md").read_text(encoding="utf-8")
+
+
+def test_shares_and_bounds_on_the_page_follow_from_the_reports_and_the_formulas_of_plan():
+    docs = Path(__file__).parents[3] / "docs"
+    page = (docs / "performance.md").read_text(encoding="utf-8")
+    small = Size(30, 576, 192, 1536, 49152, tied=True)
+    step = json.loads((docs / "performance/step.json").read_text())["sides"]
+    ours, rival = step["svf"]["flops"], step["released"]["flops"]
+    decoder = 3 * 2 * small.decoder * 40 * 160
+    said = (
+        f"are {decoder / ours:.0%} of our operations and {decoder / rival:.0%} of the rival's. With nothing else at all"
+    )
+    assert f"{said} the ratio would be {rival / decoder:.2f}".replace("%", " %") in page
+    gradient = json.loads((docs / "performance/policy-gradient.json").read_text())["sides"]["svf"]["flops"]
+    sides = [(min(shape), max(shape)) for shape in small.matrices("mlp")]
+    composed, dz = 30 * sum(2 * r * r * (r + m) for r, m in sides), 30 * sum(4 * r * r * 32 * 96 for r, _ in sides)
+    assert f"W' takes {composed / gradient:.0%} and the gradient of z {dz / gradient:.0%}".replace("%", " %") in page
+    large = Size(32, 4096, 1024, 14336, 128256)
+    tokens, of_large = 10 * (40 + 8), Adapted("svf", "mlp", 32)
+    alone = 2 * large.parameters * tokens + 32 * 3 * 2 * 4096**2 * (4096 + 14336)
+    together = 2 * large.parameters * tokens * factored(large, of_large)
+    assert f"takes {alone / together:.1f} times fewer operations" in page
+    assert f"{(576 + 1536) // 2} here" in page and f"that is {(4096 + 14336) // 2} tokens" in page

@@ -129,6 +129,11 @@ def test_log_probabilities_in_parts_are_those_of_all_logits_at_once(monkeypatch)
     torch.testing.assert_close(actual, head(states).log_softmax(-1).gather(-1, targets[:, None])[:, 0])
 
 
+def test_no_tokens_have_no_log_probabilities():
+    head = torch.nn.Linear(8, 30, bias=False)
+    assert likelihood.token_logprobs(head, torch.randn(0, 8), torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
 def test_batches_hold_every_sequence_once_within_their_limits():
     lengths = [3, 50, 7, 7, 20, 1, 9]
     for batches in (list(by_length(lengths, 3)), list(by_tokens(lengths, 40))):
